@@ -1,0 +1,33 @@
+//! Bandwise trains, attacks and explains image classifiers through the frequency domain.
+//!
+//! The modules form layers, and imports run downwards only:
+//!
+//! | layer | modules |
+//! |---|---|
+//! | reports | [`report`] |
+//! | procedures | [`evaluate`], [`analyze`], [`train`] |
+//! | ingredients | [`attack`], [`method`], [`corruption`] |
+//! | networks | [`nn`] |
+//! | foundations | [`data`], [`spectral`], [`random`], [`error`] |
+//!
+//! Conventions that hold everywhere:
+//! * images and activations are `[batch, height, width, channels]`, pixels lie in `[0, 1]`,
+//!   and a model normalises its input itself;
+//! * weights keep PyTorch's `[out, in/groups, kh, kw]` layout and its parameter names;
+//! * randomness comes from explicit streams ([`random::stream`]), never from a global state.
+
+pub mod analyze;
+pub mod attack;
+pub mod corruption;
+pub mod data;
+pub mod error;
+pub mod evaluate;
+pub mod files;
+pub mod method;
+pub mod nn;
+pub mod random;
+pub mod report;
+pub mod spectral;
+pub mod train;
+
+pub use error::{Error, Result};
