@@ -23,6 +23,8 @@ pub mod data;
 pub mod error;
 pub mod evaluate;
 pub mod files;
+#[cfg(test)]
+mod golden;
 pub mod method;
 pub mod nn;
 pub mod random;
