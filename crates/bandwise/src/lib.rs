@@ -24,6 +24,7 @@ pub mod error;
 pub mod evaluate;
 pub mod files;
 #[cfg(test)]
+#[allow(dead_code)]
 mod golden;
 pub mod method;
 pub mod nn;
