@@ -1,1 +1,4 @@
 //! evaluate
+
+pub mod record;
+pub mod statistics;

@@ -1,0 +1,426 @@
+//! The result record: one number together with everything that is needed to believe it.
+//!
+//! Tables, plots and reports are built from records alone. On disk a record is one flat JSON object,
+//! either in a file `{"records": [...]}` ([`write_json`]) or one per line in an append-only
+//! `results.jsonl` ([`append_jsonl`]). Reading is tolerant: unknown keys are kept in
+//! [`Record::extra`], missing ones take their defaults, and journal lines of another kind are passed
+//! over.
+
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
+
+use super::statistics::{mean_interval, wilson_interval};
+use crate::{Error, Result, files};
+
+/// One measured number with its proof.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// What was measured, for example `accuracy`.
+    pub metric: String,
+    /// The attack under which it was measured; `none` for clean images.
+    #[serde(default = "no_attack", deserialize_with = "attack_name")]
+    pub attack: String,
+    /// The attack's bound in pixel units (`8/255` is 0.03137…); 0 without an attack.
+    #[serde(default, deserialize_with = "epsilon_value")]
+    pub epsilon: f64,
+    /// The number itself; an accuracy lies in `[0, 1]`.
+    #[serde(deserialize_with = "number_or_nan")]
+    pub value: f64,
+    /// How many images were right, where the number is a proportion.
+    #[serde(default)]
+    pub correct: Option<u64>,
+    /// How many images (or seeds, for a mean) were judged.
+    #[serde(default)]
+    pub total: Option<u64>,
+    /// 95 % confidence interval: Wilson for proportions, Student for means over seeds.
+    #[serde(default)]
+    pub ci95: Option<[f64; 2]>,
+    /// One character per image in data order, `1` right and `0` wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per_image: Option<String>,
+    /// The norm of the attack's bound: `linf`, `l2` or `l1`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub norm: Option<String>,
+    /// The corruption applied to the images, for example `gaussian_noise`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub corruption: Option<String>,
+    /// The corruption's severity, 1 to 5.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub severity: Option<u8>,
+    /// Every parameter of the attack.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub attack_parameters: Value,
+    /// How long the measurement took, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wall_seconds: Option<f64>,
+    /// When it was made: UTC, RFC 3339.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub created: String,
+    /// What it was measured on and with.
+    #[serde(flatten)]
+    pub provenance: Provenance,
+    /// Keys that this version does not know.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+/// What a number was measured on and with; shared by all records of one evaluation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Provenance {
+    /// Architecture name.
+    #[serde(default)]
+    pub model: String,
+    /// SHA-256 of the weights file.
+    #[serde(default)]
+    pub weights_sha256: String,
+    /// The data set as named on the command line, for example `cifar10:DIR`.
+    #[serde(default)]
+    pub data: String,
+    /// Fingerprint of the images and labels that were judged.
+    #[serde(default)]
+    pub data_sha256: String,
+    /// The split of the data set, for example `test` or `cue-conflict`.
+    #[serde(default)]
+    pub split: String,
+    /// Random seeds that the number depends on.
+    #[serde(default)]
+    pub seeds: Vec<u64>,
+    /// `cpu`, `cuda:0`, `metal`.
+    #[serde(default)]
+    pub device: String,
+    /// Number format of the computation, for example `f32`.
+    #[serde(default)]
+    pub precision: String,
+    /// The complete configuration of the run or command.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub configuration: Value,
+    /// Bandwise's version.
+    #[serde(default)]
+    pub version: String,
+}
+
+impl Default for Provenance {
+    /// Empty, but for this version of Bandwise, the CPU and `f32`.
+    fn default() -> Self {
+        Self {
+            model: String::new(),
+            weights_sha256: String::new(),
+            data: String::new(),
+            data_sha256: String::new(),
+            split: String::new(),
+            seeds: Vec::new(),
+            device: "cpu".into(),
+            precision: "f32".into(),
+            configuration: Value::Null,
+            version: env!("CARGO_PKG_VERSION").into(),
+        }
+    }
+}
+
+impl Record {
+    /// A number without an interval, made now.
+    pub fn scalar(metric: &str, value: f64) -> Self {
+        Self {
+            metric: metric.into(),
+            attack: no_attack(),
+            epsilon: 0.0,
+            value,
+            correct: None,
+            total: None,
+            ci95: None,
+            per_image: None,
+            norm: None,
+            corruption: None,
+            severity: None,
+            attack_parameters: Value::Null,
+            wall_seconds: None,
+            created: utc_timestamp(SystemTime::now()),
+            provenance: Provenance::default(),
+            extra: Map::new(),
+        }
+    }
+
+    /// `correct` of `total` as a proportion with its Wilson interval.
+    pub fn proportion(metric: &str, correct: u64, total: u64) -> Self {
+        let value = if total == 0 { f64::NAN } else { correct as f64 / total as f64 };
+        let ci95 = Some(wilson_interval(correct, total));
+        Self { correct: Some(correct), total: Some(total), ci95, ..Self::scalar(metric, value) }
+    }
+
+    /// An accuracy from the correctness of each image in data order.
+    pub fn accuracy(per_image: &[bool]) -> Self {
+        let correct = per_image.iter().filter(|c| **c).count() as u64;
+        let flags = per_image.iter().map(|c| if *c { '1' } else { '0' }).collect();
+        Self { per_image: Some(flags), ..Self::proportion("accuracy", correct, per_image.len() as u64) }
+    }
+
+    /// The mean of one measurement over repetitions, with Student's interval; everything else is taken
+    /// from the first record, the seeds from all. `None` without records.
+    pub fn mean_of(records: &[Record]) -> Option<Self> {
+        let values: Vec<f64> = records.iter().map(|r| r.value).collect();
+        let mean = mean_interval(&values)?;
+        let mut record = records[0].clone();
+        record.value = mean.mean;
+        record.ci95 = (mean.count > 1).then_some([mean.low, mean.high]);
+        (record.correct, record.total, record.per_image) = (None, Some(mean.count as u64), None);
+        record.provenance.seeds = records.iter().flat_map(|r| r.provenance.seeds.iter().copied()).collect();
+        record.wall_seconds = records.iter().map(|r| r.wall_seconds).sum();
+        record.created = utc_timestamp(SystemTime::now());
+        record.extra.insert("aggregate".into(), "mean over seeds".into());
+        Some(record)
+    }
+
+    /// Names the attack, its bound and norm, and all its parameters.
+    pub fn under_attack(mut self, name: &str, epsilon: f64, norm: Option<&str>, parameters: Value) -> Self {
+        self.attack = name.into();
+        self.epsilon = epsilon;
+        self.norm = norm.map(Into::into);
+        self.attack_parameters = parameters;
+        self
+    }
+
+    /// Names the corruption and its severity.
+    pub fn under_corruption(mut self, name: &str, severity: u8) -> Self {
+        self.corruption = Some(name.into());
+        self.severity = Some(severity);
+        self
+    }
+
+    /// Says what the number was measured on and with.
+    pub fn with_provenance(mut self, provenance: &Provenance) -> Self {
+        self.provenance = provenance.clone();
+        self
+    }
+
+    /// The correctness of each image, when the record holds it.
+    pub fn flags(&self) -> Option<Vec<bool>> {
+        self.per_image.as_ref().map(|flags| flags.bytes().map(|c| c == b'1').collect())
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct RecordFile<R> {
+    records: R,
+}
+
+/// Writes `{"records": [...]}`, atomically.
+pub fn write_json(path: &Path, records: &[Record]) -> Result<()> {
+    let mut text = serde_json::to_string_pretty(&RecordFile { records }).map_err(|e| unwritable(path, &e))?;
+    text.push('\n');
+    files::write_atomic(path, text.as_bytes())
+}
+
+/// Writes the numbers and their provenance as CSV (without per-image flags and configuration),
+/// atomically.
+pub fn write_csv(path: &Path, records: &[Record]) -> Result<()> {
+    files::write_atomic(path, to_csv(records).as_bytes())
+}
+
+/// The columns of [`write_csv`] as text.
+pub fn to_csv(records: &[Record]) -> String {
+    let mut text = String::from(
+        "metric,attack,norm,epsilon,corruption,severity,value,correct,total,ci95_low,ci95_high,model,\
+         weights_sha256,data,data_sha256,split,seeds,device,precision,version,wall_seconds,created\n",
+    );
+    for r in records {
+        let p = &r.provenance;
+        let seeds = p.seeds.iter().map(u64::to_string).collect::<Vec<_>>().join(" ");
+        let fields = [
+            r.metric.clone(),
+            r.attack.clone(),
+            r.norm.clone().unwrap_or_default(),
+            r.epsilon.to_string(),
+            r.corruption.clone().unwrap_or_default(),
+            optional(r.severity),
+            r.value.to_string(),
+            optional(r.correct),
+            optional(r.total),
+            optional(r.ci95.map(|c| c[0])),
+            optional(r.ci95.map(|c| c[1])),
+            p.model.clone(),
+            p.weights_sha256.clone(),
+            p.data.clone(),
+            p.data_sha256.clone(),
+            p.split.clone(),
+            seeds,
+            p.device.clone(),
+            p.precision.clone(),
+            p.version.clone(),
+            optional(r.wall_seconds),
+            r.created.clone(),
+        ];
+        text.push_str(&fields.map(|f| csv_field(&f)).join(","));
+        text.push('\n');
+    }
+    text
+}
+
+/// One CSV field, quoted where RFC 4180 asks for it.
+pub fn csv_field(field: &str) -> String {
+    if field.contains([',', '"', '\n', '\r']) {
+        format!("\"{}\"", field.replace('"', "\"\""))
+    } else {
+        field.to_owned()
+    }
+}
+
+fn optional<T: ToString>(value: Option<T>) -> String {
+    value.map(|v| v.to_string()).unwrap_or_default()
+}
+
+/// Appends one line per record to a `results.jsonl`, and flushes it to the disk. What a killed process
+/// left of an unfinished last line is removed first.
+pub fn append_jsonl(path: &Path, records: &[Record]) -> Result<()> {
+    let mut text = String::new();
+    for record in records {
+        text.push_str(&serde_json::to_string(record).map_err(|e| unwritable(path, &e))?);
+        text.push('\n');
+    }
+    append_lines(path, &text)
+}
+
+/// Appends whole lines to a text file (created with its folder if need be), and flushes them to the
+/// disk; an unfinished last line is removed first.
+pub fn append_lines(path: &Path, text: &str) -> Result<()> {
+    if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
+        std::fs::create_dir_all(parent).map_err(|e| Error::io(parent, e))?;
+    }
+    let io = |e| Error::io(path, e);
+    let mut file = std::fs::OpenOptions::new()
+        .create(true)
+        .read(true)
+        .write(true)
+        .truncate(false)
+        .open(path)
+        .map_err(io)?;
+    let whole = end_of_last_line(&mut file).map_err(io)?;
+    file.set_len(whole).map_err(io)?;
+    file.seek(SeekFrom::End(0)).map_err(io)?;
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_data()).map_err(io)
+}
+
+/// The length of the file up to and including its last newline.
+fn end_of_last_line(file: &mut std::fs::File) -> std::io::Result<u64> {
+    let mut end = file.seek(SeekFrom::End(0))?;
+    let mut block = [0u8; 4096];
+    while end > 0 {
+        let start = end.saturating_sub(block.len() as u64);
+        let part = &mut block[..(end - start) as usize];
+        file.seek(SeekFrom::Start(start))?;
+        file.read_exact(part)?;
+        if let Some(newline) = part.iter().rposition(|b| *b == b'\n') {
+            return Ok(start + newline as u64 + 1);
+        }
+        end = start;
+    }
+    Ok(0)
+}
+
+/// Reads records from either form: `{"records": [...]}` (or a bare list), or one object per line.
+///
+/// # Errors
+/// [`Error::Format`] naming file and line for anything that is not a record.
+pub fn read(path: &Path) -> Result<Vec<Record>> {
+    let bytes = files::read(path)?;
+    let text = String::from_utf8(bytes)
+        .map_err(|_| Error::format(path, "expected JSON text, but the file is not UTF-8"))?;
+    parse(path, &text)
+}
+
+/// [`read`] from text; `path` is named in errors.
+pub fn parse(path: &Path, text: &str) -> Result<Vec<Record>> {
+    // Only a file as a whole may span several lines; a journal has one object on its first line.
+    let first_line = text.lines().next().unwrap_or_default();
+    let is_journal =
+        serde_json::from_str::<Value>(first_line).is_ok_and(|v| v.is_object() && v.get("records").is_none());
+    if is_journal || text.trim().is_empty() {
+        return parse_lines(path, text);
+    }
+    let invalid = |e: serde_json::Error| {
+        Error::format(path, format!("line {}: expected a JSON object {{\"records\": [...]}}: {e}", e.line()))
+    };
+    if text.trim_start().starts_with('[') {
+        return serde_json::from_str(text).map_err(invalid);
+    }
+    Ok(serde_json::from_str::<RecordFile<Vec<Record>>>(text).map_err(invalid)?.records)
+}
+
+fn parse_lines(path: &Path, text: &str) -> Result<Vec<Record>> {
+    let mut records = Vec::new();
+    for (index, line) in text.split_inclusive('\n').enumerate() {
+        if line.trim().is_empty() {
+            continue;
+        }
+        let value: Value = match serde_json::from_str(line) {
+            Ok(value) => value,
+            // A writer was stopped in the middle of its last line: that record was never finished.
+            Err(_) if !line.ends_with('\n') => break,
+            Err(e) => return Err(Error::format(path, format!("line {}: not valid JSON: {e}", index + 1))),
+        };
+        if value.get("kind").is_some_and(|kind| kind != "record") {
+            continue;
+        }
+        let record = serde_json::from_value(value)
+            .map_err(|e| Error::format(path, format!("line {}: not a result record: {e}", index + 1)))?;
+        records.push(record);
+    }
+    Ok(records)
+}
+
+fn unwritable(path: &Path, error: &serde_json::Error) -> Error {
+    Error::format(path, format!("a record could not be written as JSON: {error}"))
+}
+
+fn no_attack() -> String {
+    "none".into()
+}
+
+fn attack_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Ok(Option::<String>::deserialize(deserializer)?.unwrap_or_else(no_attack))
+}
+
+/// JSON has no NaN: it is written, and read back, as null.
+fn number_or_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::<f64>::deserialize(deserializer)?.unwrap_or(f64::NAN))
+}
+
+/// ε as a number or as the text `8/255`.
+fn epsilon_value<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    match Value::deserialize(deserializer)? {
+        Value::Null => Ok(0.0),
+        Value::Number(number) => Ok(number.as_f64().unwrap_or(f64::NAN)),
+        Value::String(text) => {
+            let number = match text.split_once('/') {
+                Some((a, b)) => a.trim().parse::<f64>().and_then(|a| Ok(a / b.trim().parse::<f64>()?)),
+                None => text.trim().parse(),
+            };
+            number.map_err(|_| serde::de::Error::custom(format!("epsilon {text:?} is not a number")))
+        }
+        other => Err(serde::de::Error::custom(format!("epsilon {other} is not a number"))),
+    }
+}
+
+/// A moment as RFC 3339 in UTC with seconds, for example `2026-11-05T09:30:00Z`.
+pub fn utc_timestamp(time: SystemTime) -> String {
+    let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let (days, rest) = ((seconds / 86_400) as i64, seconds % 86_400);
+    // Days to a proleptic Gregorian date, counted in eras of 400 years that begin on 1 March.
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+#[cfg(test)]
+#[path = "record_tests.rs"]
+mod tests;
