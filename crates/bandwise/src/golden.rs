@@ -3,7 +3,10 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use candle_core::safetensors::Load;
 use candle_core::{DType, Device, Tensor};
+use safetensors::SafeTensors;
+use safetensors::tensor::TensorView;
 use serde_json::Value;
 
 /// The folder of reference values; `None`, said loudly, where there is none (the test is then skipped).
@@ -30,10 +33,23 @@ pub fn json(folder: &Path, name: &str) -> Value {
     serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
-/// All tensors of a safetensors file of the folder.
+/// All tensors of a safetensors file of the folder; `i8`, which candle does not know, is widened.
 pub fn tensors(folder: &Path, name: &str) -> HashMap<String, Tensor> {
     let path = folder.join(name);
-    candle_core::safetensors::load(&path, &Device::Cpu).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+    let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let file = SafeTensors::deserialize(&bytes).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let load = |view: &TensorView| match view.dtype() {
+        safetensors::Dtype::I8 => {
+            let values = view.data().iter().map(|&byte| i64::from(byte as i8)).collect();
+            Tensor::from_vec(values, view.shape(), &Device::Cpu)
+        }
+        _ => view.load(&Device::Cpu),
+    };
+    file.iter()
+        .map(|(key, view)| {
+            (key.to_owned(), load(&view).unwrap_or_else(|e| panic!("{}: {key}: {e}", path.display())))
+        })
+        .collect()
 }
 
 /// A JSON number; infinities are written as strings.

@@ -1,1 +1,18 @@
-//! spectral
+//! Pure mathematics of the frequency domain: bases, transforms, bands, spectra. Knows no network.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`dct`] | the cosine basis in which convolution filters are written |
+//! | [`fourier`] | 2-D Fourier transforms and spectral filters, on arrays and differentiable on tensors |
+//! | [`statistics`] | mean amplitude, log and power spectra of many images |
+//! | [`bands`] | rings, sectors, ideal low-, high- and band-pass windows, radial profiles |
+//! | [`noise`] | Fourier basis images, the perturbations of a Fourier heat map |
+//!
+//! Spectra are un-normalised (`F[u, v] = Σ x[m, n] exp(−2πi(um/H + vn/W))`) and *un-shifted*: the mean sits
+//! at `[0, 0]`. [`bands::shift`] moves it to the centre for pictures.
+
+pub mod bands;
+pub mod dct;
+pub mod fourier;
+pub mod noise;
+pub mod statistics;
