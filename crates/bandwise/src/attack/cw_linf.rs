@@ -1,0 +1,56 @@
+//! The L∞ form of Carlini and Wagner's attack used by the adversarial-training literature.
+
+use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
+
+use super::ascent::{Ascent, Start};
+use super::oracle::Objective;
+use super::{AttackContext, AttackResult, Classifier, Epsilon, Norm};
+use crate::Result;
+
+/// PGD on the margin `max_{j≠label} z_j − z_label`, 50 steps by default.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CwLinf {
+    /// Radius of the ball.
+    pub epsilon: Epsilon,
+    /// Step length; ε/4 if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step_size: Option<Epsilon>,
+    /// Gradient steps.
+    pub steps: usize,
+    /// Starting point.
+    pub start: Start,
+    /// Independent attempts; an image is broken if one succeeds.
+    pub restarts: usize,
+}
+
+impl Default for CwLinf {
+    fn default() -> Self {
+        Self { epsilon: Epsilon::of_255(8.0), step_size: None, steps: 50, start: Start::Random, restarts: 1 }
+    }
+}
+
+impl CwLinf {
+    /// Attacks `images` `[n, height, width, channels]` with `labels` `[n]` u32.
+    pub fn run(
+        &self,
+        model: &dyn Classifier,
+        images: &Tensor,
+        labels: &Tensor,
+        context: &AttackContext,
+    ) -> Result<AttackResult> {
+        Ascent {
+            name: "cw-linf",
+            norm: Norm::Linf,
+            epsilon: self.epsilon.value(),
+            step_size: self.step_size.unwrap_or(self.epsilon.scaled(0.25)).value(),
+            steps: self.steps,
+            start: self.start,
+            restarts: self.restarts,
+            objective: Objective::Margin,
+            momentum: None,
+        }
+        .run(model, images, labels, context)
+    }
+}

@@ -1,0 +1,94 @@
+//! Fast gradient sign method (Goodfellow et al. 2015), plain and with a random start.
+
+use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
+
+use super::ascent::{Ascent, Start};
+use super::oracle::Objective;
+use super::{AttackContext, AttackResult, Classifier, Epsilon, Norm};
+use crate::Result;
+
+/// One step of length ε along the sign of the gradient (L2: along the gradient).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Fgsm {
+    /// L∞ or L2.
+    pub norm: Norm,
+    /// Size of the perturbation.
+    pub epsilon: Epsilon,
+}
+
+impl Default for Fgsm {
+    fn default() -> Self {
+        Self { norm: Norm::Linf, epsilon: Epsilon::of_255(8.0) }
+    }
+}
+
+impl Fgsm {
+    /// Attacks `images` `[n, height, width, channels]` with `labels` `[n]` u32.
+    pub fn run(
+        &self,
+        model: &dyn Classifier,
+        images: &Tensor,
+        labels: &Tensor,
+        context: &AttackContext,
+    ) -> Result<AttackResult> {
+        Ascent {
+            name: "fgsm",
+            norm: self.norm,
+            epsilon: self.epsilon.value(),
+            step_size: self.epsilon.value(),
+            steps: 1,
+            start: Start::Zero,
+            restarts: 1,
+            objective: Objective::CrossEntropy,
+            momentum: None,
+        }
+        .run(model, images, labels, context)
+    }
+}
+
+/// FGSM from a random point of the ε-ball (Wong et al. 2020, "Fast is better than free", FGSM-RS).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RandomFgsm {
+    /// L∞ or L2.
+    pub norm: Norm,
+    /// Size of the perturbation.
+    pub epsilon: Epsilon,
+    /// Step length; 1.25·ε if not given, as in the paper.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step_size: Option<Epsilon>,
+    /// Independent attempts; an image is broken if one succeeds.
+    pub restarts: usize,
+}
+
+impl Default for RandomFgsm {
+    fn default() -> Self {
+        Self { norm: Norm::Linf, epsilon: Epsilon::of_255(8.0), step_size: None, restarts: 1 }
+    }
+}
+
+impl RandomFgsm {
+    /// Attacks `images` `[n, height, width, channels]` with `labels` `[n]` u32.
+    pub fn run(
+        &self,
+        model: &dyn Classifier,
+        images: &Tensor,
+        labels: &Tensor,
+        context: &AttackContext,
+    ) -> Result<AttackResult> {
+        Ascent {
+            name: "rfgsm",
+            norm: self.norm,
+            epsilon: self.epsilon.value(),
+            step_size: self.step_size.unwrap_or(self.epsilon.scaled(1.25)).value(),
+            steps: 1,
+            start: Start::Random,
+            restarts: self.restarts,
+            objective: Objective::CrossEntropy,
+            momentum: None,
+        }
+        .run(model, images, labels, context)
+    }
+}

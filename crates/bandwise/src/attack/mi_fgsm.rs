@@ -1,0 +1,56 @@
+//! Momentum iterative FGSM (Dong et al. 2018).
+
+use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
+
+use super::ascent::{Ascent, Start};
+use super::oracle::Objective;
+use super::{AttackContext, AttackResult, Classifier, Epsilon, Norm};
+use crate::Result;
+
+/// Iterated FGSM whose direction accumulates the L1-normalised gradients.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MiFgsm {
+    /// L∞ or L2.
+    pub norm: Norm,
+    /// Radius of the ball.
+    pub epsilon: Epsilon,
+    /// Step length; ε/steps if not given, as in the paper.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step_size: Option<Epsilon>,
+    /// Gradient steps.
+    pub steps: usize,
+    /// Decay of the accumulated gradient (the paper's µ).
+    pub decay: f64,
+}
+
+impl Default for MiFgsm {
+    fn default() -> Self {
+        Self { norm: Norm::Linf, epsilon: Epsilon::of_255(8.0), step_size: None, steps: 10, decay: 1.0 }
+    }
+}
+
+impl MiFgsm {
+    /// Attacks `images` `[n, height, width, channels]` with `labels` `[n]` u32.
+    pub fn run(
+        &self,
+        model: &dyn Classifier,
+        images: &Tensor,
+        labels: &Tensor,
+        context: &AttackContext,
+    ) -> Result<AttackResult> {
+        Ascent {
+            name: "mifgsm",
+            norm: self.norm,
+            epsilon: self.epsilon.value(),
+            step_size: self.step_size.unwrap_or(self.epsilon.scaled(1.0 / self.steps.max(1) as f64)).value(),
+            steps: self.steps,
+            start: Start::Zero,
+            restarts: 1,
+            objective: Objective::CrossEntropy,
+            momentum: Some(self.decay),
+        }
+        .run(model, images, labels, context)
+    }
+}

@@ -1,0 +1,179 @@
+//! Questions put to a frozen classifier: logits without a graph, and gradients with respect to pixels.
+//!
+//! Attacks hold the state of many images (a wave) in whole tensors and ask about those still alive;
+//! the oracle cuts them into batches of bounded size. When images leave, the batches stay full.
+
+use candle_core::{Tensor, Var};
+
+use super::{AttackContext, Classifier};
+use crate::nn::loss;
+use crate::{Error, Result};
+
+/// What a gradient attack climbs. All are maximised, and positive margins mean "misclassified".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Objective {
+    /// Cross-entropy of the label.
+    CrossEntropy,
+    /// `max_{j≠label} z_j − z_label`.
+    Margin,
+    /// `z_target − z_label`.
+    TargetedMargin,
+    /// Difference of logits ratio.
+    Dlr,
+    /// Targeted difference of logits ratio.
+    TargetedDlr,
+    /// KL divergence from the clean prediction.
+    Divergence,
+}
+
+/// What belongs to each image beside its pixels; rows leave together with their image.
+#[derive(Clone, Debug)]
+pub(crate) struct Goal {
+    /// `[n]` u32.
+    pub labels: Tensor,
+    /// `[n]` u32, for targeted objectives.
+    pub targets: Option<Tensor>,
+    /// `[n, classes]`, for [`Objective::Divergence`].
+    pub clean_logits: Option<Tensor>,
+}
+
+impl Goal {
+    pub fn new(labels: &Tensor) -> Self {
+        Self { labels: labels.clone(), targets: None, clean_logits: None }
+    }
+
+    /// The rows `indices` (u32) of every part.
+    pub fn select(&self, indices: &Tensor) -> Result<Self> {
+        self.map(|part| part.index_select(indices, 0))
+    }
+
+    fn narrow(&self, start: usize, count: usize) -> Result<Self> {
+        self.map(|part| part.narrow(0, start, count)?.contiguous())
+    }
+
+    fn map(&self, apply: impl Fn(&Tensor) -> candle_core::Result<Tensor>) -> Result<Self> {
+        Ok(Self {
+            labels: apply(&self.labels)?,
+            targets: self.targets.as_ref().map(&apply).transpose()?,
+            clean_logits: self.clean_logits.as_ref().map(&apply).transpose()?,
+        })
+    }
+
+    /// The loss per sample, `[n]`.
+    fn loss(&self, objective: Objective, logits: &Tensor) -> Result<Tensor> {
+        let missing = || Error::config("a targeted objective was used without targets");
+        match objective {
+            Objective::CrossEntropy => loss::cross_entropy(logits, &self.labels),
+            Objective::Margin => loss::margin(logits, &self.labels),
+            Objective::Dlr => loss::dlr(logits, &self.labels),
+            Objective::TargetedMargin => {
+                loss::targeted_margin(logits, &self.labels, self.targets.as_ref().ok_or_else(missing)?)
+            }
+            Objective::TargetedDlr => {
+                loss::targeted_dlr(logits, &self.labels, self.targets.as_ref().ok_or_else(missing)?)
+            }
+            Objective::Divergence => {
+                loss::kl_divergence(self.clean_logits.as_ref().ok_or_else(missing)?, logits)
+            }
+        }
+    }
+}
+
+/// Answer to a gradient question about `n` images.
+pub(crate) struct Slope {
+    /// `[n, classes]`.
+    pub logits: Tensor,
+    /// `[n]`.
+    pub losses: Tensor,
+    /// `[n, height, width, channels]`.
+    pub gradient: Tensor,
+}
+
+/// A classifier, asked in batches of bounded size.
+pub(crate) struct Oracle<'a> {
+    pub model: &'a dyn Classifier,
+    batch_size: usize,
+    context: &'a AttackContext<'a>,
+}
+
+impl<'a> Oracle<'a> {
+    pub fn new(model: &'a dyn Classifier, context: &'a AttackContext<'a>) -> Self {
+        Self { model, batch_size: context.batch_size.max(1), context }
+    }
+
+    /// Logits `[n, classes]`, computed without a graph.
+    pub fn logits(&self, images: &Tensor) -> Result<Tensor> {
+        let parts: Vec<Tensor> = self
+            .batches(images)?
+            .map(|(start, count)| {
+                self.check_interrupt()?;
+                self.model.logits_no_graph(&images.narrow(0, start, count)?.contiguous()?)
+            })
+            .collect::<Result<_>>()?;
+        Ok(Tensor::cat(&parts, 0)?.detach())
+    }
+
+    /// Logits, losses and the gradient of each image's loss with respect to its pixels.
+    pub fn slope(&self, images: &Tensor, goal: &Goal, objective: Objective) -> Result<Slope> {
+        let (mut logits, mut losses, mut gradients) = (Vec::new(), Vec::new(), Vec::new());
+        for (start, count) in self.batches(images)? {
+            self.check_interrupt()?;
+            let pixels = Var::from_tensor(&images.narrow(0, start, count)?.contiguous()?)?;
+            let answer = self.model.logits(&pixels)?;
+            let loss = goal.narrow(start, count)?.loss(objective, &answer)?;
+            gradients.push(pixel_gradient(&loss.sum_all()?, &pixels)?);
+            logits.push(answer.detach());
+            losses.push(loss.detach());
+        }
+        Ok(Slope {
+            logits: Tensor::cat(&logits, 0)?,
+            losses: Tensor::cat(&losses, 0)?,
+            gradient: Tensor::cat(&gradients, 0)?,
+        })
+    }
+
+    /// Logits `[n, classes]` and the gradient of every logit, one `[n, h, w, c]` per class.
+    pub fn jacobian(&self, images: &Tensor) -> Result<(Tensor, Vec<Tensor>)> {
+        let classes = self.model.num_classes();
+        let mut logits = Vec::new();
+        let mut gradients = vec![Vec::new(); classes];
+        for (start, count) in self.batches(images)? {
+            self.check_interrupt()?;
+            let pixels = Var::from_tensor(&images.narrow(0, start, count)?.contiguous()?)?;
+            let answer = self.model.logits(&pixels)?;
+            for (class, parts) in gradients.iter_mut().enumerate() {
+                let logit = answer.narrow(1, class, 1)?.sum_all()?;
+                parts.push(pixel_gradient(&logit, &pixels)?);
+            }
+            logits.push(answer.detach());
+        }
+        let gradients = gradients.iter().map(|parts| Tensor::cat(parts, 0)).collect::<Result<_, _>>()?;
+        Ok((Tensor::cat(&logits, 0)?, gradients))
+    }
+
+    /// Equal shares no larger than the batch size, as (start, count).
+    fn batches(&self, images: &Tensor) -> Result<impl Iterator<Item = (usize, usize)> + use<>> {
+        let total = images.dim(0)?;
+        let parts = total.div_ceil(self.batch_size).max(1);
+        Ok((0..parts).map(move |part| {
+            let (start, end) = (part * total / parts, (part + 1) * total / parts);
+            (start, end - start)
+        }))
+    }
+
+    fn check_interrupt(&self) -> Result<()> {
+        if self.context.interrupt.is_some_and(|flag| flag.load(std::sync::atomic::Ordering::Relaxed)) {
+            return Err(Error::Interrupted("the images under attack were not finished".into()));
+        }
+        Ok(())
+    }
+}
+
+/// Gradient of a scalar with respect to pixels; zero where it does not depend on them.
+fn pixel_gradient(scalar: &Tensor, pixels: &Var) -> Result<Tensor> {
+    let gradients = scalar.backward()?;
+    match gradients.get(pixels.as_tensor()) {
+        Some(gradient) => Ok(gradient.detach().contiguous()?),
+        None => Ok(pixels.zeros_like()?.detach()),
+    }
+}

@@ -1,0 +1,90 @@
+//! Projected gradient descent (Madry et al. 2018).
+
+use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
+
+use super::ascent::{Ascent, Start};
+use super::oracle::Objective;
+use super::{AttackContext, AttackResult, Classifier, Epsilon, Norm};
+use crate::Result;
+
+/// The loss that PGD climbs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PgdLoss {
+    /// Cross-entropy of the label.
+    #[default]
+    CrossEntropy,
+    /// Carlini and Wagner's margin.
+    Margin,
+    /// Difference of logits ratio; at least three classes.
+    Dlr,
+    /// KL divergence from the clean prediction (TRADES); needs a start other than zero, where its
+    /// gradient vanishes.
+    KlDivergence,
+}
+
+/// Steps along the sign of the gradient (L2: along the gradient), projected onto the ε-ball and the
+/// pixel box: `x ← clamp(origin + clip(x + α·sign(g) − origin, ±ε), 0, 1)`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Pgd {
+    /// L∞ or L2.
+    pub norm: Norm,
+    /// Radius of the ball.
+    pub epsilon: Epsilon,
+    /// Step length; ε/4 if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step_size: Option<Epsilon>,
+    /// Gradient steps.
+    pub steps: usize,
+    /// Starting point.
+    pub start: Start,
+    /// Independent attempts; an image is broken if one succeeds.
+    pub restarts: usize,
+    /// What is climbed.
+    pub loss: PgdLoss,
+}
+
+impl Default for Pgd {
+    fn default() -> Self {
+        Self {
+            norm: Norm::Linf,
+            epsilon: Epsilon::of_255(8.0),
+            step_size: None,
+            steps: 10,
+            start: Start::Random,
+            restarts: 1,
+            loss: PgdLoss::CrossEntropy,
+        }
+    }
+}
+
+impl Pgd {
+    /// Attacks `images` `[n, height, width, channels]` with `labels` `[n]` u32.
+    pub fn run(
+        &self,
+        model: &dyn Classifier,
+        images: &Tensor,
+        labels: &Tensor,
+        context: &AttackContext,
+    ) -> Result<AttackResult> {
+        Ascent {
+            name: "pgd",
+            norm: self.norm,
+            epsilon: self.epsilon.value(),
+            step_size: self.step_size.unwrap_or(self.epsilon.scaled(0.25)).value(),
+            steps: self.steps,
+            start: self.start,
+            restarts: self.restarts,
+            objective: match self.loss {
+                PgdLoss::CrossEntropy => Objective::CrossEntropy,
+                PgdLoss::Margin => Objective::Margin,
+                PgdLoss::Dlr => Objective::Dlr,
+                PgdLoss::KlDivergence => Objective::Divergence,
+            },
+            momentum: None,
+        }
+        .run(model, images, labels, context)
+    }
+}
