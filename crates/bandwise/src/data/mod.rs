@@ -1,3 +1,90 @@
-//! data
+//! Data sets: where images come from and how they reach a network.
+//!
+//! Everything is a [`Dataset`]: a list of labelled images, each obtained by its index. What the
+//! command line names (`cifar10:DIR`, `synthetic:shape=0.9`, …) is a [`DataSpec`], which opens one
+//! [`Split`] of it. A [`Loader`] turns a data set into shuffled, augmented batches.
+//!
+//! | file | job |
+//! |---|---|
+//! | `spec` | the name on the command line, the table of formats |
+//! | `array`, `folder` | sets held in memory, sets read file by file |
+//! | `cifar`, `idx`, `npy`, … | one file format each |
+//! | `synthetic` | the built-in set with a low-frequency and a high-frequency cue |
+//! | `view` | subsets and resized versions of another set |
+//! | `augment`, `loader` | random changes, batches |
+//! | `statistics` | what `bandwise data info` prints |
+//!
+//! Pixels are f32 in `[0, 1]`, images `[height, width, channels]`; nothing here normalises.
 
+pub mod array;
+pub mod augment;
+pub mod image;
+pub mod loader;
 pub mod pickle;
+pub mod spec;
+pub mod synthetic;
+pub mod view;
+
+pub use array::ArrayDataset;
+pub use augment::Augment;
+pub use image::Image;
+pub use loader::{Batch, Loader, LoaderConfig, load_all};
+pub use spec::{DataSpec, Split};
+pub use view::{Resized, Subset};
+
+use crate::{Error, Result};
+
+/// A finite list of labelled images.
+///
+/// Implementations are cheap to share between threads and give the same image for the same index
+/// every time.
+pub trait Dataset: Send + Sync {
+    /// A short name for reports, such as `cifar10 (test)`.
+    fn name(&self) -> &str;
+
+    /// How many images there are.
+    fn len(&self) -> usize;
+
+    /// Whether there are no images.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The classes' names; labels index into them.
+    fn class_names(&self) -> &[String];
+
+    /// How many classes there are.
+    fn num_classes(&self) -> usize {
+        self.class_names().len()
+    }
+
+    /// The image at `index` and its label.
+    fn get(&self, index: usize) -> Result<(Image, u32)>;
+
+    /// The label at `index`, without reading the image.
+    fn label(&self, index: usize) -> Result<u32>;
+
+    /// The class whose *texture* the image at `index` shows, in sets whose label is the class of
+    /// the *shape* (cue conflict); `None` elsewhere.
+    fn texture_label(&self, _index: usize) -> Option<u32> {
+        None
+    }
+
+    /// `[height, width, channels]` if all images share it, `None` if they may differ.
+    fn image_shape(&self) -> Option<[usize; 3]>;
+
+    /// SHA-256 (hexadecimal) over the content, or over file names and sizes for folders: two sets
+    /// with the same fingerprint give the same numbers.
+    fn fingerprint(&self) -> &str;
+}
+
+impl std::fmt::Debug for dyn Dataset {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {} images, {} classes", self.name(), self.len(), self.num_classes())
+    }
+}
+
+/// The error for an index past the end.
+pub(crate) fn index_error(name: &str, index: usize, len: usize) -> Error {
+    Error::config(format!("{name}: image {index} was asked for, but there are only {len}"))
+}

@@ -1,0 +1,342 @@
+//! The data set named on the command line: `NAME:LOCATION,key=value,…`.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::synthetic::{CueSplit, SyntheticConfig, SyntheticDataset};
+use super::{Dataset, Resized, Subset};
+use crate::{Error, Result};
+
+/// Training or test images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Split {
+    /// The images to train on.
+    Train,
+    /// The images to evaluate on (a validation split, where no test labels are published).
+    Test,
+}
+
+impl Split {
+    /// The name used in messages: `train` or `test`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Test => "test",
+        }
+    }
+}
+
+impl fmt::Display for Split {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A format that can be named on the command line.
+#[derive(Debug)]
+pub struct Format {
+    /// Before the colon.
+    pub name: &'static str,
+    /// What follows the colon: `DIR`, `FILE`.
+    pub location: &'static str,
+    /// One line of help.
+    pub help: &'static str,
+    open: fn(&Path, Split) -> Result<Arc<dyn Dataset>>,
+}
+
+/// All formats that read files, in the order of the help text.
+pub static FORMATS: &[Format] = &[];
+
+/// Options that every data set takes, with their meaning.
+pub const COMMON_OPTIONS: [(&str, &str); 5] = [
+    ("size", "bring all images to N×N: shorter side resized, middle cut out"),
+    ("resize", "with size: length of the shorter side before the middle is cut out (default: size)"),
+    ("limit", "only the first N images"),
+    ("fraction", "a random share of the images, 0 to 1"),
+    ("subset_seed", "which random share (default 0)"),
+];
+
+/// Where the images come from.
+#[derive(Debug, Clone, PartialEq)]
+enum Source {
+    Files { format: &'static Format, path: PathBuf },
+    Synthetic(Box<SyntheticConfig>),
+}
+
+impl PartialEq for Format {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+/// A data set as named on the command line and in recipes; [`DataSpec::open`] gives the images.
+///
+/// Text form: `cifar10:DIR`, `imagefolder:DIR,size=64`, `synthetic`, `synthetic:texture=1.0,limit=500`.
+/// A location may contain commas, unless what follows looks like `key=value`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct DataSpec {
+    source: Source,
+    size: Option<usize>,
+    resize: Option<usize>,
+    limit: Option<usize>,
+    fraction: Option<f64>,
+    subset_seed: u64,
+    /// As written, in order, for display.
+    options: Vec<(String, String)>,
+}
+
+impl Default for DataSpec {
+    /// The built-in synthetic set.
+    fn default() -> Self {
+        Self::synthetic(SyntheticConfig::default())
+    }
+}
+
+impl DataSpec {
+    /// The synthetic set with these parameters.
+    pub fn synthetic(config: SyntheticConfig) -> Self {
+        let options = config.options();
+        Self { options, ..Self::from_source(Source::Synthetic(Box::new(config))) }
+    }
+
+    fn from_source(source: Source) -> Self {
+        Self {
+            source,
+            size: None,
+            resize: None,
+            limit: None,
+            fraction: None,
+            subset_seed: 0,
+            options: Vec::new(),
+        }
+    }
+
+    /// The parameters of the synthetic set, if it is that.
+    pub fn synthetic_config(&self) -> Option<&SyntheticConfig> {
+        match &self.source {
+            Source::Synthetic(config) => Some(config),
+            Source::Files { .. } => None,
+        }
+    }
+
+    /// The same data set with one more option, or another value for it.
+    pub fn with(mut self, key: &str, value: impl fmt::Display) -> Result<Self> {
+        let value = value.to_string();
+        self.set(key, &value)?;
+        self.options.retain(|(existing, _)| existing != key);
+        self.options.push((key.to_owned(), value));
+        Ok(self)
+    }
+
+    /// The same data set with the test images of one cue split; an error unless it is synthetic.
+    pub fn with_cues(self, split: CueSplit) -> Result<Self> {
+        self.with("test", split)
+    }
+
+    fn set(&mut self, key: &str, value: &str) -> Result<()> {
+        if let Source::Synthetic(config) = &mut self.source
+            && SyntheticConfig::KEYS.contains(&key)
+        {
+            return config.set(key, value);
+        }
+        let bad = |expected: &str| {
+            Error::config(format!("data set option {key}={value} is not valid; expected {expected}"))
+        };
+        let positive = |value: &str| {
+            let number = value.parse::<usize>().ok().filter(|&n| n > 0);
+            number.ok_or_else(|| bad("a whole number above 0"))
+        };
+        match key {
+            "size" | "resize" if positive(value)? > 10_000 => return Err(bad("at most 10000 pixels")),
+            "size" => self.size = Some(positive(value)?),
+            "resize" => self.resize = Some(positive(value)?),
+            "limit" => self.limit = Some(positive(value)?),
+            "fraction" => {
+                let fraction = value.parse().ok().filter(|f| *f > 0.0 && *f <= 1.0);
+                self.fraction = Some(fraction.ok_or_else(|| bad("a number above 0, at most 1"))?);
+            }
+            "subset_seed" => self.subset_seed = value.parse().map_err(|_| bad("a whole number"))?,
+            _ => {
+                let mut known: Vec<&str> = COMMON_OPTIONS.iter().map(|(key, _)| *key).collect();
+                if self.synthetic_config().is_some() {
+                    known.extend(SyntheticConfig::KEYS);
+                }
+                return Err(unknown("data set option", key, &known));
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens one split.
+    ///
+    /// # Errors
+    /// If files are missing or do not hold what they should; the message names the file.
+    pub fn open(&self, split: Split) -> Result<Arc<dyn Dataset>> {
+        let mut dataset: Arc<dyn Dataset> = match &self.source {
+            Source::Files { format, path } => (format.open)(path, split)?,
+            Source::Synthetic(config) => Arc::new(SyntheticDataset::open((**config).clone(), split)),
+        };
+        if let Some(fraction) = self.fraction {
+            dataset = Arc::new(Subset::fraction(dataset, fraction, self.subset_seed)?);
+        }
+        if let Some(limit) = self.limit {
+            dataset = Arc::new(Subset::first(dataset, limit)?);
+        }
+        // The synthetic set draws its images in the size asked for.
+        if let (Some(size), Source::Files { .. }) = (self.size, &self.source) {
+            dataset = Arc::new(Resized::new(dataset, self.resize.unwrap_or(size), size));
+        }
+        Ok(dataset)
+    }
+}
+
+impl FromStr for DataSpec {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let (name, rest) = text.split_once(':').unwrap_or((text, ""));
+        let synthetic = name == "synthetic";
+        let (location, options) = split_options(rest, !synthetic);
+        let source = if synthetic {
+            if !location.is_empty() {
+                return Err(Error::config(format!(
+                    "data set `{text}`: expected `synthetic:key=value,…`, found `{location}`"
+                )));
+            }
+            Source::Synthetic(Box::default())
+        } else {
+            let format = FORMATS.iter().find(|format| format.name == name).ok_or_else(|| {
+                let names: Vec<&str> = FORMATS.iter().map(|f| f.name).chain(["synthetic"]).collect();
+                unknown("data set", name, &names)
+            })?;
+            if location.is_empty() {
+                return Err(Error::config(format!(
+                    "data set `{text}`: write `{name}:{}`, the place of its files",
+                    format.location
+                )));
+            }
+            Source::Files { format, path: PathBuf::from(location) }
+        };
+        let mut spec = Self::from_source(source);
+        for (key, value) in options {
+            spec = spec.with(key, value)?;
+        }
+        Ok(spec)
+    }
+}
+
+/// Splits `LOCATION,key=value,key=value`; options are the trailing parts that look like one. With
+/// `location_first`, the first part is none.
+fn split_options(text: &str, location_first: bool) -> (&str, Vec<(&str, &str)>) {
+    let mut location = text;
+    let mut options = Vec::new();
+    loop {
+        let start = location.rfind(',').map_or(0, |comma| comma + 1);
+        if start == 0 && location_first {
+            break;
+        }
+        let option = location[start..]
+            .split_once('=')
+            .filter(|(key, _)| !key.is_empty() && key.chars().all(|c| c.is_ascii_lowercase() || c == '_'));
+        let Some(option) = option else { break };
+        options.push(option);
+        location = &location[..start.saturating_sub(1)];
+        if start == 0 {
+            break;
+        }
+    }
+    options.reverse();
+    (location, options)
+}
+
+impl fmt::Display for DataSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut parts = Vec::new();
+        match &self.source {
+            Source::Files { format, path } => {
+                write!(f, "{}:", format.name)?;
+                parts.push(path.display().to_string());
+            }
+            Source::Synthetic(_) => {
+                f.write_str(if self.options.is_empty() { "synthetic" } else { "synthetic:" })?
+            }
+        }
+        parts.extend(self.options.iter().map(|(key, value)| format!("{key}={value}")));
+        f.write_str(&parts.join(","))
+    }
+}
+
+impl TryFrom<String> for DataSpec {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+impl From<DataSpec> for String {
+    fn from(spec: DataSpec) -> Self {
+        spec.to_string()
+    }
+}
+
+/// The error for a name that is not in the list, with the nearest one that is.
+pub(crate) fn unknown(what: &str, name: &str, known: &[&str]) -> Error {
+    let nearest = known
+        .iter()
+        .map(|candidate| (strsim::normalized_damerau_levenshtein(name, candidate), candidate))
+        .filter(|(similarity, _)| *similarity >= 0.5)
+        .max_by(|a, b| a.0.total_cmp(&b.0));
+    let hint = nearest.map_or(String::new(), |(_, candidate)| format!("did you mean `{candidate}`? "));
+    Error::config(format!("unknown {what} `{name}`; {hint}known: {}", known.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn specifications_survive_a_round_trip() {
+        for text in ["synthetic", "synthetic:shape=0.9,amplitude=8/255,limit=50"] {
+            let spec: DataSpec = text.parse().unwrap();
+            assert_eq!(spec.to_string(), text);
+            let json = serde_json::to_string(&spec).unwrap();
+            assert_eq!(serde_json::from_str::<DataSpec>(&json).unwrap(), spec);
+        }
+    }
+
+    #[test]
+    fn options_change_what_is_opened() {
+        let spec: DataSpec = "synthetic:count=40,limit=7".parse().unwrap();
+        assert_eq!(spec.open(Split::Train).unwrap().len(), 7);
+        let spec: DataSpec = "synthetic:count=40,fraction=0.5,size=16".parse().unwrap();
+        let set = spec.open(Split::Train).unwrap();
+        assert_eq!((set.len(), set.image_shape()), (20, Some([16, 16, 3])));
+        let conflict = DataSpec::default().with_cues(CueSplit::Conflict).unwrap();
+        assert!(conflict.open(Split::Test).unwrap().texture_label(0).is_some());
+    }
+
+    #[test]
+    fn mistakes_get_the_nearest_valid_name() {
+        let message = |text: &str| text.parse::<DataSpec>().unwrap_err().to_string();
+        assert!(message("sinthetic").contains("did you mean `synthetic`?"));
+        assert!(message("synthetic:limt=5").contains("did you mean `limit`?"));
+        assert!(message("synthetic:/tmp").contains("key=value"));
+        assert!(message("synthetic:limit=0").contains("above 0"));
+        assert!(message("").contains("unknown data set"));
+    }
+
+    #[test]
+    fn locations_may_hold_commas_and_colons() {
+        let found = ("C:/a,b/c", vec![("size", "8"), ("limit", "2")]);
+        assert_eq!(split_options("C:/a,b/c,size=8,limit=2", true), found);
+        assert_eq!(split_options("size=8", false), ("", vec![("size", "8")]));
+        assert_eq!(split_options("a=b/c,d=e/f", true), ("a=b/c", vec![("d", "e/f")]));
+    }
+}
