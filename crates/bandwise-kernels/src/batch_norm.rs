@@ -1,0 +1,407 @@
+//! Batch norm in training and evaluation mode, with residual and ReLU in the same pass.
+
+use std::sync::{Arc, OnceLock};
+
+use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
+
+use crate::composed;
+use crate::conv::wrap;
+use crate::cpu::batch_norm::{Backward, affine, moments};
+use crate::element::{Element, elements, with_element};
+use crate::frozen::Mask;
+
+/// Statistics of one training batch, for the running averages.
+#[derive(Debug, Clone)]
+pub struct BatchStatistics {
+    /// Mean per channel, `[channels]`, no gradient.
+    pub mean: Tensor,
+    /// Biased variance per channel, `[channels]`, no gradient. PyTorch's running variance takes the unbiased
+    /// one: `variance · count / (count − 1)`.
+    pub variance: Tensor,
+    /// Values per channel: batch · height · width.
+    pub count: usize,
+}
+
+/// Training-mode batch norm: normalises `x` `[batch, height, width, channels]` (or `[batch, channels]`) by its own
+/// statistics, scales by `gamma`, shifts by `beta` (both `[channels]`), then adds `residual` and applies ReLU
+/// where asked.
+///
+/// Differentiable in `x`, `gamma`, `beta` and `residual`.
+///
+/// # Errors
+/// If shapes or number types do not fit, or the batch is empty.
+pub fn batch_norm_train(
+    x: &Tensor,
+    gamma: &Tensor,
+    beta: &Tensor,
+    epsilon: f64,
+    residual: Option<&Tensor>,
+    relu: bool,
+) -> Result<(Tensor, BatchStatistics)> {
+    let channels = check(x, &[("gamma", gamma), ("beta", beta)], residual)?;
+    let count = x.elem_count() / channels.max(1);
+    if count == 0 {
+        bail!("batch_norm: no values to take statistics of in {:?}", x.dims());
+    }
+    if !x.device().is_cpu() {
+        let (y, mean, variance) = composed::batch_norm_train(x, gamma, beta, epsilon, residual, relu)?;
+        return Ok((y, BatchStatistics { mean, variance, count }));
+    }
+    let saved = Arc::new(OnceLock::new());
+    let op = Train { epsilon, relu, saved: saved.clone() };
+    let y = apply(x, gamma, beta, residual, op)?;
+    let Some(Saved { mean, variance, .. }) = saved.get() else {
+        bail!("internal error: batch norm left no statistics")
+    };
+    let vector = |values: &[f64]| Tensor::new(values, x.device())?.to_dtype(x.dtype());
+    Ok((y, BatchStatistics { mean: vector(mean)?, variance: vector(variance)?, count }))
+}
+
+/// Evaluation-mode batch norm with the given statistics (all `[channels]`), then residual and ReLU as in
+/// [`batch_norm_train`].
+///
+/// Differentiable in `x`, `gamma`, `beta` and `residual`.
+///
+/// # Errors
+/// If shapes or number types do not fit.
+#[allow(clippy::too_many_arguments)]
+pub fn batch_norm_eval(
+    x: &Tensor,
+    gamma: &Tensor,
+    beta: &Tensor,
+    mean: &Tensor,
+    variance: &Tensor,
+    epsilon: f64,
+    residual: Option<&Tensor>,
+    relu: bool,
+) -> Result<Tensor> {
+    check(x, &[("gamma", gamma), ("beta", beta), ("mean", mean), ("variance", variance)], residual)?;
+    if !x.device().is_cpu() {
+        return composed::batch_norm_eval(x, gamma, beta, mean, variance, epsilon, residual, relu);
+    }
+    let vector = |t: &Tensor| t.to_dtype(candle_core::DType::F64)?.to_vec1::<f64>();
+    let (mean, variance) = (vector(mean)?, vector(variance)?);
+    let inverse = variance.iter().map(|v| 1.0 / (v + epsilon).sqrt()).collect();
+    apply(x, gamma, beta, residual, Eval { mean, inverse, relu })
+}
+
+/// The tangent of training-mode batch norm (without ReLU) along `tangent`:
+/// `gamma / σ · (t − mean t − x̂ · mean(x̂ · t))`, statistics of `x` over all but the last axis.
+///
+/// Differentiable in `x`, `tangent` and `gamma`, exactly.
+///
+/// # Errors
+/// If shapes or number types do not fit.
+pub fn batch_norm_train_tangent(
+    x: &Tensor,
+    tangent: &Tensor,
+    gamma: &Tensor,
+    epsilon: f64,
+) -> Result<Tensor> {
+    check(x, &[("gamma", gamma)], Some(tangent))?;
+    composed::batch_norm_train_tangent(x, tangent, gamma, epsilon)
+}
+
+/// Checks the shapes and returns the number of channels.
+fn check(x: &Tensor, vectors: &[(&str, &Tensor)], like: Option<&Tensor>) -> Result<usize> {
+    let channels = match x.dims() {
+        &[_, _, _, channels] | &[_, channels] => channels,
+        other => {
+            bail!("batch_norm: expected [batch, height, width, channels] or [batch, channels], got {other:?}")
+        }
+    };
+    for (name, vector) in vectors {
+        if vector.dims() != [channels] {
+            bail!("batch_norm: {name} is {:?} for {channels} channels", vector.dims());
+        }
+    }
+    match like {
+        Some(like) if like.dims() != x.dims() => {
+            bail!("batch_norm: residual or tangent is {:?} for an input {:?}", like.dims(), x.dims())
+        }
+        _ => Ok(channels),
+    }
+}
+
+/// Applies an operator on `x`, the stacked `[gamma; beta]`, and the residual if there is one.
+fn apply<O>(x: &Tensor, gamma: &Tensor, beta: &Tensor, residual: Option<&Tensor>, op: O) -> Result<Tensor>
+where
+    O: CustomOp2 + CustomOp3 + Send + Sync + 'static,
+{
+    let x = x.contiguous()?;
+    let parameters = Tensor::stack(&[gamma, beta], 0)?;
+    match residual {
+        Some(residual) => x.apply_op3(&parameters, &residual.contiguous()?, op),
+        None => x.apply_op2(&parameters, op),
+    }
+}
+
+/// What the forward pass leaves for the backward pass.
+struct Saved {
+    mean: Vec<f64>,
+    variance: Vec<f64>,
+    inverse: Vec<f64>,
+}
+
+struct Train {
+    epsilon: f64,
+    relu: bool,
+    saved: Arc<OnceLock<Saved>>,
+}
+
+struct Eval {
+    mean: Vec<f64>,
+    inverse: Vec<f64>,
+    relu: bool,
+}
+
+/// What differs between training and evaluation.
+trait Normalisation {
+    const NAME: &'static str;
+    fn relu(&self) -> bool;
+    /// Mean and inverse deviation; takes statistics of `x` on the first call in training mode.
+    fn statistics<T: Element>(&self, x: &[T], channels: usize) -> (&[f64], &[f64]);
+    /// Whether the statistics depend on `x`.
+    const OWN_STATISTICS: bool;
+}
+
+impl Normalisation for Train {
+    const NAME: &'static str = "batch norm (train)";
+    const OWN_STATISTICS: bool = true;
+
+    fn relu(&self) -> bool {
+        self.relu
+    }
+
+    fn statistics<T: Element>(&self, x: &[T], channels: usize) -> (&[f64], &[f64]) {
+        let saved = self.saved.get_or_init(|| {
+            let found = moments(x, channels);
+            let inverse = found.variance.iter().map(|v| 1.0 / (v + self.epsilon).sqrt()).collect();
+            Saved { mean: found.mean, variance: found.variance, inverse }
+        });
+        (&saved.mean, &saved.inverse)
+    }
+}
+
+impl Normalisation for Eval {
+    const NAME: &'static str = "batch norm (eval)";
+    const OWN_STATISTICS: bool = false;
+
+    fn relu(&self) -> bool {
+        self.relu
+    }
+
+    fn statistics<T: Element>(&self, _x: &[T], _channels: usize) -> (&[f64], &[f64]) {
+        (&self.mean, &self.inverse)
+    }
+}
+
+fn convert<T: Element>(values: impl IntoIterator<Item = f64>) -> Vec<T> {
+    values.into_iter().map(T::from_f64).collect()
+}
+
+fn forward<T: Element>(
+    op: &impl Normalisation,
+    x: &[T],
+    parameters: &[T],
+    residual: Option<&[T]>,
+) -> CpuStorage {
+    let channels = parameters.len() / 2;
+    let (gamma, beta) = parameters.split_at(channels);
+    let (mean, inverse) = op.statistics(x, channels);
+    let scale: Vec<T> = convert(gamma.iter().zip(inverse).map(|(g, i)| g.to_f64() * i));
+    let products = gamma.iter().zip(inverse).zip(mean);
+    let shift: Vec<T> =
+        convert(beta.iter().zip(products).map(|(b, ((g, i), m))| b.to_f64() - g.to_f64() * i * m));
+    wrap(affine(x, &scale, &shift, residual, op.relu()))
+}
+
+/// The gradients of `x` and of `[gamma; beta]`, each if wanted. Arguments: x, parameters, and the stacked
+/// `[result, gradient]` come through candle as tensors, so that this runs inside an operator of its own.
+struct Gradients<'a, O> {
+    op: &'a O,
+    want_x: bool,
+    /// Filled with the gradient of `[gamma; beta]`.
+    parameters: OnceLock<Vec<f64>>,
+    scale_only: Vec<f64>,
+}
+
+impl<O: Normalisation> Gradients<'_, O> {
+    fn run<T: Element>(&self, x: &[T], gradient: &[T], result: Option<&[T]>) -> Vec<T> {
+        let gamma = &self.scale_only;
+        let channels = gamma.len();
+        let (mean, inverse) = self.op.statistics(x, channels);
+        let (mean_t, inverse_t): (Vec<T>, Vec<T>) =
+            (convert(mean.iter().copied()), convert(inverse.iter().copied()));
+        let pass = Backward { x, gradient, result, mean: &mean_t, inverse: &inverse_t };
+        let (plain, along) = pass.sums();
+        let scale: Vec<T> = convert((0..channels).map(|c| gamma[c] * inverse[c]));
+        let dx = match (self.want_x, O::OWN_STATISTICS) {
+            (false, _) => Vec::new(),
+            (true, false) => pass.combine(&scale, &vec![T::ZERO; channels], &vec![T::ZERO; channels]),
+            (true, true) => {
+                let count = (x.len() / channels) as f64;
+                let slope = (0..channels).map(|c| -gamma[c] * inverse[c] * inverse[c] * along[c] / count);
+                let offset = (0..channels).map(|c| -gamma[c] * inverse[c] * plain[c] / count);
+                pass.combine(&scale, &convert::<T>(slope), &convert::<T>(offset))
+            }
+        };
+        let _ = self.parameters.set(along.into_iter().chain(plain).collect());
+        dx
+    }
+
+    fn storage(
+        &self,
+        s: [&CpuStorage; 2],
+        l: [&Layout; 2],
+        result: Option<(&CpuStorage, &Layout)>,
+    ) -> Result<(CpuStorage, Shape)> {
+        with_element!(s[0], O::NAME, T => {
+            let result = match result {
+                Some((storage, layout)) => Some(elements::<T>(storage, layout)?),
+                None => None,
+            };
+            let values = self.run::<T>(elements(s[0], l[0])?, elements(s[1], l[1])?, result);
+            let shape = if self.want_x { l[0].shape().clone() } else { Shape::from(0) };
+            Ok((wrap(values), shape))
+        })
+    }
+}
+
+impl<O: Normalisation> CustomOp2 for Gradients<'_, O> {
+    fn name(&self) -> &'static str {
+        O::NAME
+    }
+
+    fn cpu_fwd(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        self.storage([s1, s2], [l1, l2], None)
+    }
+}
+
+impl<O: Normalisation> CustomOp3 for Gradients<'_, O> {
+    fn name(&self) -> &'static str {
+        O::NAME
+    }
+
+    fn cpu_fwd(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+        s3: &CpuStorage,
+        l3: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        self.storage([s1, s2], [l1, l2], Some((s3, l3)))
+    }
+}
+
+/// Gradients of `x`, `[gamma; beta]` and the residual, for those that are tracked.
+fn backward<O: Normalisation>(
+    op: &O,
+    x: &Tensor,
+    parameters: &Tensor,
+    residual: Option<&Tensor>,
+    result: &Tensor,
+    gradient: &Tensor,
+) -> Result<[Option<Tensor>; 3]> {
+    let gradient = gradient.contiguous()?;
+    let gamma = parameters.get(0)?.to_dtype(candle_core::DType::F64)?.to_vec1::<f64>()?;
+    let pass = Gradients { op, want_x: x.track_op(), parameters: OnceLock::new(), scale_only: gamma };
+    let mut found = [None, None, None];
+    if x.track_op() || parameters.track_op() {
+        let dx = match op.relu() {
+            true => x.apply_op3_no_bwd(&gradient, result, &pass)?,
+            false => x.apply_op2_no_bwd(&gradient, &pass)?,
+        };
+        found[0] = x.track_op().then_some(dx);
+        if let (true, Some(values)) = (parameters.track_op(), pass.parameters.get()) {
+            let values = Tensor::from_slice(values, parameters.shape(), x.device())?;
+            found[1] = Some(values.to_dtype(parameters.dtype())?);
+        }
+    }
+    if residual.is_some_and(Tensor::track_op) {
+        found[2] = Some(match op.relu() {
+            true => result.apply_op2_no_bwd(&gradient, &Mask)?,
+            false => gradient,
+        });
+    }
+    Ok(found)
+}
+
+macro_rules! operator {
+    ($op:ty) => {
+        impl CustomOp2 for $op {
+            fn name(&self) -> &'static str {
+                Self::NAME
+            }
+
+            fn cpu_fwd(
+                &self,
+                s1: &CpuStorage,
+                l1: &Layout,
+                s2: &CpuStorage,
+                l2: &Layout,
+            ) -> Result<(CpuStorage, Shape)> {
+                with_element!(s1, Self::NAME, T => {
+                    let values = forward::<T>(self, elements(s1, l1)?, elements(s2, l2)?, None);
+                    Ok((values, l1.shape().clone()))
+                })
+            }
+
+            fn bwd(
+                &self,
+                x: &Tensor,
+                parameters: &Tensor,
+                result: &Tensor,
+                gradient: &Tensor,
+            ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+                let [dx, dp, _] = backward(self, x, parameters, None, result, gradient)?;
+                Ok((dx, dp))
+            }
+        }
+
+        impl CustomOp3 for $op {
+            fn name(&self) -> &'static str {
+                Self::NAME
+            }
+
+            fn cpu_fwd(
+                &self,
+                s1: &CpuStorage,
+                l1: &Layout,
+                s2: &CpuStorage,
+                l2: &Layout,
+                s3: &CpuStorage,
+                l3: &Layout,
+            ) -> Result<(CpuStorage, Shape)> {
+                with_element!(s1, Self::NAME, T => {
+                    let residual = Some(elements(s3, l3)?);
+                    let values = forward::<T>(self, elements(s1, l1)?, elements(s2, l2)?, residual);
+                    Ok((values, l1.shape().clone()))
+                })
+            }
+
+            fn bwd(
+                &self,
+                x: &Tensor,
+                parameters: &Tensor,
+                residual: &Tensor,
+                result: &Tensor,
+                gradient: &Tensor,
+            ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+                let [dx, dp, dr] = backward(self, x, parameters, Some(residual), result, gradient)?;
+                Ok((dx, dp, dr))
+            }
+        }
+    };
+}
+
+operator!(Train);
+operator!(Eval);

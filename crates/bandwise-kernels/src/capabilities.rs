@@ -1,0 +1,57 @@
+//! What this machine's CPU offers, and which path runs.
+
+use std::fmt;
+
+use crate::conv::Precision;
+use crate::cpu::detect;
+
+/// What the CPU offers; prints as one line for a log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Capabilities {
+    /// The f32 path in use, for example `AVX-512`.
+    pub f32_path: &'static str,
+    /// The f64 path in use.
+    pub f64_path: &'static str,
+    /// Instructions for [`Precision::Bf16`], or `None` where it runs as f32.
+    pub bf16_path: Option<&'static str>,
+    /// Instructions for [`Precision::F32x3`], or `None` where it runs as f32.
+    pub f32x3_path: Option<&'static str>,
+    /// Threads that the operators use.
+    pub threads: usize,
+}
+
+/// Asks the CPU.
+pub fn capabilities() -> Capabilities {
+    Capabilities {
+        f32_path: detect::kernels_f32().name,
+        f64_path: detect::kernels_f64().name,
+        bf16_path: None,
+        f32x3_path: None,
+        threads: rayon::current_num_threads(),
+    }
+}
+
+impl Capabilities {
+    /// What `precision` runs as on this machine.
+    pub fn path(&self, precision: Precision) -> &'static str {
+        match precision {
+            Precision::F32 => self.f32_path,
+            Precision::F32x3 => self.f32x3_path.unwrap_or(self.f32_path),
+            Precision::Bf16 => self.bf16_path.unwrap_or(self.f32_path),
+        }
+    }
+}
+
+impl fmt::Display for Capabilities {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "CPU: {} threads, f32 by {}, f64 by {}, bf16 {}, f32x3 {}",
+            self.threads,
+            self.f32_path,
+            self.f64_path,
+            self.bf16_path.map_or("runs as f32".into(), |path| format!("by {path}")),
+            self.f32x3_path.map_or("runs as f32".into(), |path| format!("by {path}")),
+        )
+    }
+}

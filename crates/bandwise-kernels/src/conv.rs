@@ -1,0 +1,228 @@
+//! Two-dimensional convolution with gradients for input and weight.
+
+use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
+
+use crate::composed;
+use crate::cpu::conv_weight::weight_gradient;
+use crate::cpu::gather::{Epilogue, gather};
+use crate::cpu::geometry::Geometry;
+use crate::cpu::pack::{Direction, Packed, pack};
+use crate::element::{Element, elements, with_element};
+use crate::memory::produce;
+
+/// How products are computed. Tensors of type f64 are always computed in f64.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Precision {
+    /// Single precision throughout.
+    #[default]
+    F32,
+    /// Near single precision from three bf16 products on matrix units; where there are none (see
+    /// [`capabilities`](crate::capabilities)), the same as [`Precision::F32`].
+    F32x3,
+    /// Factors rounded to bf16, sums in f32, where the machine has bf16 products; elsewhere the same as
+    /// [`Precision::F32`].
+    Bf16,
+}
+
+/// The parameters of a convolution, the same in both spatial directions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ConvConfig {
+    /// Step between output pixels, in input pixels.
+    pub stride: usize,
+    /// Zeros added on every side.
+    pub padding: usize,
+    /// Distance between kernel positions, in input pixels.
+    pub dilation: usize,
+    /// Channel groups that are convolved separately.
+    pub groups: usize,
+    /// How products are computed.
+    pub precision: Precision,
+}
+
+impl Default for ConvConfig {
+    /// Stride 1, no padding, dilation 1, one group, f32.
+    fn default() -> Self {
+        Self { stride: 1, padding: 0, dilation: 1, groups: 1, precision: Precision::F32 }
+    }
+}
+
+/// Convolves `x` `[batch, height, width, in]` with `w` `[out, in / groups, kernel height, kernel width]` to
+/// `[batch, out height, out width, out]`.
+///
+/// Differentiable in both; a gradient that nobody tracks is not computed.
+///
+/// # Errors
+/// If shapes, groups or number types do not fit together.
+pub fn conv2d(x: &Tensor, w: &Tensor, config: &ConvConfig) -> Result<Tensor> {
+    let geometry = Geometry::new(x.dims(), w.dims(), config)?;
+    if !x.device().is_cpu() {
+        return composed::conv2d(x, w, config);
+    }
+    x.contiguous()?.apply_op2(&w.contiguous()?, Conv2d { geometry })
+}
+
+struct Conv2d {
+    geometry: Geometry,
+}
+
+impl CustomOp2 for Conv2d {
+    fn name(&self) -> &'static str {
+        "conv2d"
+    }
+
+    fn cpu_fwd(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        with_element!(s1, self.name(), T => {
+            let weight = PackedForward::new(&self.geometry, elements::<T>(s2, l2)?);
+            let values = weight.run(&self.geometry, elements::<T>(s1, l1)?, Epilogue::NONE);
+            Ok((wrap(values), Shape::from(&self.geometry.output_shape())))
+        })
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        w: &Tensor,
+        _result: &Tensor,
+        gradient: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let gradient = gradient.contiguous()?;
+        let geometry = self.geometry;
+        let dx = match x.track_op() {
+            true => Some(gradient.apply_op2_no_bwd(w, &DataGradient { geometry })?),
+            false => None,
+        };
+        let dw = match w.track_op() {
+            true => Some(gradient.apply_op2_no_bwd(x, &WeightGradient { geometry })?),
+            false => None,
+        };
+        Ok((dx, dw))
+    }
+}
+
+struct DataGradient {
+    geometry: Geometry,
+}
+
+impl CustomOp2 for DataGradient {
+    fn name(&self) -> &'static str {
+        "conv2d data gradient"
+    }
+
+    fn cpu_fwd(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        with_element!(s1, self.name(), T => {
+            let weight = PackedData::new(&self.geometry, elements::<T>(s2, l2)?);
+            let values = weight.run(&self.geometry, elements::<T>(s1, l1)?);
+            Ok((wrap(values), Shape::from(&self.geometry.input_shape())))
+        })
+    }
+}
+
+struct WeightGradient {
+    geometry: Geometry,
+}
+
+impl CustomOp2 for WeightGradient {
+    fn name(&self) -> &'static str {
+        "conv2d weight gradient"
+    }
+
+    fn cpu_fwd(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        with_element!(s1, self.name(), T => {
+            let (gradient, input) = (elements::<T>(s1, l1)?, elements::<T>(s2, l2)?);
+            let values = weight_gradient(T::kernels(), &self.geometry, input, gradient);
+            Ok((wrap(values), Shape::from(&self.geometry.weight_shape())))
+        })
+    }
+}
+
+/// A vector as candle's storage.
+pub(crate) fn wrap<T: Element>(values: Vec<T>) -> CpuStorage {
+    T::to_cpu_storage_owned(values)
+}
+
+/// Weights packed for the forward pass; the batch and image size may change between runs.
+pub(crate) struct PackedForward<T> {
+    packed: Packed<T>,
+}
+
+impl<T: Element> PackedForward<T> {
+    pub(crate) fn new(geometry: &Geometry, weight: &[T]) -> Self {
+        let walk = geometry.forward_walk();
+        Self { packed: pack(T::kernels(), weight, geometry, &walk, Direction::Forward) }
+    }
+
+    pub(crate) fn run(&self, geometry: &Geometry, input: &[T], epilogue: Epilogue<'_, T>) -> Vec<T> {
+        let walk = geometry.forward_walk();
+        let length = geometry.output_shape().iter().product();
+        // SAFETY: the forward walk visits every output pixel, in every block of channels.
+        unsafe {
+            produce(length, |target| {
+                gather(
+                    T::kernels(),
+                    &walk,
+                    input,
+                    geometry.in_channels,
+                    &self.packed,
+                    epilogue,
+                    target,
+                    geometry.out_channels,
+                )
+            })
+        }
+    }
+}
+
+/// Weights packed for the data gradient, one panel set per phase of the stride.
+pub(crate) struct PackedData<T> {
+    phases: Vec<Packed<T>>,
+}
+
+impl<T: Element> PackedData<T> {
+    pub(crate) fn new(geometry: &Geometry, weight: &[T]) -> Self {
+        let walks = geometry.data_walks();
+        let pack = |walk| pack(T::kernels(), weight, geometry, walk, Direction::Data);
+        Self { phases: walks.iter().map(pack).collect() }
+    }
+
+    /// The gradient with respect to the input. The geometry's input must be at least as large as the stride,
+    /// or the same as at packing.
+    pub(crate) fn run(&self, geometry: &Geometry, gradient: &[T]) -> Vec<T> {
+        let length = geometry.input_shape().iter().product();
+        // SAFETY: the walks of all phases together visit every input pixel, in every block of channels; a
+        // walk without taps stores zeros.
+        unsafe {
+            produce(length, |target| {
+                for (walk, packed) in geometry.data_walks().iter().zip(&self.phases) {
+                    gather(
+                        T::kernels(),
+                        walk,
+                        gradient,
+                        geometry.out_channels,
+                        packed,
+                        Epilogue::NONE,
+                        target,
+                        geometry.in_channels,
+                    );
+                }
+            })
+        }
+    }
+}

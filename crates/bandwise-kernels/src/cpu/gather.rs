@@ -1,0 +1,170 @@
+//! The indirect matrix product behind forward pass and data gradient: every target pixel sums over the source
+//! pixels under its taps, through a pointer per pixel and tap, so that nothing is copied and padding is a row of
+//! zeros.
+
+use rayon::prelude::*;
+
+use super::geometry::Walk;
+use super::kernel::{DotTile, Kernels};
+use super::pack::{Block, Packed};
+use crate::element::Element;
+use crate::memory::SharedMut;
+
+/// What happens to a sum before it is stored: `relu(sum + bias + residual)`.
+#[derive(Clone, Copy)]
+pub(crate) struct Epilogue<'a, T> {
+    /// One value per target channel.
+    pub bias: Option<&'a [T]>,
+    /// In the target's shape.
+    pub residual: Option<&'a [T]>,
+    pub relu: bool,
+}
+
+impl<T> Epilogue<'_, T> {
+    pub(crate) const NONE: Self = Self { bias: None, residual: None, relu: false };
+}
+
+/// Most columns that one task computes.
+const TASK_COLUMNS: usize = 128;
+/// Target pixels per task.
+const TASK_ROWS: usize = 224;
+
+/// Computes all target pixels of `walk` into `target`.
+///
+/// # Safety
+/// No other thread touches the pixels of this walk in `target`, which has `target_channels` values per pixel.
+#[allow(clippy::too_many_arguments)]
+pub(crate) unsafe fn gather<T: Element>(
+    kernels: &Kernels<T>,
+    walk: &Walk,
+    source: &[T],
+    source_channels: usize,
+    packed: &Packed<T>,
+    epilogue: Epilogue<'_, T>,
+    target: &SharedMut<'_, T>,
+    target_channels: usize,
+) {
+    let zeros = vec![T::ZERO; packed.depth];
+    let tasks = tasks(walk, packed);
+    tasks.into_par_iter().for_each(|(first, count, blocks)| {
+        let call = Call { kernels, walk, source, source_channels, packed, epilogue, zeros: &zeros };
+        // SAFETY: tasks cover disjoint rows and columns; the rest is the caller's promise.
+        unsafe { call.run(first, count, &packed.blocks[blocks.0..blocks.1], target, target_channels) }
+    });
+}
+
+/// Rows and range of blocks per task; depends on shapes alone.
+fn tasks<T>(walk: &Walk, packed: &Packed<T>) -> Vec<(usize, usize, (usize, usize))> {
+    let mut ranges = Vec::new();
+    let mut start = 0;
+    while start < packed.blocks.len() {
+        let group = packed.blocks[start].group;
+        let mut end = start;
+        let mut columns = 0;
+        while end < packed.blocks.len() && packed.blocks[end].group == group && columns < TASK_COLUMNS {
+            columns += packed.blocks[end].width;
+            end += 1;
+        }
+        ranges.push((start, end));
+        start = end;
+    }
+    let rows = walk.rows();
+    let mut tasks = Vec::new();
+    for range in ranges {
+        for first in (0..rows).step_by(TASK_ROWS) {
+            tasks.push((first, TASK_ROWS.min(rows - first), range));
+        }
+    }
+    tasks
+}
+
+struct Call<'a, T> {
+    kernels: &'a Kernels<T>,
+    walk: &'a Walk,
+    source: &'a [T],
+    source_channels: usize,
+    packed: &'a Packed<T>,
+    epilogue: Epilogue<'a, T>,
+    zeros: &'a [T],
+}
+
+impl<T: Element> Call<'_, T> {
+    /// # Safety
+    /// Rows and blocks belong to this task alone.
+    unsafe fn run(
+        &self,
+        first: usize,
+        count: usize,
+        blocks: &[Block],
+        target: &SharedMut<'_, T>,
+        target_channels: usize,
+    ) {
+        let Some(group) = blocks.first().map(|b| b.group) else { return };
+        let inputs = self.inputs(first, count, group);
+        let mut pixels = Vec::with_capacity(count);
+        let mut position = self.walk.position(first);
+        for _ in 0..count {
+            pixels.push(self.walk.target_pixel(&position) * target_channels);
+            self.walk.advance(&mut position);
+        }
+        let taps = self.walk.taps.len();
+        let mut bias = vec![T::ZERO; self.kernels.columns];
+        let mut outputs = vec![std::ptr::null_mut(); self.kernels.rows];
+        let mut residuals = vec![std::ptr::null(); self.kernels.rows];
+        for block in blocks {
+            if let Some(values) = self.epilogue.bias {
+                bias[..block.columns].copy_from_slice(&values[block.first..][..block.columns]);
+            }
+            for (tile_index, pixels) in pixels.chunks(self.kernels.rows).enumerate() {
+                for (r, &pixel) in pixels.iter().enumerate() {
+                    // SAFETY: the pixel lies inside the target, and this task owns these channels of it.
+                    outputs[r] = unsafe { target.at(pixel + block.first) };
+                    if let Some(values) = self.epilogue.residual {
+                        residuals[r] = values[pixel + block.first..][..block.columns].as_ptr();
+                    }
+                }
+                let tile = DotTile {
+                    rows: pixels.len(),
+                    columns: block.columns,
+                    width: block.width,
+                    taps,
+                    depth: self.packed.depth,
+                    inputs: inputs[tile_index * taps * self.kernels.rows..].as_ptr(),
+                    row_stride: self.kernels.rows,
+                    panel: self.packed.values[block.offset..].as_ptr(),
+                    outputs: outputs.as_ptr(),
+                    bias: if self.epilogue.bias.is_some() { bias.as_ptr() } else { std::ptr::null() },
+                    residuals: match self.epilogue.residual {
+                        Some(_) => residuals.as_ptr(),
+                        None => std::ptr::null(),
+                    },
+                    relu: self.epilogue.relu,
+                };
+                // SAFETY: `inputs` holds `depth` readable values per pointer, the panel has
+                // `taps * depth * width` values, outputs and residuals `columns` each; the table comes from
+                // feature detection.
+                unsafe { (self.kernels.dot)(&tile) };
+            }
+        }
+    }
+
+    /// Pointers `[tile][tap][row]` to the source pixels of this task's target pixels.
+    fn inputs(&self, first: usize, count: usize, group: usize) -> Vec<*const T> {
+        let rows = self.kernels.rows;
+        let taps = &self.walk.taps;
+        let mut inputs = vec![self.zeros.as_ptr(); count.div_ceil(rows) * rows * taps.len()];
+        let channel = group * self.packed.depth;
+        let mut position = self.walk.position(first);
+        for row in 0..count {
+            let base = (row / rows) * taps.len() * rows + row % rows;
+            for (t, tap) in taps.iter().enumerate() {
+                if let Some(pixel) = self.walk.source_pixel(&position, tap) {
+                    let start = pixel * self.source_channels + channel;
+                    inputs[base + t * rows] = self.source[start..start + self.packed.depth].as_ptr();
+                }
+            }
+            self.walk.advance(&mut position);
+        }
+        inputs
+    }
+}

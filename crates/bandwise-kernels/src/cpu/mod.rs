@@ -1,0 +1,12 @@
+//! The CPU kernels: plain functions on slices, no tensors.
+
+pub(crate) mod batch_norm;
+pub(crate) mod conv_weight;
+pub(crate) mod detect;
+pub(crate) mod elementwise;
+pub(crate) mod gather;
+pub(crate) mod geometry;
+pub(crate) mod kernel;
+pub(crate) mod pack;
+pub(crate) mod pool;
+pub(crate) mod portable;

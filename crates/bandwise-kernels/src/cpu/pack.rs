@@ -1,0 +1,97 @@
+//! Weights in the order in which the matrix kernels read them.
+
+use rayon::prelude::*;
+
+use super::geometry::{Geometry, Walk};
+use super::kernel::Kernels;
+use crate::element::Element;
+
+/// Packed weights of one walk: per group and block of columns a panel `[taps][depth][width]`, zero beyond the
+/// last column.
+pub(crate) struct Packed<T> {
+    pub values: Vec<T>,
+    pub blocks: Vec<Block>,
+    pub depth: usize,
+}
+
+/// One panel: columns `first .. first + columns` of the output of one group.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Block {
+    pub group: usize,
+    /// First output channel, counted over all groups.
+    pub first: usize,
+    pub columns: usize,
+    pub width: usize,
+    pub offset: usize,
+}
+
+/// Which side of the weight is summed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Direction {
+    /// Columns are output channels, the sum runs over input channels.
+    Forward,
+    /// Columns are input channels, the sum runs over output channels.
+    Data,
+}
+
+/// Packs `weight` `[out, in / groups, kh, kw]` for one walk.
+pub(crate) fn pack<T: Element>(
+    kernels: &Kernels<T>,
+    weight: &[T],
+    geometry: &Geometry,
+    walk: &Walk,
+    direction: Direction,
+) -> Packed<T> {
+    let groups = geometry.config.groups;
+    let inner = geometry.in_channels / groups;
+    let outer = geometry.out_channels / groups;
+    let (columns, depth) = match direction {
+        Direction::Forward => (outer, inner),
+        Direction::Data => (inner, outer),
+    };
+    let taps = walk.taps.len();
+    let blocks = blocks(kernels, groups, columns, taps * depth);
+    let size = blocks.last().map_or(0, |b| b.offset + taps * depth * b.width);
+    let mut values = vec![T::ZERO; size];
+    let kernel_size = geometry.taps();
+    let mut parts = Vec::with_capacity(blocks.len());
+    let mut rest = values.as_mut_slice();
+    for block in &blocks {
+        let (part, tail) = rest.split_at_mut(taps * depth * block.width);
+        parts.push((block, part));
+        rest = tail;
+    }
+    parts.into_par_iter().for_each(|(block, panel)| {
+        let local = block.first - block.group * columns;
+        for j in 0..block.columns {
+            for d in 0..depth {
+                let (o, i) = match direction {
+                    Direction::Forward => (block.first + j, d),
+                    Direction::Data => (block.group * outer + d, local + j),
+                };
+                let source = &weight[(o * inner + i) * kernel_size..][..kernel_size];
+                for (t, tap) in walk.taps.iter().enumerate() {
+                    panel[(t * depth + d) * block.width + j] = source[tap.kernel];
+                }
+            }
+        }
+    });
+    Packed { values, blocks, depth }
+}
+
+fn blocks<T>(kernels: &Kernels<T>, groups: usize, columns: usize, height: usize) -> Vec<Block> {
+    let mut blocks = Vec::new();
+    let mut offset = 0;
+    for group in 0..groups {
+        let mut first = 0;
+        while first < columns {
+            let left = columns - first;
+            let width = if left <= kernels.narrow { kernels.narrow } else { kernels.columns };
+            let taken = left.min(width);
+            blocks.push(Block { group, first: group * columns + first, columns: taken, width, offset });
+            offset += height * width;
+            first += taken;
+        }
+    }
+    blocks
+}

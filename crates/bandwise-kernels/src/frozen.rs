@@ -1,0 +1,258 @@
+//! Convolution with fixed weights: packed once, with bias, residual and ReLU in the same pass.
+
+use std::sync::{Arc, OnceLock};
+
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Layout, Result, Shape, Tensor, bail};
+
+use crate::conv::{ConvConfig, PackedData, PackedForward, conv2d, wrap};
+use crate::cpu::elementwise::mask;
+use crate::cpu::gather::Epilogue;
+use crate::cpu::geometry::Geometry;
+use crate::element::{Element, elements, with_element};
+
+/// A convolution whose weights no longer change, for inference and for attacks on a trained network.
+///
+/// Batch norm in eval mode belongs into weight and bias. Cloning is cheap.
+#[derive(Clone)]
+pub struct FrozenConv2d {
+    weights: Arc<Weights>,
+}
+
+struct Weights {
+    weight: Tensor,
+    bias: Option<Tensor>,
+    config: ConvConfig,
+    packed: Slots,
+}
+
+/// Packed weights of whichever number type the tensor has, made on first use.
+#[derive(Default)]
+struct Slots {
+    forward_single: OnceLock<PackedForward<f32>>,
+    forward_double: OnceLock<PackedForward<f64>>,
+    data_single: OnceLock<PackedData<f32>>,
+    data_double: OnceLock<PackedData<f64>>,
+}
+
+/// Picks the slots of a number type.
+trait Slotted: Element {
+    fn forward(slots: &Slots) -> &OnceLock<PackedForward<Self>>;
+    fn data(slots: &Slots) -> &OnceLock<PackedData<Self>>;
+}
+
+impl Slotted for f32 {
+    fn forward(slots: &Slots) -> &OnceLock<PackedForward<f32>> {
+        &slots.forward_single
+    }
+    fn data(slots: &Slots) -> &OnceLock<PackedData<f32>> {
+        &slots.data_single
+    }
+}
+
+impl Slotted for f64 {
+    fn forward(slots: &Slots) -> &OnceLock<PackedForward<f64>> {
+        &slots.forward_double
+    }
+    fn data(slots: &Slots) -> &OnceLock<PackedData<f64>> {
+        &slots.data_double
+    }
+}
+
+impl FrozenConv2d {
+    /// Takes over `w` `[out, in / groups, kernel height, kernel width]` and `bias` `[out]`, without their
+    /// gradient history.
+    ///
+    /// # Errors
+    /// If the shapes do not fit together.
+    pub fn new(w: &Tensor, bias: Option<&Tensor>, config: &ConvConfig) -> Result<Self> {
+        let (out_channels, ..) = w.dims4()?;
+        let bias = match bias {
+            Some(bias) if bias.dims() != [out_channels] => {
+                bail!("FrozenConv2d: expected a bias [{out_channels}], got {:?}", bias.dims())
+            }
+            Some(bias) => Some(bias.detach().contiguous()?),
+            None => None,
+        };
+        let weight = w.detach().contiguous()?;
+        let weights = Weights { weight, bias, config: *config, packed: Slots::default() };
+        Ok(Self { weights: Arc::new(weights) })
+    }
+
+    /// `relu(conv(x) + bias + residual)`, ReLU only where asked. Differentiable in `x` and `residual`.
+    ///
+    /// # Errors
+    /// If shapes or number types do not fit.
+    pub fn forward(&self, x: &Tensor, residual: Option<&Tensor>, relu: bool) -> Result<Tensor> {
+        let Weights { weight, bias, config, .. } = &*self.weights;
+        let geometry = Geometry::new(x.dims(), weight.dims(), config)?;
+        if x.dtype() != weight.dtype() {
+            bail!("FrozenConv2d: the weight is {:?}, the input {:?}", weight.dtype(), x.dtype());
+        }
+        if let Some(residual) = residual
+            && residual.dims() != geometry.output_shape()
+        {
+            bail!("FrozenConv2d: residual {:?} for a result {:?}", residual.dims(), geometry.output_shape());
+        }
+        if !x.device().is_cpu() || !matches!(x.dtype(), DType::F32 | DType::F64) {
+            let mut y = conv2d(x, weight, config)?;
+            if let Some(bias) = bias {
+                y = y.broadcast_add(bias)?;
+            }
+            if let Some(residual) = residual {
+                y = (y + residual)?;
+            }
+            return if relu { y.relu() } else { Ok(y) };
+        }
+        let op = FrozenForward { weights: self.weights.clone(), geometry, relu };
+        let x = x.contiguous()?;
+        match residual {
+            Some(residual) => x.apply_op2(&residual.contiguous()?, op),
+            None => x.apply_op1(op),
+        }
+    }
+}
+
+struct FrozenForward {
+    weights: Arc<Weights>,
+    geometry: Geometry,
+    relu: bool,
+}
+
+impl FrozenForward {
+    fn run<T: Slotted>(&self, input: &[T], residual: Option<&[T]>) -> Result<(CpuStorage, Shape)> {
+        let slot = T::forward(&self.weights.packed);
+        let packed = match slot.get() {
+            Some(packed) => packed,
+            None => {
+                let made = with_slice(&self.weights.weight, |w| PackedForward::new(&self.geometry, w))?;
+                slot.get_or_init(|| made)
+            }
+        };
+        let with = |bias: Option<&[T]>| {
+            let epilogue = Epilogue { bias, residual, relu: self.relu };
+            packed.run(&self.geometry, input, epilogue)
+        };
+        let values = match &self.weights.bias {
+            Some(bias) => with_slice(bias, |bias| with(Some(bias)))?,
+            None => with(None),
+        };
+        Ok((wrap(values), Shape::from(&self.geometry.output_shape())))
+    }
+
+    /// The gradient behind the ReLU, `[batch, out height, out width, out]`.
+    fn masked(&self, result: &Tensor, gradient: &Tensor) -> Result<Tensor> {
+        let gradient = gradient.contiguous()?;
+        if self.relu { result.apply_op2_no_bwd(&gradient, &Mask) } else { Ok(gradient) }
+    }
+
+    fn data_gradient(&self, gradient: &Tensor) -> Result<Tensor> {
+        gradient.apply_op1_no_bwd(&FrozenData { weights: self.weights.clone(), geometry: self.geometry })
+    }
+}
+
+fn with_slice<T: Element, R>(tensor: &Tensor, body: impl FnOnce(&[T]) -> R) -> Result<R> {
+    let (storage, layout) = tensor.storage_and_layout();
+    match &*storage {
+        candle_core::Storage::Cpu(storage) => Ok(body(elements::<T>(storage, layout)?)),
+        _ => bail!("FrozenConv2d: the weights live on another device than the input"),
+    }
+}
+
+impl CustomOp1 for FrozenForward {
+    fn name(&self) -> &'static str {
+        "frozen conv2d"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        with_element!(storage, "frozen conv2d", T => self.run::<T>(elements(storage, layout)?, None))
+    }
+
+    fn bwd(&self, _x: &Tensor, result: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
+        Ok(Some(self.data_gradient(&self.masked(result, gradient)?)?))
+    }
+}
+
+impl CustomOp2 for FrozenForward {
+    fn name(&self) -> &'static str {
+        "frozen conv2d with residual"
+    }
+
+    fn cpu_fwd(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        with_element!(s1, "frozen conv2d", T => self.run::<T>(elements(s1, l1)?, Some(elements(s2, l2)?)))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        residual: &Tensor,
+        result: &Tensor,
+        gradient: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let masked = self.masked(result, gradient)?;
+        let dx = if x.track_op() { Some(self.data_gradient(&masked)?) } else { None };
+        Ok((dx, residual.track_op().then_some(masked)))
+    }
+}
+
+struct FrozenData {
+    weights: Arc<Weights>,
+    geometry: Geometry,
+}
+
+impl FrozenData {
+    fn run<T: Slotted>(&self, gradient: &[T]) -> Result<(CpuStorage, Shape)> {
+        let stride = self.geometry.config.stride;
+        let shape = self.geometry.input_shape();
+        // An image smaller than the stride lacks phases that a later, larger image would need.
+        if self.geometry.in_height < stride || self.geometry.in_width < stride {
+            let packed = with_slice(&self.weights.weight, |w: &[T]| PackedData::new(&self.geometry, w))?;
+            return Ok((wrap(packed.run(&self.geometry, gradient)), Shape::from(&shape)));
+        }
+        let slot = T::data(&self.weights.packed);
+        let packed = match slot.get() {
+            Some(packed) => packed,
+            None => {
+                let made = with_slice(&self.weights.weight, |w| PackedData::new(&self.geometry, w))?;
+                slot.get_or_init(|| made)
+            }
+        };
+        Ok((wrap(packed.run(&self.geometry, gradient)), Shape::from(&shape)))
+    }
+}
+
+impl CustomOp1 for FrozenData {
+    fn name(&self) -> &'static str {
+        "frozen conv2d data gradient"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        with_element!(storage, self.name(), T => self.run::<T>(elements(storage, layout)?))
+    }
+}
+
+/// `gradient` where the first argument is positive, else zero.
+pub(crate) struct Mask;
+
+impl CustomOp2 for Mask {
+    fn name(&self) -> &'static str {
+        "relu mask"
+    }
+
+    fn cpu_fwd(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        with_element!(s1, self.name(), T => {
+            Ok((wrap(mask::<T>(elements(s1, l1)?, elements(s2, l2)?)), l1.shape().clone()))
+        })
+    }
+}
