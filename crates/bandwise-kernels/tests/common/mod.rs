@@ -83,7 +83,11 @@ pub fn check_gradients(inputs: &[Tensor], f: impl Fn(&[Tensor]) -> Result<Tensor
                 all[which] = Tensor::from_vec(moved, input.dims(), &Device::Cpu).unwrap();
                 loss(&all)
             };
-            let expected = (at(step) - at(-step)) / (2.0 * step);
+            let (above, here, below) = (at(step), at(0.0), at(-step));
+            let expected = (above - below) / (2.0 * step);
+            if (above - 2.0 * here + below).abs() / step > tolerance * (1.0 + expected.abs()) {
+                continue; // a kink of ReLU or max lies inside the step: no derivative to compare with
+            }
             assert!(
                 (expected - gradient[i]).abs() <= tolerance * (1.0 + expected.abs()),
                 "input {which}, element {i}: finite difference {expected}, gradient {}",
