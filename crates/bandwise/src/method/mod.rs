@@ -1,1 +1,5 @@
-//! method
+//! The published methods, one file each, and the network configuration that brings them together.
+
+// pub mod network;
+
+// pub use network::{Network, NetworkConfig};

@@ -1,3 +1,25 @@
-//! nn
+//! Networks: layers, architectures, and how weights get in and out.
 
+pub mod architecture;
+pub mod batch_norm;
+pub mod build;
+pub mod convolution;
+pub mod fold;
+pub mod layer;
+pub mod linear;
 pub mod loss;
+pub mod model;
+pub mod parameter;
+pub mod pass;
+pub mod signal;
+pub mod zoo;
+
+#[cfg(test)]
+mod tests;
+
+pub use architecture::Interface;
+pub use layer::Layer;
+pub use model::{Model, Normalization};
+pub use parameter::{Parameter, Role};
+pub use pass::{Mode, Pass, Recorder};
+pub use signal::Signal;

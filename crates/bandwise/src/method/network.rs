@@ -1,0 +1,114 @@
+//! A model together with the configuration that rebuilds it; how model files are read and written.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use candle_core::{DType, Device};
+use serde::{Deserialize, Serialize};
+
+use crate::nn::weights::{self, LoadReport};
+use crate::nn::{Interface, Model, Normalization};
+use crate::{Error, Result};
+
+/// The key of the safetensors header that holds the configuration.
+const METADATA_KEY: &str = "bandwise.network";
+
+/// Everything that defines a network but its weights: the `[model]` table of a recipe.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkConfig {
+    /// A name from `bandwise models`.
+    pub architecture: String,
+    /// Number of classes; taken from the data if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classes: Option<usize>,
+    /// Channels of the pictures; taken from the data if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub channels: Option<usize>,
+    /// Channels of the first stage; as published if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub width: Option<usize>,
+    /// Input normalisation, a part of the model; none if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub normalization: Option<Normalization>,
+}
+
+impl NetworkConfig {
+    /// An architecture with everything else left open.
+    pub fn new(architecture: &str) -> Self {
+        Self { architecture: architecture.into(), classes: None, channels: None, width: None, normalization: None }
+    }
+
+    /// Fills in what only the data knows.
+    pub fn resolved(mut self, classes: usize, channels: usize) -> Self {
+        self.classes.get_or_insert(classes);
+        self.channels.get_or_insert(channels);
+        self
+    }
+
+    /// A freshly initialised model; three channels and ten classes where nothing else is said.
+    pub fn build(&self, seed: u64, dtype: DType, device: &Device) -> Result<Model> {
+        let interface = Interface {
+            channels: self.channels.unwrap_or(3),
+            classes: self.classes.unwrap_or(10),
+            width: self.width,
+        };
+        Model::new(&self.architecture, interface, self.normalization.as_ref(), seed, dtype, device)
+    }
+}
+
+/// A model and its configuration.
+#[derive(Clone, Debug)]
+pub struct Network {
+    /// What rebuilds it.
+    pub config: NetworkConfig,
+    /// The model itself.
+    pub model: Model,
+}
+
+impl Network {
+    /// A freshly initialised network.
+    pub fn new(config: NetworkConfig, seed: u64, device: &Device) -> Result<Self> {
+        let model = config.build(seed, DType::F32, device)?;
+        Ok(Self { config, model })
+    }
+
+    /// Reads weights in any supported format. `config` may be left out where the file is one of ours.
+    ///
+    /// # Errors
+    /// If the file says nothing about its architecture and neither does the caller, or if weights do not
+    /// fit; the message lists missing, unexpected and mis-shaped names.
+    pub fn load(path: &Path, config: Option<NetworkConfig>, device: &Device) -> Result<(Self, LoadReport)> {
+        let file = weights::read(path)?;
+        let stored = match file.metadata.get(METADATA_KEY) {
+            None => None,
+            Some(text) => Some(serde_json::from_str::<NetworkConfig>(text).map_err(|e| {
+                Error::format(path, format!("its stored model configuration is not readable: {e}"))
+            })?),
+        };
+        let config = config.or(stored).ok_or_else(|| {
+            Error::model(format!(
+                "{}: the file does not say which architecture it is for; name it with --model (see `bandwise models`)",
+                path.display()
+            ))
+        })?;
+        let network = Self::new(config, 0, device)?;
+        let report = weights::load_into(&network.model, &file, path)?;
+        Ok((network, report))
+    }
+
+    /// Writes weights and configuration as safetensors, atomically.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        weights::write_safetensors(path, &self.model.state(), &self.metadata()?)
+    }
+
+    /// What the file header says about the network.
+    pub fn metadata(&self) -> Result<BTreeMap<String, String>> {
+        let config = serde_json::to_string(&self.config)
+            .map_err(|e| Error::model(format!("the model configuration cannot be stored: {e}")))?;
+        let version = env!("CARGO_PKG_VERSION").to_string();
+        Ok([(METADATA_KEY, config), ("bandwise.version", version), ("format", "pt".into())]
+            .map(|(key, value)| (key.to_string(), value))
+            .into())
+    }
+}

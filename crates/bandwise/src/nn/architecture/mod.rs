@@ -1,0 +1,27 @@
+//! The architectures: which layers stand where, one file per family.
+
+pub mod cifar_resnet;
+pub mod preact_resnet;
+pub mod resnet;
+pub mod resnet9;
+pub mod small_cnn;
+pub mod vgg;
+pub mod wide_resnet;
+
+use super::build::Builder;
+use super::layer::Layer;
+use crate::Result;
+
+/// What every architecture needs to know.
+#[derive(Clone, Copy, Debug)]
+pub struct Interface {
+    /// Channels of the input pictures.
+    pub channels: usize,
+    /// Number of classes.
+    pub classes: usize,
+    /// Channels of the first stage; `None` for the published width.
+    pub width: Option<usize>,
+}
+
+/// Builds the layers of one architecture.
+pub type Construct = Box<dyn Fn(&mut Builder, Interface) -> Result<Vec<Layer>>>;

@@ -1,0 +1,356 @@
+//! Networks as trees of layers, and the one forward pass that runs them all.
+//!
+//! An architecture only says which layers stand where (`architecture/`). Everything that walks a
+//! network (forward, dual forward, folding, freezing, decomposing, listing parameters) is written once,
+//! for the tree.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use bandwise_kernels as kernels;
+use candle_core::{D, Tensor};
+
+use super::batch_norm::BatchNorm;
+use super::convolution::Convolution;
+use super::linear::Linear;
+use super::parameter::Parameter;
+use super::pass::Pass;
+use super::signal::Signal;
+use crate::Result;
+
+/// One layer of a network, or a group of them.
+#[derive(Clone, Debug)]
+pub enum Layer {
+    /// Convolution (any parametrisation of its filters).
+    Convolution(Convolution),
+    /// Batch norm, with an optional ReLU.
+    BatchNorm(BatchNorm),
+    /// Fully connected.
+    Linear(Linear),
+    /// A pointwise function.
+    Activation(Activation),
+    /// A window that slides over the map.
+    Pool(Pool),
+    /// Mean over the map: `[batch, h, w, c]` to `[batch, c]`.
+    GlobalAveragePool,
+    /// `[batch, h, w, c]` to `[batch, c·h·w]`, in PyTorch's (channel-major) order.
+    Flatten,
+    /// `relu?(main(x) + shortcut(x))`; an empty shortcut is the identity.
+    Residual(Residual),
+    /// ResNet's parameter-free shortcut "A".
+    PadShortcut(PadShortcut),
+    /// `x · branch(x)`, the branch broadcast over the map (squeeze and excitation).
+    Gate(Vec<Layer>),
+    /// A named stage with a socket behind it.
+    Stage(Stage),
+    /// A frozen convolution with batch norm (and more) folded in.
+    Folded(Folded),
+}
+
+/// Pointwise functions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// max(x, 0).
+    Relu,
+    /// x·sigmoid(x), also called swish.
+    Silu,
+    /// 1/(1 + e⁻ˣ).
+    Sigmoid,
+    /// Hyperbolic tangent.
+    Tanh,
+}
+
+/// Maximum or mean over a sliding square window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// Maximum (else mean, padding counted as zeros).
+    pub maximum: bool,
+    /// Side of the window.
+    pub kernel: usize,
+    /// Step of the window.
+    pub stride: usize,
+    /// Pixels added on each side.
+    pub padding: usize,
+}
+
+/// A residual block's skeleton.
+#[derive(Clone, Debug)]
+pub struct Residual {
+    /// The computing branch.
+    pub main: Vec<Layer>,
+    /// The other branch; empty for the identity.
+    pub shortcut: Vec<Layer>,
+    /// Whether a ReLU follows the sum.
+    pub relu: bool,
+}
+
+/// Takes every `stride`-th pixel and pads channels with zeros on both sides (He et al. 2016, option A).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PadShortcut {
+    /// Subsampling.
+    pub stride: usize,
+    /// Zero channels in front and behind.
+    pub channels: usize,
+}
+
+/// A named group of layers with an optional block after it.
+#[derive(Clone, Debug)]
+pub struct Stage {
+    /// PyTorch's module name, such as `layer1`.
+    pub name: String,
+    /// The stage itself.
+    pub layers: Vec<Layer>,
+    /// Number of channels that leave it.
+    pub channels: usize,
+    /// What is plugged in after it.
+    pub socket: Option<Arc<dyn StageBlock>>,
+}
+
+/// A block that can be plugged into the socket after a stage (FPCM).
+pub trait StageBlock: Debug + Send + Sync {
+    /// Maps the stage's output to one of the same shape.
+    fn forward(&self, input: &Signal, pass: &Pass) -> Result<Signal>;
+    /// Its parameters, in PyTorch's order.
+    fn parameters(&self) -> Vec<&Parameter>;
+    /// A copy that shares storage and is constant to autodiff.
+    fn frozen(&self) -> Arc<dyn StageBlock>;
+}
+
+/// `relu?(convolution(x) + bias + residual?)` with weights packed once.
+#[derive(Clone)]
+pub struct Folded {
+    /// The packed convolution.
+    pub convolution: kernels::FrozenConv2d,
+    /// Whether a ReLU follows.
+    pub relu: bool,
+}
+
+impl Debug for Folded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Folded").field("relu", &self.relu).finish_non_exhaustive()
+    }
+}
+
+/// Runs layers one after another.
+pub fn forward(layers: &[Layer], input: &Signal, pass: &Pass) -> Result<Signal> {
+    let mut signal = input.clone();
+    for layer in layers {
+        signal = layer.forward(&signal, pass)?;
+    }
+    Ok(signal)
+}
+
+impl Layer {
+    /// Runs the layer on a tensor or a dual number.
+    pub fn forward(&self, input: &Signal, pass: &Pass) -> Result<Signal> {
+        match self {
+            Self::Convolution(convolution) => convolution.forward(input),
+            Self::BatchNorm(norm) => norm.forward(input, None, false, pass),
+            Self::Linear(linear) => linear.forward(input),
+            Self::Activation(activation) => activation.forward(input),
+            Self::Pool(pool) => pool.forward(input),
+            Self::GlobalAveragePool => input.linear(|x| Ok(kernels::global_avg_pool(x)?)),
+            Self::Flatten => input.linear(flatten),
+            Self::Residual(residual) => residual.forward(input, pass),
+            Self::PadShortcut(shortcut) => input.linear(|x| shortcut.apply(x)),
+            Self::Gate(branch) => {
+                let gate = forward(branch, input, pass)?;
+                let gate = gate.linear(|g| Ok(g.unsqueeze(1)?.unsqueeze(1)?))?;
+                input.multiply(&gate)
+            }
+            Self::Stage(stage) => stage.forward(input, pass),
+            Self::Folded(folded) => folded.forward(input, None, folded.relu),
+        }
+    }
+
+    /// The groups of layers directly below this one.
+    pub fn children(&self) -> Vec<&Vec<Layer>> {
+        match self {
+            Self::Residual(residual) => vec![&residual.main, &residual.shortcut],
+            Self::Gate(branch) => vec![branch],
+            Self::Stage(stage) => vec![&stage.layers],
+            _ => vec![],
+        }
+    }
+
+    /// The same, to change.
+    pub fn children_mut(&mut self) -> Vec<&mut Vec<Layer>> {
+        match self {
+            Self::Residual(residual) => vec![&mut residual.main, &mut residual.shortcut],
+            Self::Gate(branch) => vec![branch],
+            Self::Stage(stage) => vec![&mut stage.layers],
+            _ => vec![],
+        }
+    }
+
+    /// Parameters and buffers of this layer and all below it, in PyTorch's order.
+    pub fn parameters(&self) -> Vec<&Parameter> {
+        match self {
+            Self::Convolution(convolution) => convolution.parameters(),
+            Self::BatchNorm(norm) => norm.parameters(),
+            Self::Linear(linear) => linear.parameters(),
+            _ => {
+                let below = self.children().into_iter().flatten().flat_map(Layer::parameters);
+                let plugged = match self {
+                    Self::Stage(Stage { socket: Some(block), .. }) => block.parameters(),
+                    _ => vec![],
+                };
+                below.chain(plugged).collect()
+            }
+        }
+    }
+
+    /// A copy that shares storage and is constant to autodiff.
+    pub fn frozen(&self) -> Self {
+        match self {
+            Self::Convolution(convolution) => Self::Convolution(convolution.frozen()),
+            Self::BatchNorm(norm) => Self::BatchNorm(norm.frozen()),
+            Self::Linear(linear) => Self::Linear(linear.frozen()),
+            other => {
+                let mut copy = other.clone();
+                for group in copy.children_mut() {
+                    group.iter_mut().for_each(|layer| *layer = layer.frozen());
+                }
+                if let Self::Stage(stage) = &mut copy {
+                    stage.socket = stage.socket.as_ref().map(|block| block.frozen());
+                }
+                copy
+            }
+        }
+    }
+}
+
+/// Visits every convolution in module order.
+pub fn visit_convolutions<'a>(layers: &'a [Layer], visit: &mut dyn FnMut(&'a Convolution)) {
+    for layer in layers {
+        if let Layer::Convolution(convolution) = layer {
+            visit(convolution);
+        }
+        layer.children().into_iter().for_each(|group| visit_convolutions(group, visit));
+    }
+}
+
+/// Visits every convolution in module order, to change it.
+pub fn visit_convolutions_mut(
+    layers: &mut [Layer],
+    visit: &mut dyn FnMut(&mut Convolution) -> Result<()>,
+) -> Result<()> {
+    for layer in layers {
+        if let Layer::Convolution(convolution) = layer {
+            visit(convolution)?;
+        }
+        for group in layer.children_mut() {
+            visit_convolutions_mut(group, visit)?;
+        }
+    }
+    Ok(())
+}
+
+/// Visits every stage in order, to change it.
+pub fn visit_stages_mut(
+    layers: &mut [Layer],
+    visit: &mut dyn FnMut(&mut Stage) -> Result<()>,
+) -> Result<()> {
+    for layer in layers {
+        for group in layer.children_mut() {
+            visit_stages_mut(group, visit)?;
+        }
+        if let Layer::Stage(stage) = layer {
+            visit(stage)?;
+        }
+    }
+    Ok(())
+}
+
+fn flatten(x: &Tensor) -> Result<Tensor> {
+    Ok(if x.rank() == 4 { x.permute((0, 3, 1, 2))?.flatten_from(1)? } else { x.flatten_from(1)? })
+}
+
+impl Activation {
+    fn forward(self, input: &Signal) -> Result<Signal> {
+        match self {
+            Self::Relu => input.map(|x| Ok(kernels::relu(x)?), |_, y, t| Ok(kernels::relu_tangent(y, t)?)),
+            Self::Tanh => input.map(|x| Ok(x.tanh()?), |_, y, t| Ok((t * (1.0 - y.sqr()?)?)?)),
+            Self::Sigmoid => input.map(sigmoid, |_, y, t| Ok((t * (y * (1.0 - y)?)?)?)),
+            // d/dx x·s(x) = s + x·s·(1 − s) = s + y·(1 − s)
+            Self::Silu => input.map(
+                |x| Ok((x * sigmoid(x)?)?),
+                |x, y, t| {
+                    let s = sigmoid(x)?;
+                    Ok((t * (&s + (y * (1.0 - &s)?)?)?)?)
+                },
+            ),
+        }
+    }
+}
+
+/// `1/(1 + e⁻ˣ)` out of operators that autodiff knows; the tanh form cannot overflow.
+pub fn sigmoid(x: &Tensor) -> Result<Tensor> {
+    Ok((((x * 0.5)?.tanh()? + 1.0)? * 0.5)?)
+}
+
+impl Pool {
+    fn forward(self, input: &Signal) -> Result<Signal> {
+        let Self { kernel, stride, padding, .. } = self;
+        if self.maximum {
+            input.map(
+                |x| Ok(kernels::max_pool2d(x, kernel, stride, padding)?),
+                |x, _, t| Ok(kernels::max_pool2d_tangent(x, t, kernel, stride, padding)?),
+            )
+        } else {
+            input.linear(|x| Ok(kernels::avg_pool2d(x, kernel, stride, padding)?))
+        }
+    }
+}
+
+impl Residual {
+    fn forward(&self, input: &Signal, pass: &Pass) -> Result<Signal> {
+        let shortcut = forward(&self.shortcut, input, pass)?;
+        // Where the branch ends in batch norm or a folded convolution, sum and ReLU are fused into it.
+        let Some((last, rest)) = self.main.split_last() else { return Ok(shortcut) };
+        let before = forward(rest, input, pass)?;
+        match last {
+            Layer::BatchNorm(norm) if !norm.relu => norm.forward(&before, Some(&shortcut), self.relu, pass),
+            Layer::Folded(folded) if !folded.relu => folded.forward(&before, Some(&shortcut), self.relu),
+            other => {
+                let sum = other.forward(&before, pass)?.add(&shortcut)?;
+                if self.relu { Activation::Relu.forward(&sum) } else { Ok(sum) }
+            }
+        }
+    }
+}
+
+impl PadShortcut {
+    fn apply(self, x: &Tensor) -> Result<Tensor> {
+        let x = if self.stride == 1 {
+            x.clone()
+        } else {
+            let picks = |size: usize| {
+                let indices: Vec<u32> = (0..size).step_by(self.stride).map(|i| i as u32).collect();
+                Tensor::new(indices, x.device())
+            };
+            x.index_select(&picks(x.dim(1)?)?, 1)?.index_select(&picks(x.dim(2)?)?, 2)?
+        };
+        Ok(x.pad_with_zeros(D::Minus1, self.channels, self.channels)?)
+    }
+}
+
+impl Stage {
+    fn forward(&self, input: &Signal, pass: &Pass) -> Result<Signal> {
+        let mut output = forward(&self.layers, input, pass)?;
+        if let Some(block) = &self.socket {
+            output = block.forward(&output, pass)?;
+        }
+        if let Some(recorder) = pass.recorder {
+            recorder.record(&self.name, &output.value);
+        }
+        Ok(output)
+    }
+}
+
+impl Folded {
+    fn forward(&self, input: &Signal, residual: Option<&Signal>, relu: bool) -> Result<Signal> {
+        let value = self.convolution.forward(&input.value, residual.map(|r| &r.value), relu)?;
+        Ok(Signal::plain(value))
+    }
+}

@@ -1,0 +1,169 @@
+//! A network with its input normalisation: pixels in [0, 1] in, logits out.
+
+use bandwise_kernels::Precision;
+use candle_core::{DType, Device, Tensor, Var};
+use serde::{Deserialize, Serialize};
+
+use super::architecture::Interface;
+use super::build::{Builder, Initialization};
+use super::fold::fold;
+use super::layer::{Layer, forward, visit_convolutions_mut};
+use super::parameter::{Parameter, Role};
+use super::pass::Pass;
+use super::signal::Signal;
+use super::zoo;
+use crate::{Error, Result, random};
+
+/// Per-channel constants: the network sees `(pixel − mean) / std`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Normalization {
+    /// Mean of each channel, pixels in [0, 1].
+    pub mean: Vec<f64>,
+    /// Standard deviation of each channel.
+    pub std: Vec<f64>,
+}
+
+impl Normalization {
+    /// Refuses lengths that do not fit and deviations that are not positive.
+    pub fn check(&self, channels: usize) -> Result<()> {
+        let fits = |values: &[f64]| values.len() == channels || values.len() == 1;
+        if !fits(&self.mean) || !fits(&self.std) {
+            let (mean, std) = (self.mean.len(), self.std.len());
+            return Err(Error::config(format!(
+                "normalisation: {mean} means and {std} deviations for pictures of {channels} channels"
+            )));
+        }
+        let valid = self.mean.iter().all(|m| m.is_finite()) && self.std.iter().all(|s| s.is_finite() && *s > 0.0);
+        if valid { Ok(()) } else { Err(Error::config("normalisation: deviations must be positive numbers")) }
+    }
+}
+
+/// A network: layers and the normalisation in front of them.
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// The layers.
+    pub layers: Vec<Layer>,
+    normalization: Option<(Tensor, Tensor)>,
+    interface: Interface,
+    device: Device,
+}
+
+impl Model {
+    /// A freshly initialised network of the zoo.
+    pub fn new(
+        architecture: &str,
+        interface: Interface,
+        normalization: Option<&Normalization>,
+        seed: u64,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self> {
+        if interface.classes == 0 || interface.channels == 0 || interface.width == Some(0) {
+            return Err(Error::config("a model needs at least one class, one input channel and a positive width"));
+        }
+        let construct = zoo::find(architecture)?;
+        let random = random::stream(seed, &[random::tag("weights")]);
+        let initialization = Initialization::PyTorch;
+        let mut builder = Builder { initialization, random, dtype, device: device.clone() };
+        let layers = construct(&mut builder, interface)?;
+        Self::from_layers(layers, interface, normalization, dtype, device)
+    }
+
+    /// A network of any layers.
+    pub fn from_layers(
+        layers: Vec<Layer>,
+        interface: Interface,
+        normalization: Option<&Normalization>,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self> {
+        let normalization = match normalization {
+            None => None,
+            Some(constants) => {
+                constants.check(interface.channels)?;
+                let row = |values: Vec<f64>| -> Result<Tensor> {
+                    let count = values.len();
+                    Ok(Tensor::from_vec(values, count, &Device::Cpu)?.to_dtype(dtype)?.to_device(device)?)
+                };
+                // One multiplication and one addition: x·(1/std) − mean/std.
+                let pairs = constants.std.iter().zip(constants.mean.iter().cycle());
+                let shift = pairs.map(|(s, m)| -m / s).collect();
+                Some((row(constants.std.iter().map(|s| 1.0 / s).collect())?, row(shift)?))
+            }
+        };
+        Ok(Self { layers, normalization, interface, device: device.clone() })
+    }
+
+    /// Channels, classes and width.
+    pub fn interface(&self) -> Interface {
+        self.interface
+    }
+
+    /// Where its tensors live.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Pixels `[batch, height, width, channels]` in [0, 1] to logits `[batch, classes]`.
+    pub fn forward(&self, images: &Signal, pass: &Pass) -> Result<Signal> {
+        let input = match &self.normalization {
+            None => images.clone(),
+            Some((scale, shift)) => images.linear(|x| Ok(x.broadcast_mul(scale)?))?.add_constant(shift)?,
+        };
+        forward(&self.layers, &input, pass)
+    }
+
+    /// [`Model::forward`] for an ordinary tensor.
+    pub fn logits(&self, images: &Tensor, pass: &Pass) -> Result<Tensor> {
+        let channels = images.dims().last().copied().unwrap_or(0);
+        if images.rank() != 4 || channels != self.interface.channels {
+            return Err(Error::model(format!(
+                "the model wants pictures [batch, height, width, {}], not {:?}",
+                self.interface.channels,
+                images.dims()
+            )));
+        }
+        Ok(self.forward(&Signal::plain(images.clone()), pass)?.value)
+    }
+
+    /// All parameters and buffers in PyTorch's order.
+    pub fn parameters(&self) -> Vec<&Parameter> {
+        self.layers.iter().flat_map(Layer::parameters).collect()
+    }
+
+    /// What an optimiser trains, in PyTorch's order.
+    pub fn trainable(&self) -> Vec<(String, Var)> {
+        let learned = self.parameters().into_iter().filter(|p| p.role() != Role::Buffer);
+        learned.map(|p| (p.name().to_string(), p.var().clone())).collect()
+    }
+
+    /// Number of learned values.
+    pub fn parameter_count(&self) -> usize {
+        self.trainable().iter().map(|(_, var)| var.elem_count()).sum()
+    }
+
+    /// Names and current values (shared storage) of all parameters and buffers.
+    pub fn state(&self) -> Vec<(String, Tensor)> {
+        self.parameters().into_iter().map(|p| (p.name().to_string(), p.var().as_detached_tensor())).collect()
+    }
+
+    /// A copy that shares every tensor but is constant to autodiff: no weight gradients are computed.
+    pub fn frozen(&self) -> Self {
+        Self { layers: self.layers.iter().map(Layer::frozen).collect(), ..self.clone() }
+    }
+
+    /// The same function in evaluation mode, frozen, with batch norm folded into convolutions. It holds
+    /// the weights as they are now; later updates do not reach it.
+    pub fn folded(&self) -> Result<Self> {
+        Ok(Self { layers: fold(&self.layers)?, ..self.clone() })
+    }
+
+    /// Chooses the arithmetic of all convolutions.
+    pub fn set_precision(&mut self, precision: Precision) -> Result<()> {
+        visit_convolutions_mut(&mut self.layers, &mut |convolution| {
+            convolution.config.precision = precision;
+            Ok(())
+        })
+    }
+}

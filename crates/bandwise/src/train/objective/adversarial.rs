@@ -1,0 +1,33 @@
+//! Adversarial training (Madry et al. 2018): min over θ of CE(f(x + δ), y), with δ from an attack on the
+//! present weights. With FGSM and a random start it is fast adversarial training (Wong et al. 2020).
+
+use serde::{Deserialize, Serialize};
+
+use super::Outcome;
+use crate::Result;
+use crate::attack::Attack;
+use crate::nn::loss::smoothed_cross_entropy;
+use crate::train::step::{AttackMode, Step};
+
+/// Cross-entropy on adversarial pictures.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Adversarial {
+    /// Who makes the pictures.
+    pub attack: Attack,
+    /// Statistics of batch norm while the attack runs.
+    #[serde(default)]
+    pub attack_mode: AttackMode,
+    /// Share of the target probability that is spread over all classes.
+    #[serde(default)]
+    pub label_smoothing: f64,
+}
+
+impl Adversarial {
+    pub(super) fn forward(&self, step: &Step) -> Result<Outcome> {
+        let adversarial = step.attack(&self.attack, self.attack_mode)?;
+        let logits = step.logits(&adversarial)?;
+        let loss = smoothed_cross_entropy(&logits, step.labels, self.label_smoothing)?.mean_all()?;
+        Ok(Outcome { loss, logits })
+    }
+}
