@@ -152,7 +152,8 @@ fn write_table(html: &mut String, table: &Table) {
     if !table.title.is_empty() {
         let _ = write!(html, "<p class=\"caption-title\">{}</p>", escape(&table.title));
     }
-    html.push_str("<div class=\"scroll\"><table class=\"data\"><thead><tr>");
+    let class = if table.columns.len() <= 2 { "data narrow" } else { "data" };
+    let _ = write!(html, "<div class=\"scroll\"><table class=\"{class}\"><thead><tr>");
     for (column, title) in table.columns.iter().enumerate() {
         let numeric = table.rows.iter().any(|r| matches!(r.get(column), Some(Cell::Number(_))));
         let class = if numeric { " class=\"number\"" } else { "" };
