@@ -160,8 +160,7 @@ fn accuracy_section(runs: &[Run], results: &Results) -> Option<Section> {
     }
     let mut section = Section::new("Accuracy").text(
         "The share of test images classified correctly, clean and under attack. Below each number stands its \
-         95 % interval: were the evaluation repeated on new images of the same kind, so far would the number \
-         be expected to stray.",
+         95 % interval: the accuracies on all images of this kind that fit what was seen on the sample.",
     );
     section = section.table(accuracy_table("", runs, &rows).caption(sample_caption(&rows)));
     for plot in strength_plots(runs, results) {
