@@ -1,6 +1,6 @@
 //! Every kind of plot and picture that a report can hold, on one page.
 //!
-//! The curves and spectra are formulas, not measurements: the gallery shows how reports look.
+//! All numbers are made up: the gallery shows how reports look, not what was measured.
 //!
 //! `cargo run -p bandwise --example report_gallery -- OUTPUT_FOLDER`
 
@@ -14,7 +14,7 @@ const SIDE: usize = 32;
 fn main() -> bandwise::Result<()> {
     let folder = PathBuf::from(std::env::args().nth(1).unwrap_or_else(|| "gallery".into()));
     let report = Report::new("Gallery of plots and pictures")
-        .subtitle("Formulas instead of measurements: what a report of `bandwise` is made of.")
+        .subtitle("All numbers are made up: this page shows what a report of `bandwise` is made of.")
         .section(facts())
         .section(curves())
         .section(accuracies())
