@@ -18,18 +18,25 @@
 
 pub mod array;
 pub mod augment;
+pub mod cifar;
+pub mod folder;
+pub mod idx;
 pub mod image;
 pub mod loader;
+pub mod npy;
 pub mod pickle;
 pub mod spec;
+pub mod statistics;
 pub mod synthetic;
 pub mod view;
 
 pub use array::ArrayDataset;
 pub use augment::Augment;
+pub use folder::FileDataset;
 pub use image::Image;
 pub use loader::{Batch, Loader, LoaderConfig, load_all};
 pub use spec::{DataSpec, Split};
+pub use statistics::Statistics;
 pub use view::{Resized, Subset};
 
 use crate::{Error, Result};
@@ -72,6 +79,11 @@ pub trait Dataset: Send + Sync {
 
     /// `[height, width, channels]` if all images share it, `None` if they may differ.
     fn image_shape(&self) -> Option<[usize; 3]>;
+
+    /// The shape of all images, or, if they may differ, of the first.
+    fn first_shape(&self) -> Result<[usize; 3]> {
+        self.image_shape().map_or_else(|| Ok(self.get(0)?.0.shape()), Ok)
+    }
 
     /// SHA-256 (hexadecimal) over the content, or over file names and sizes for folders: two sets
     /// with the same fingerprint give the same numbers.

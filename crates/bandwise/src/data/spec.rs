@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::synthetic::{CueSplit, SyntheticConfig, SyntheticDataset};
-use super::{Dataset, Resized, Subset};
+use super::{Dataset, Resized, Subset, cifar, folder, idx, npy};
 use crate::{Error, Result};
 
 /// Training or test images.
@@ -46,11 +46,71 @@ pub struct Format {
     pub location: &'static str,
     /// One line of help.
     pub help: &'static str,
-    open: fn(&Path, Split) -> Result<Arc<dyn Dataset>>,
+    /// Options of this format beside the common ones, with their meaning.
+    pub options: &'static [(&'static str, &'static str)],
+    open: fn(&Request) -> Result<Arc<dyn Dataset>>,
+}
+
+/// What a format is asked to open.
+pub(super) struct Request<'a> {
+    pub(super) path: &'a Path,
+    pub(super) split: Split,
+    /// The format's own options, as written.
+    pub(super) options: &'a [(String, String)],
+}
+
+impl Request<'_> {
+    /// The value of one of the format's own options.
+    pub(super) fn option(&self, key: &str) -> Option<&str> {
+        self.options.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
+    }
 }
 
 /// All formats that read files, in the order of the help text.
-pub static FORMATS: &[Format] = &[];
+pub static FORMATS: &[Format] = &[
+    Format {
+        name: "cifar10",
+        location: "DIR",
+        help: "CIFAR-10, binary or python layout (the folder or its parent)",
+        options: &[],
+        open: cifar::open_cifar10,
+    },
+    Format {
+        name: "cifar10-bin",
+        location: "FILE",
+        help: "one file of CIFAR-10 binary records",
+        options: &[],
+        open: cifar::open_cifar10_file,
+    },
+    Format {
+        name: "cifar100",
+        location: "DIR",
+        help: "CIFAR-100 with its 100 fine classes, binary or python layout",
+        options: &[],
+        open: cifar::open_cifar100,
+    },
+    Format {
+        name: "idx",
+        location: "DIR",
+        help: "MNIST, Fashion-MNIST, KMNIST, EMNIST: train-… and t10k-… IDX files, plain or .gz",
+        options: &[],
+        open: idx::open,
+    },
+    Format {
+        name: "imagefolder",
+        location: "DIR",
+        help: "PNG and JPEG files, one folder per class, below train and val or test, or directly in DIR",
+        options: &[("folder", "read this folder inside DIR, for training and test alike")],
+        open: folder::open,
+    },
+    Format {
+        name: "npy",
+        location: "DIR",
+        help: "NumPy arrays: train_images.npy, train_labels.npy, …, images.npy, labels.npy, or an .npz file",
+        options: &[],
+        open: npy::open,
+    },
+];
 
 /// Options that every data set takes, with their meaning.
 pub const COMMON_OPTIONS: [(&str, &str); 5] = [
@@ -145,6 +205,12 @@ impl DataSpec {
         {
             return config.set(key, value);
         }
+        if let Source::Files { format, .. } = &self.source
+            && format.options.iter().any(|(name, _)| *name == key)
+        {
+            // Its value is judged where it is used: when the files are there to be asked.
+            return Ok(());
+        }
         let bad = |expected: &str| {
             Error::config(format!("data set option {key}={value} is not valid; expected {expected}"))
         };
@@ -164,8 +230,9 @@ impl DataSpec {
             "subset_seed" => self.subset_seed = value.parse().map_err(|_| bad("a whole number"))?,
             _ => {
                 let mut known: Vec<&str> = COMMON_OPTIONS.iter().map(|(key, _)| *key).collect();
-                if self.synthetic_config().is_some() {
-                    known.extend(SyntheticConfig::KEYS);
+                match &self.source {
+                    Source::Synthetic(_) => known.extend(SyntheticConfig::KEYS),
+                    Source::Files { format, .. } => known.extend(format.options.iter().map(|(key, _)| key)),
                 }
                 return Err(unknown("data set option", key, &known));
             }
@@ -179,7 +246,9 @@ impl DataSpec {
     /// If files are missing or do not hold what they should; the message names the file.
     pub fn open(&self, split: Split) -> Result<Arc<dyn Dataset>> {
         let mut dataset: Arc<dyn Dataset> = match &self.source {
-            Source::Files { format, path } => (format.open)(path, split)?,
+            Source::Files { format, path } => {
+                (format.open)(&Request { path, split, options: &self.options })?
+            }
             Source::Synthetic(config) => Arc::new(SyntheticDataset::open((**config).clone(), split)),
         };
         if let Some(fraction) = self.fraction {

@@ -1,0 +1,171 @@
+//! NumPy's `.npy` and `.npz` files, read and written.
+//!
+//! Own code rather than a crate: what is needed is a header of a few keys, and candle's reader takes
+//! neither Fortran order nor big-endian numbers nor all integer types.
+
+mod dataset;
+mod header;
+#[cfg(test)]
+mod tests;
+
+pub(super) use dataset::open;
+
+use std::io::{Read, Seek};
+use std::path::Path;
+
+use crate::{Error, Result, files};
+use header::Header;
+
+/// More than any set that fits into memory; keeps damaged headers from asking for it.
+const MAX_BYTES: u64 = 64 << 30;
+
+/// An array of numbers, row-major.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Array {
+    /// Lengths of the axes.
+    pub shape: Vec<usize>,
+    /// The elements.
+    pub data: Data,
+}
+
+/// The elements of an array, in the nearest of three types.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Data {
+    /// `uint8`, `bool`.
+    Bytes(Vec<u8>),
+    /// All other integers.
+    Integers(Vec<i64>),
+    /// `float16`, `float32`, `float64`.
+    Floats(Vec<f32>),
+}
+
+impl Data {
+    /// How many elements there are.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Bytes(values) => values.len(),
+            Self::Integers(values) => values.len(),
+            Self::Floats(values) => values.len(),
+        }
+    }
+
+    /// Whether there are no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Array {
+    /// The elements as labels: whole numbers from 0 on.
+    pub fn labels(&self, origin: &Path) -> Result<Vec<u32>> {
+        let bad = |index: usize, value: &dyn std::fmt::Display| {
+            Error::format(origin, format!("label {index} is {value}, not a whole number from 0 on"))
+        };
+        let convert = |(index, &value): (usize, &i64)| u32::try_from(value).map_err(|_| bad(index, &value));
+        match &self.data {
+            Data::Bytes(values) => Ok(values.iter().map(|&v| u32::from(v)).collect()),
+            Data::Integers(values) => values.iter().enumerate().map(convert).collect(),
+            Data::Floats(values) => values
+                .iter()
+                .enumerate()
+                .map(|(index, &v)| match (0.0..1e9).contains(&v) && v.fract() == 0.0 {
+                    true => Ok(v as u32),
+                    false => Err(bad(index, &v)),
+                })
+                .collect(),
+        }
+    }
+}
+
+/// Reads a `.npy` file.
+pub fn read(path: &Path) -> Result<Array> {
+    parse(&files::read(path)?, path)
+}
+
+/// Reads the content of a `.npy` file; `origin` is named in errors.
+pub fn parse(bytes: &[u8], origin: &Path) -> Result<Array> {
+    let (header, start) = Header::parse(bytes).map_err(|reason| Error::format(origin, reason))?;
+    let data = &bytes[start..];
+    let expected = header.byte_count().filter(|&n| n == data.len());
+    if expected.is_none() {
+        return Err(Error::format(
+            origin,
+            format!(
+                "a NumPy array of shape {:?} and type {} does not fit {} bytes: the file is cut off or damaged",
+                header.shape,
+                header.dtype,
+                data.len()
+            ),
+        ));
+    }
+    let data = header.decode(data).map_err(|reason| Error::format(origin, reason))?;
+    Ok(Array { shape: header.shape, data })
+}
+
+/// Reads the arrays of a `.npz` file whose name `wanted` accepts, without its `.npy`.
+pub fn read_npz(path: &Path, wanted: impl Fn(&str) -> bool) -> Result<Vec<(String, Array)>> {
+    let file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
+    parse_npz(file, path, wanted)
+}
+
+/// Reads the arrays of a `.npz` archive whose name `wanted` accepts; `origin` is named in errors.
+pub fn parse_npz(
+    archive: impl Read + Seek,
+    origin: &Path,
+    wanted: impl Fn(&str) -> bool,
+) -> Result<Vec<(String, Array)>> {
+    let bad = |reason: String| Error::format(origin, reason);
+    let mut archive = zip::ZipArchive::new(archive)
+        .map_err(|e| bad(format!("not an .npz file, or one that is cut off ({e})")))?;
+    let mut arrays = Vec::new();
+    for index in 0..archive.len() {
+        let entry =
+            archive.by_index(index).map_err(|e| bad(format!("entry {index} cannot be read ({e})")))?;
+        let name = entry.name().map_err(|e| bad(format!("entry {index} has no readable name ({e})")))?;
+        let name = name.trim_end_matches(".npy").to_owned();
+        if !wanted(&name) {
+            continue;
+        }
+        let mut bytes = Vec::new();
+        entry
+            .take(MAX_BYTES)
+            .read_to_end(&mut bytes)
+            .map_err(|e| bad(format!("`{name}` is damaged or cut off ({e})")))?;
+        let array = parse(&bytes, &origin.join(&name))?;
+        arrays.push((name, array));
+    }
+    Ok(arrays)
+}
+
+/// The content of a `.npy` file of bytes (`uint8`).
+///
+/// # Panics
+/// If the number of elements is not the product of `shape`.
+pub fn encode_bytes(shape: &[usize], data: &[u8]) -> Vec<u8> {
+    assert_eq!(data.len(), shape.iter().product::<usize>());
+    let mut bytes = header::encode("|u1", shape);
+    bytes.extend_from_slice(data);
+    bytes
+}
+
+/// The content of a `.npy` file of `float32`.
+///
+/// # Panics
+/// If the number of elements is not the product of `shape`.
+pub fn encode_floats(shape: &[usize], data: &[f32]) -> Vec<u8> {
+    assert_eq!(data.len(), shape.iter().product::<usize>());
+    let mut bytes = header::encode("<f4", shape);
+    data.iter().for_each(|value| bytes.extend(value.to_le_bytes()));
+    bytes
+}
+
+/// The content of a `.npy` file of `int64`.
+///
+/// # Panics
+/// If the number of elements is not the product of `shape`.
+pub fn encode_integers(shape: &[usize], data: &[i64]) -> Vec<u8> {
+    assert_eq!(data.len(), shape.iter().product::<usize>());
+    let mut bytes = header::encode("<i8", shape);
+    data.iter().for_each(|value| bytes.extend(value.to_le_bytes()));
+    bytes
+}
