@@ -1,7 +1,7 @@
 //! Python pickles, read without executing anything.
 //!
 //! A pickle is a program for a small stack machine. Python runs it, including any call it asks for,
-//! which is why opening a stranger's checkpoint can run a stranger's code. The [machine] here knows
+//! which is why opening a stranger's checkpoint can run a stranger's code. The machine here knows
 //! the same opcodes (protocols 0 to 5) but only *records* calls: `f(x)` becomes an [`Object`] that
 //! says "`f` was called with `x`", and the reader of a data set or a checkpoint decides which few
 //! callables it understands.
