@@ -10,6 +10,7 @@
 //!
 //! The crate knows nothing of networks, robustness or spectra.
 
+mod allocator;
 mod batch_norm;
 mod capabilities;
 mod composed;
@@ -21,6 +22,7 @@ mod frozen;
 mod memory;
 mod pool;
 
+pub use allocator::RecyclingAllocator;
 pub use batch_norm::{BatchStatistics, batch_norm_eval, batch_norm_train, batch_norm_train_tangent};
 pub use capabilities::{Capabilities, capabilities};
 pub use conv::{ConvConfig, Precision, conv2d};

@@ -15,11 +15,7 @@ unsafe impl<T: Send> Send for SharedMut<'_, T> {}
 // SAFETY: as above.
 unsafe impl<T: Send> Sync for SharedMut<'_, T> {}
 
-impl<'a, T> SharedMut<'a, T> {
-    pub(crate) fn new(slice: &'a mut [T]) -> Self {
-        Self { pointer: slice.as_mut_ptr(), length: slice.len(), lifetime: PhantomData }
-    }
-
+impl<T> SharedMut<'_, T> {
     /// # Safety
     /// `offset <= length`; writes through the pointer stay inside the buffer and touch no element that another
     /// task touches.

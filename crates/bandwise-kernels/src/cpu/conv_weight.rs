@@ -1,17 +1,20 @@
 //! The weight gradient: `dw[o][i][tap] = Σ_pixels x[pixel + tap][i] · dy[pixel][o]`, as a sum of outer products.
+//!
+//! A task owns a panel of output channels and a split of the pixels; it walks its pixels in blocks whose part of
+//! `x` and `dy` stays in the L2 cache. Panels of all splits are then added in order.
 
 use rayon::prelude::*;
 
-use super::geometry::Geometry;
+use super::geometry::{Geometry, Walk};
 use super::kernel::{Kernels, OuterTile};
 use crate::element::Element;
-use crate::memory::SharedMut;
 
-/// Pixels whose pointers are made at once: input and output gradient of a block stay in the L2 cache.
+/// Pixels whose pointers are made at once.
 const BLOCK_PIXELS: usize = 256;
-/// Least pixels per partial sum.
-const SPLIT_PIXELS: usize = 4096;
-const MOST_SPLITS: usize = 8;
+/// Least pixels per split.
+const SPLIT_PIXELS: usize = 1024;
+/// Tasks to aim for; a constant, so that results do not depend on the number of threads.
+const TASKS: usize = 32;
 
 /// Gradient with respect to the weight, `[out, in / groups, kh, kw]`.
 pub(crate) fn weight_gradient<T: Element>(
@@ -20,88 +23,145 @@ pub(crate) fn weight_gradient<T: Element>(
     input: &[T],
     gradient: &[T],
 ) -> Vec<T> {
-    let walk = geometry.forward_walk();
-    let pixels = walk.rows();
-    let splits = (pixels / SPLIT_PIXELS).clamp(1, MOST_SPLITS);
-    let split_pixels = pixels.div_ceil(splits);
-    let groups = geometry.config.groups;
-    let inner = geometry.in_channels / groups;
-    let outer = geometry.out_channels / groups;
-    let taps = geometry.taps();
-    let size = geometry.out_channels * inner * taps;
-    // [split][tap][group][inner][outer]
-    let mut partial = vec![T::ZERO; splits * size];
-    {
-        let shared = SharedMut::new(&mut partial);
-        let zeros = vec![T::ZERO; inner];
-        (0..splits * taps * groups).into_par_iter().for_each(|task| {
-            let (split, tap, group) = (task / (taps * groups), task / groups % taps, task % groups);
-            let first = split * split_pixels;
-            let last = pixels.min(first + split_pixels);
-            let mut lefts = Vec::with_capacity(BLOCK_PIXELS);
-            for start in (first..last).step_by(BLOCK_PIXELS) {
-                let end = last.min(start + BLOCK_PIXELS);
-                lefts.clear();
-                let mut position = walk.position(start);
-                for _ in start..end {
-                    lefts.push(match walk.source_pixel(&position, &walk.taps[tap]) {
-                        Some(pixel) => {
-                            input[pixel * geometry.in_channels + group * inner..][..inner].as_ptr()
+    let call = Call::new(kernels, geometry, input, gradient);
+    let panel = call.panel_length();
+    let mut partial = vec![T::ZERO; call.splits * call.panels.len() * panel];
+    partial.par_chunks_mut(panel.max(1)).enumerate().for_each(|(task, sums)| {
+        call.run(task / call.panels.len(), call.panels[task % call.panels.len()], sums);
+    });
+    call.reorder(&partial)
+}
+
+/// Output channels `first .. first + columns` of one group.
+#[derive(Clone, Copy)]
+struct Panel {
+    group: usize,
+    first: usize,
+    columns: usize,
+}
+
+struct Call<'a, T> {
+    kernels: &'a Kernels<T>,
+    geometry: &'a Geometry,
+    walk: Walk,
+    input: &'a [T],
+    gradient: &'a [T],
+    zeros: Vec<T>,
+    panels: Vec<Panel>,
+    splits: usize,
+    /// Input channels of a group.
+    inner: usize,
+    taps: usize,
+}
+
+impl<'a, T: Element> Call<'a, T> {
+    fn new(kernels: &'a Kernels<T>, geometry: &'a Geometry, input: &'a [T], gradient: &'a [T]) -> Self {
+        let groups = geometry.config.groups;
+        let (inner, outer) = (geometry.in_channels / groups, geometry.out_channels / groups);
+        let mut panels = Vec::new();
+        for group in 0..groups {
+            for first in (0..outer).step_by(kernels.columns) {
+                let columns = kernels.columns.min(outer - first);
+                panels.push(Panel { group, first: group * outer + first, columns });
+            }
+        }
+        let walk = geometry.forward_walk();
+        let splits = (walk.rows() / SPLIT_PIXELS).min(TASKS / panels.len().max(1)).max(1);
+        let (zeros, taps) = (vec![T::ZERO; inner], geometry.taps());
+        Self { kernels, geometry, walk, input, gradient, zeros, panels, splits, inner, taps }
+    }
+
+    /// `[tap][inner][columns]`
+    fn panel_length(&self) -> usize {
+        self.taps * self.inner * self.kernels.columns
+    }
+
+    /// Adds the outer products of one split to the sums of one panel.
+    fn run(&self, split: usize, panel: Panel, sums: &mut [T]) {
+        let pixels = self.walk.rows();
+        let split_pixels = pixels.div_ceil(self.splits);
+        let (first, last) = (split * split_pixels, pixels.min((split + 1) * split_pixels));
+        let mut rights = vec![T::ZERO; BLOCK_PIXELS * panel.columns];
+        let mut lefts = vec![self.zeros.as_ptr(); BLOCK_PIXELS * self.taps];
+        for start in (first..last).step_by(BLOCK_PIXELS) {
+            let count = BLOCK_PIXELS.min(last - start);
+            self.point(start, count, panel.group, &mut lefts);
+            for (p, rights) in rights.chunks_exact_mut(panel.columns).enumerate().take(count) {
+                let from = (start + p) * self.geometry.out_channels + panel.first;
+                rights.copy_from_slice(&self.gradient[from..from + panel.columns]);
+            }
+            self.add_block(count, panel.columns, &lefts, &rights, sums);
+        }
+    }
+
+    /// Pointers `[tap][pixel]` to the input pixels of a block.
+    fn point(&self, start: usize, count: usize, group: usize, lefts: &mut [*const T]) {
+        let channels = self.geometry.in_channels;
+        let mut position = self.walk.position(start);
+        for p in 0..count {
+            for (t, tap) in self.walk.taps.iter().enumerate() {
+                lefts[t * BLOCK_PIXELS + p] = match self.walk.source_pixel(&position, tap) {
+                    Some(pixel) => self.input[pixel * channels + group * self.inner..][..self.inner].as_ptr(),
+                    None => self.zeros.as_ptr(),
+                };
+            }
+            self.walk.advance(&mut position);
+        }
+    }
+
+    fn add_block(&self, count: usize, columns: usize, lefts: &[*const T], rights: &[T], sums: &mut [T]) {
+        let width = self.kernels.columns;
+        // equal tiles rather than full ones and a rest
+        let step = self.inner.div_ceil(self.inner.div_ceil(self.kernels.rows).max(1));
+        for tap in 0..self.taps {
+            for i in (0..self.inner).step_by(step.max(1)) {
+                let rows = step.min(self.inner - i);
+                let out = &mut sums[(tap * self.inner + i) * width..][..rows * width];
+                let tile = OuterTile {
+                    rows,
+                    columns,
+                    count,
+                    lefts: lefts[tap * BLOCK_PIXELS..].as_ptr(),
+                    left_offset: i,
+                    rights: rights.as_ptr(),
+                    right_stride: columns,
+                    out: out.as_mut_ptr(),
+                    out_stride: width,
+                };
+                // SAFETY: every left pointer has `inner` values, `rights` has `count` rows of `columns`, `out`
+                // has `rows` rows of `width`; the table comes from feature detection.
+                unsafe { (self.kernels.outer)(&tile) };
+            }
+        }
+    }
+
+    /// Sums the splits in order and turns `[panel][tap][inner][columns]` into `[out, inner, tap]`.
+    fn reorder(&self, partial: &[T]) -> Vec<T> {
+        let (width, length) = (self.kernels.columns, self.panel_length());
+        let mut result = vec![T::ZERO; self.geometry.out_channels * self.inner * self.taps];
+        let channel = self.inner * self.taps;
+        let mut parts = Vec::with_capacity(self.panels.len());
+        let mut rest = result.as_mut_slice();
+        for panel in &self.panels {
+            let (part, tail) = rest.split_at_mut(panel.columns * channel);
+            parts.push(part);
+            rest = tail;
+        }
+        parts.into_par_iter().enumerate().for_each(|(index, out)| {
+            let stride = self.panels.len() * length;
+            for i in 0..self.inner {
+                for tap in 0..self.taps {
+                    let from = index * length + (tap * self.inner + i) * width;
+                    for (o, out) in out.chunks_exact_mut(channel).enumerate() {
+                        let mut sum = partial[from + o];
+                        for split in 1..self.splits {
+                            sum += partial[split * stride + from + o];
                         }
-                        None => zeros.as_ptr(),
-                    });
-                    walk.advance(&mut position);
-                }
-                let rights = &gradient[start * geometry.out_channels..end * geometry.out_channels];
-                for i in (0..inner).step_by(kernels.rows) {
-                    for o in (0..outer).step_by(kernels.columns) {
-                        let offset = split * size + ((tap * groups + group) * inner + i) * outer + o;
-                        let tile = OuterTile {
-                            rows: kernels.rows.min(inner - i),
-                            columns: kernels.columns.min(outer - o),
-                            count: end - start,
-                            lefts: lefts.as_ptr(),
-                            left_offset: i,
-                            rights: rights[group * outer + o..].as_ptr(),
-                            right_stride: geometry.out_channels,
-                            // SAFETY: each (split, tap, group) has its own part of the buffer.
-                            out: unsafe { shared.at(offset) },
-                            out_stride: outer,
-                        };
-                        // SAFETY: every left pointer has `inner` values, rights cover `count` pixels; the table
-                        // comes from feature detection.
-                        unsafe { (kernels.outer)(&tile) };
+                        out[i * self.taps + tap] = sum;
                     }
                 }
             }
         });
+        result
     }
-    reorder(&partial, splits, taps, groups, inner, outer)
-}
-
-/// Sums the splits in order and turns `[tap][group][inner][outer]` into `[out, inner, tap]`.
-fn reorder<T: Element>(
-    partial: &[T],
-    splits: usize,
-    taps: usize,
-    groups: usize,
-    inner: usize,
-    outer: usize,
-) -> Vec<T> {
-    let size = taps * groups * inner * outer;
-    let mut result = vec![T::ZERO; size];
-    result.par_chunks_mut(inner * taps).enumerate().for_each(|(channel, out)| {
-        let (group, o) = (channel / outer, channel % outer);
-        for i in 0..inner {
-            for tap in 0..taps {
-                let index = ((tap * groups + group) * inner + i) * outer + o;
-                let mut sum = partial[index];
-                for split in 1..splits {
-                    sum += partial[split * size + index];
-                }
-                out[i * taps + tap] = sum;
-            }
-        }
-    });
-    result
 }

@@ -5,22 +5,44 @@ use std::sync::LazyLock;
 use super::kernel::Kernels;
 use super::portable;
 
-static F32: LazyLock<Vec<Kernels<f32>>> = LazyLock::new(|| available(plain));
-static F64: LazyLock<Vec<Kernels<f64>>> = LazyLock::new(|| available(plain));
+static F32: LazyLock<Vec<Kernels<f32>>> = LazyLock::new(find_f32);
+static F64: LazyLock<Vec<Kernels<f64>>> = LazyLock::new(find_f64);
 
-fn available<T>(all: impl Fn() -> Vec<Kernels<T>>) -> Vec<Kernels<T>> {
-    all()
+#[cfg(target_arch = "x86_64")]
+fn has_avx512() -> bool {
+    is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl") && has_avx2()
 }
 
-/// The plain Rust kernels, best first.
-fn plain<T: crate::element::Element>() -> Vec<Kernels<T>> {
+#[cfg(target_arch = "x86_64")]
+fn has_avx2() -> bool {
+    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
+}
+
+/// The f32 paths of this machine, best first; the last one runs anywhere.
+pub(crate) fn find_f32() -> Vec<Kernels<f32>> {
     let mut found = Vec::new();
     #[cfg(target_arch = "x86_64")]
     {
-        if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl") {
+        if has_avx512() {
+            found.push(super::gemm_avx512::KERNELS);
+        }
+        if has_avx2() {
+            found.push(super::gemm_avx2::KERNELS);
+        }
+    }
+    found.push(portable::base::kernels());
+    found
+}
+
+/// The f64 paths of this machine, best first: the portable code, compiled for wider vectors.
+pub(crate) fn find_f64() -> Vec<Kernels<f64>> {
+    let mut found = Vec::new();
+    #[cfg(target_arch = "x86_64")]
+    {
+        if has_avx512() {
             found.push(portable::avx512::kernels());
         }
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+        if has_avx2() {
             found.push(portable::avx2::kernels());
         }
     }

@@ -27,7 +27,7 @@ impl<T> Epilogue<'_, T> {
 /// Most columns that one task computes.
 const TASK_COLUMNS: usize = 128;
 /// Target pixels per task.
-const TASK_ROWS: usize = 224;
+const TASK_ROWS: usize = 240;
 
 /// Computes all target pixels of `walk` into `target`.
 ///

@@ -5,8 +5,14 @@ pub(crate) mod conv_weight;
 pub(crate) mod detect;
 pub(crate) mod elementwise;
 pub(crate) mod gather;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod gemm_avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod gemm_avx512;
 pub(crate) mod geometry;
 pub(crate) mod kernel;
 pub(crate) mod pack;
 pub(crate) mod pool;
 pub(crate) mod portable;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,107 @@
+//! Every path of this machine against the portable one, and the same bits for any number of threads.
+
+use super::conv_weight::weight_gradient;
+use super::detect::{find_f32, find_f64};
+use super::gather::{Epilogue, gather};
+use super::geometry::Geometry;
+use super::kernel::Kernels;
+use super::pack::{Direction, pack};
+use crate::conv::ConvConfig;
+use crate::element::Element;
+use crate::memory::produce;
+
+fn values<T: Element>(count: usize, seed: u64) -> Vec<T> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let next = |_| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        T::from_f64((state >> 40) as f64 / (1u64 << 23) as f64 - 1.0)
+    };
+    (0..count).map(next).collect()
+}
+
+/// Forward (with the whole epilogue), data and weight gradient of one path.
+fn run<T: Element>(kernels: &Kernels<T>, geometry: &Geometry) -> [Vec<T>; 3] {
+    let length = |shape: [usize; 4]| shape.iter().product::<usize>();
+    let (inputs, outputs) = (length(geometry.input_shape()), length(geometry.output_shape()));
+    let (x, w) = (values::<T>(inputs, 1), values::<T>(length(geometry.weight_shape()), 2));
+    let (dy, residual) = (values::<T>(outputs, 3), values::<T>(outputs, 4));
+    let bias = values::<T>(geometry.out_channels, 5);
+    let walk = geometry.forward_walk();
+    let packed = pack(kernels, &w, geometry, &walk, Direction::Forward);
+    let epilogue = Epilogue { bias: Some(&bias), residual: Some(&residual), relu: true };
+    let (inner, outer) = (geometry.in_channels, geometry.out_channels);
+    // SAFETY: the forward walk writes every output, the data walks together every input.
+    let (y, dx) = unsafe {
+        let y = produce(outputs, |y| gather(kernels, &walk, &x, inner, &packed, epilogue, y, outer));
+        let dx = produce(inputs, |dx| {
+            for walk in geometry.data_walks() {
+                let packed = pack(kernels, &w, geometry, &walk, Direction::Data);
+                gather(kernels, &walk, &dy, outer, &packed, Epilogue::NONE, dx, inner);
+            }
+        });
+        (y, dx)
+    };
+    [y, dx, weight_gradient(kernels, geometry, &x, &dy)]
+}
+
+fn shapes() -> Vec<Geometry> {
+    let config = |stride, padding, dilation, groups| ConvConfig {
+        stride,
+        padding,
+        dilation,
+        groups,
+        ..Default::default()
+    };
+    let case = |x: [usize; 4], w: [usize; 4], config| Geometry::new(&x, &w, &config).unwrap();
+    vec![
+        case([2, 9, 7, 3], [21, 3, 3, 3], config(1, 1, 1, 1)),
+        case([3, 8, 8, 40], [50, 40, 3, 3], config(2, 1, 1, 1)),
+        case([2, 8, 8, 33], [17, 33, 1, 1], config(2, 0, 1, 1)),
+        case([1, 10, 9, 12], [24, 4, 3, 3], config(1, 2, 2, 3)),
+        case([2, 6, 6, 24], [24, 1, 3, 3], config(1, 1, 1, 24)),
+        case([9, 16, 16, 16], [64, 16, 3, 3], config(1, 1, 1, 1)),
+    ]
+}
+
+fn compare<T: Element>(paths: &[Kernels<T>], tolerance: f64) {
+    let (reference, others) = paths.split_last().expect("a portable path");
+    for geometry in shapes() {
+        let expected = run(reference, &geometry);
+        for path in others {
+            for (which, (found, expected)) in run(path, &geometry).iter().zip(&expected).enumerate() {
+                let scale = expected.iter().map(|v| v.to_f64().abs()).fold(1.0, f64::max);
+                let differences = found.iter().zip(expected).map(|(a, b)| (a.to_f64() - b.to_f64()).abs());
+                let worst = differences.fold(0.0, f64::max);
+                assert!(
+                    worst <= tolerance * scale,
+                    "{}, result {which}: {worst} for {geometry:?}",
+                    path.name
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn all_single_precision_paths_agree() {
+    compare(&find_f32(), 3e-6);
+}
+
+#[test]
+fn all_double_precision_paths_agree() {
+    compare(&find_f64(), 1e-14);
+}
+
+#[test]
+fn any_number_of_threads_gives_the_same_bits() {
+    for geometry in shapes() {
+        let with = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| run(f32::kernels(), &geometry))
+        };
+        let one = with(1);
+        assert!(with(2) == one && with(5) == one, "{geometry:?}");
+    }
+}
