@@ -14,8 +14,8 @@ pub struct Capabilities {
     pub f64_path: &'static str,
     /// Instructions for [`Precision::Bf16`], or `None` where it runs as f32.
     pub bf16_path: Option<&'static str>,
-    /// Instructions for [`Precision::F32x3`], or `None` where it runs as f32.
-    pub f32x3_path: Option<&'static str>,
+    /// How [`Precision::F32x3`] is computed.
+    pub f32x3_path: &'static str,
     /// Threads that the operators use.
     pub threads: usize,
 }
@@ -26,7 +26,7 @@ pub fn capabilities() -> Capabilities {
         f32_path: detect::kernels_f32().name,
         f64_path: detect::kernels_f64().name,
         bf16_path: None,
-        f32x3_path: None,
+        f32x3_path: "F(4, 3) Winograd filtering",
         threads: rayon::current_num_threads(),
     }
 }
@@ -36,7 +36,7 @@ impl Capabilities {
     pub fn path(&self, precision: Precision) -> &'static str {
         match precision {
             Precision::F32 => self.f32_path,
-            Precision::F32x3 => self.f32x3_path.unwrap_or(self.f32_path),
+            Precision::F32x3 => self.f32x3_path,
             Precision::Bf16 => self.bf16_path.unwrap_or(self.f32_path),
         }
     }
@@ -46,12 +46,12 @@ impl fmt::Display for Capabilities {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "CPU: {} threads, f32 by {}, f64 by {}, bf16 {}, f32x3 {}",
+            "CPU: {} threads, f32 by {}, f64 by {}, bf16 {}, f32x3 by {}",
             self.threads,
             self.f32_path,
             self.f64_path,
             self.bf16_path.map_or("runs as f32".into(), |path| format!("by {path}")),
-            self.f32x3_path.map_or("runs as f32".into(), |path| format!("by {path}")),
+            self.f32x3_path,
         )
     }
 }

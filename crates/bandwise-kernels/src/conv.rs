@@ -3,21 +3,25 @@
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 
 use crate::composed;
-use crate::cpu::conv_weight::weight_gradient;
+use crate::cpu::conv_weight;
 use crate::cpu::gather::{Epilogue, gather};
 use crate::cpu::geometry::Geometry;
 use crate::cpu::pack::{Direction, Packed, pack};
+use crate::cpu::winograd;
+use crate::cpu::winograd_kernel::Spectrum;
 use crate::element::{Element, elements, with_element};
 use crate::memory::produce;
 
 /// How products are computed. Tensors of type f64 are always computed in f64.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Precision {
-    /// Single precision throughout.
+    /// Single precision throughout. 3×3 convolutions of stride 1 go through Winograd's filtering with tiles of
+    /// 2 × 2, whose rounding error is no larger than that of the direct sum.
     #[default]
     F32,
-    /// Near single precision from three bf16 products on matrix units; where there are none (see
-    /// [`capabilities`](crate::capabilities)), the same as [`Precision::F32`].
+    /// Near single precision, by what is fastest: three bf16 products on matrix units, or larger tiles of
+    /// Winograd's filtering where there are none (about four times the rounding error of [`Precision::F32`]).
+    /// Convolutions that neither serves are computed as [`Precision::F32`].
     F32x3,
     /// Factors rounded to bf16, sums in f32, where the machine has bf16 products; elsewhere the same as
     /// [`Precision::F32`].
@@ -147,7 +151,7 @@ impl CustomOp2 for WeightGradient {
     ) -> Result<(CpuStorage, Shape)> {
         with_element!(s1, self.name(), T => {
             let (gradient, input) = (elements::<T>(s1, l1)?, elements::<T>(s2, l2)?);
-            let values = weight_gradient(T::kernels(), &self.geometry, input, gradient);
+            let values = weight_gradient(&self.geometry, input, gradient);
             Ok((wrap(values), Shape::from(&self.geometry.weight_shape())))
         })
     }
@@ -159,70 +163,93 @@ pub(crate) fn wrap<T: Element>(values: Vec<T>) -> CpuStorage {
 }
 
 /// Weights packed for the forward pass; the batch and image size may change between runs.
-pub(crate) struct PackedForward<T> {
-    packed: Packed<T>,
+pub(crate) enum PackedForward<T> {
+    Direct(Packed<T>),
+    Winograd(Spectrum<T>),
 }
 
 impl<T: Element> PackedForward<T> {
     pub(crate) fn new(geometry: &Geometry, weight: &[T]) -> Self {
-        let walk = geometry.forward_walk();
-        Self { packed: pack(T::kernels(), weight, geometry, &walk, Direction::Forward) }
+        let kernels = T::kernels();
+        match winograd::suitable(kernels, geometry) {
+            Some(t) => Self::Winograd(Spectrum::new(kernels, t, weight, geometry, Direction::Forward)),
+            None => {
+                let walk = geometry.forward_walk();
+                Self::Direct(pack(kernels, weight, geometry, &walk, Direction::Forward))
+            }
+        }
     }
 
     pub(crate) fn run(&self, geometry: &Geometry, input: &[T], epilogue: Epilogue<'_, T>) -> Vec<T> {
+        let kernels = T::kernels();
+        let packed = match (self, winograd::suitable(kernels, geometry)) {
+            (Self::Direct(packed), _) => packed,
+            (Self::Winograd(spectrum), Some(transforms)) => {
+                return winograd::forward(kernels, transforms, geometry, spectrum, input, epilogue);
+            }
+            (Self::Winograd(_), None) => unreachable!("suitability does not depend on the image"),
+        };
         let walk = geometry.forward_walk();
         let length = geometry.output_shape().iter().product();
+        let (inner, outer) = (geometry.in_channels, geometry.out_channels);
         // SAFETY: the forward walk visits every output pixel, in every block of channels.
         unsafe {
-            produce(length, |target| {
-                gather(
-                    T::kernels(),
-                    &walk,
-                    input,
-                    geometry.in_channels,
-                    &self.packed,
-                    epilogue,
-                    target,
-                    geometry.out_channels,
-                )
-            })
+            produce(length, |target| gather(kernels, &walk, input, inner, packed, epilogue, target, outer))
         }
     }
 }
 
-/// Weights packed for the data gradient, one panel set per phase of the stride.
-pub(crate) struct PackedData<T> {
-    phases: Vec<Packed<T>>,
+/// Weights packed for the data gradient.
+pub(crate) enum PackedData<T> {
+    /// One set of panels per phase of the stride.
+    Direct(Vec<Packed<T>>),
+    Winograd(Spectrum<T>),
 }
 
 impl<T: Element> PackedData<T> {
     pub(crate) fn new(geometry: &Geometry, weight: &[T]) -> Self {
-        let walks = geometry.data_walks();
-        let pack = |walk| pack(T::kernels(), weight, geometry, walk, Direction::Data);
-        Self { phases: walks.iter().map(pack).collect() }
+        let kernels = T::kernels();
+        match winograd::suitable(kernels, geometry) {
+            Some(t) => Self::Winograd(Spectrum::new(kernels, t, weight, geometry, Direction::Data)),
+            None => {
+                let walks = geometry.data_walks();
+                let pack = |walk| pack(kernels, weight, geometry, walk, Direction::Data);
+                Self::Direct(walks.iter().map(pack).collect())
+            }
+        }
     }
 
     /// The gradient with respect to the input. The geometry's input must be at least as large as the stride,
     /// or the same as at packing.
     pub(crate) fn run(&self, geometry: &Geometry, gradient: &[T]) -> Vec<T> {
+        let kernels = T::kernels();
+        let phases = match (self, winograd::suitable(kernels, geometry)) {
+            (Self::Direct(phases), _) => phases,
+            (Self::Winograd(spectrum), Some(transforms)) => {
+                let mirrored = winograd::mirrored(geometry);
+                return winograd::forward(kernels, transforms, &mirrored, spectrum, gradient, Epilogue::NONE);
+            }
+            (Self::Winograd(_), None) => unreachable!("suitability does not depend on the image"),
+        };
         let length = geometry.input_shape().iter().product();
+        let (inner, outer) = (geometry.in_channels, geometry.out_channels);
         // SAFETY: the walks of all phases together visit every input pixel, in every block of channels; a
         // walk without taps stores zeros.
         unsafe {
             produce(length, |target| {
-                for (walk, packed) in geometry.data_walks().iter().zip(&self.phases) {
-                    gather(
-                        T::kernels(),
-                        walk,
-                        gradient,
-                        geometry.out_channels,
-                        packed,
-                        Epilogue::NONE,
-                        target,
-                        geometry.in_channels,
-                    );
+                for (walk, packed) in geometry.data_walks().iter().zip(phases) {
+                    gather(kernels, walk, gradient, outer, packed, Epilogue::NONE, target, inner);
                 }
             })
         }
+    }
+}
+
+/// The gradient with respect to the weight.
+fn weight_gradient<T: Element>(geometry: &Geometry, input: &[T], gradient: &[T]) -> Vec<T> {
+    let kernels = T::kernels();
+    match winograd::suitable(kernels, geometry) {
+        Some(transforms) => winograd::weight_gradient(kernels, transforms, geometry, input, gradient),
+        None => conv_weight::weight_gradient(kernels, geometry, input, gradient),
     }
 }

@@ -15,7 +15,11 @@ unsafe impl<T: Send> Send for SharedMut<'_, T> {}
 // SAFETY: as above.
 unsafe impl<T: Send> Sync for SharedMut<'_, T> {}
 
-impl<T> SharedMut<'_, T> {
+impl<'a, T> SharedMut<'a, T> {
+    pub(crate) fn new(slice: &'a mut [T]) -> Self {
+        Self { pointer: slice.as_mut_ptr(), length: slice.len(), lifetime: PhantomData }
+    }
+
     /// # Safety
     /// `offset <= length`; writes through the pointer stay inside the buffer and touch no element that another
     /// task touches.

@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 
 use super::kernel::Kernels;
 use super::portable;
+use super::winograd_tile;
 
 static F32: LazyLock<Vec<Kernels<f32>>> = LazyLock::new(find_f32);
 static F64: LazyLock<Vec<Kernels<f64>>> = LazyLock::new(find_f64);
@@ -30,7 +31,8 @@ pub(crate) fn find_f32() -> Vec<Kernels<f32>> {
             found.push(super::gemm_avx2::KERNELS);
         }
     }
-    found.push(portable::base::kernels());
+    let transforms = [Some(winograd_tile::PORTABLE_TWO), Some(winograd_tile::PORTABLE_FOUR)];
+    found.push(Kernels { transforms, ..portable::base::kernels() });
     found
 }
 

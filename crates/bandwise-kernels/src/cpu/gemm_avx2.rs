@@ -3,13 +3,21 @@
 use std::arch::x86_64::*;
 
 use super::kernel::{DotTile, Kernels, OuterTile};
+use super::winograd_tile;
 
 const ROWS: usize = 6;
 const LANES: usize = 8;
 
 /// The kernels; call them only where the machine has AVX2 and FMA.
-pub(crate) const KERNELS: Kernels<f32> =
-    Kernels { name: "AVX2", rows: ROWS, columns: 2 * LANES, narrow: LANES, dot: dot_tile, outer: outer_tile };
+pub(crate) const KERNELS: Kernels<f32> = Kernels {
+    name: "AVX2",
+    rows: ROWS,
+    columns: 2 * LANES,
+    narrow: LANES,
+    dot: dot_tile,
+    outer: outer_tile,
+    transforms: [Some(winograd_tile::AVX2_TWO), Some(winograd_tile::AVX2_FOUR)],
+};
 
 /// Calls `$function::<R, V>` for the tile's number of rows.
 macro_rules! for_rows {

@@ -3,6 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::kernel::{DotTile, Kernels, OuterTile};
+use super::winograd_tile;
 
 const ROWS: usize = 12;
 const LANES: usize = 16;
@@ -15,6 +16,7 @@ pub(crate) const KERNELS: Kernels<f32> = Kernels {
     narrow: LANES,
     dot: dot_tile,
     outer: outer_tile,
+    transforms: [Some(winograd_tile::AVX512_TWO), Some(winograd_tile::AVX512_FOUR)],
 };
 
 /// Calls `$function::<R, V>` for the tile's number of rows: every size has its own code, so that sums never

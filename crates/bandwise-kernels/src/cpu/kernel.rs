@@ -1,5 +1,7 @@
 //! What a matrix kernel does, independent of the instruction set: the tables that [`super::detect`] chooses from.
 
+use super::winograd_tile::Transforms;
+
 /// One tile of an indirect matrix product: `out[r][j] = Σ_tap Σ_d inputs[tap][r][d] · panel[tap][d][j]`,
 /// then the epilogue.
 pub(crate) struct DotTile<T> {
@@ -56,4 +58,6 @@ pub(crate) struct Kernels<T> {
     /// # Safety
     /// As for `dot`.
     pub outer: unsafe fn(&OuterTile<T>),
+    /// Winograd's transforms with 2 and with 4 outputs, where there are any.
+    pub transforms: [Option<Transforms<T>>; 2],
 }

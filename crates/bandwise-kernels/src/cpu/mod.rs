@@ -11,8 +11,12 @@ pub(crate) mod gemm_avx2;
 pub(crate) mod gemm_avx512;
 pub(crate) mod geometry;
 pub(crate) mod kernel;
+pub(crate) mod lanes;
 pub(crate) mod pack;
 pub(crate) mod pool;
 pub(crate) mod portable;
 #[cfg(test)]
 mod tests;
+pub(crate) mod winograd;
+pub(crate) mod winograd_kernel;
+pub(crate) mod winograd_tile;

@@ -79,7 +79,8 @@ pub(crate) fn pack<T: Element>(
     Packed { values, blocks, depth }
 }
 
-fn blocks<T>(kernels: &Kernels<T>, groups: usize, columns: usize, height: usize) -> Vec<Block> {
+/// The panels of `groups` times `columns` columns, for products of `height` rows.
+pub(crate) fn blocks<T>(kernels: &Kernels<T>, groups: usize, columns: usize, height: usize) -> Vec<Block> {
     let mut blocks = Vec::new();
     let mut offset = 0;
     for group in 0..groups {

@@ -125,6 +125,7 @@ macro_rules! instantiate {
                     narrow: NARROW,
                     dot: dot_tile::<T>,
                     outer: outer_tile::<T>,
+                    transforms: [None, None],
                 }
             }
         }

@@ -6,7 +6,9 @@ use super::gather::{Epilogue, gather};
 use super::geometry::Geometry;
 use super::kernel::Kernels;
 use super::pack::{Direction, pack};
-use crate::conv::ConvConfig;
+use super::winograd;
+use super::winograd_kernel::Spectrum;
+use crate::conv::{ConvConfig, Precision};
 use crate::element::Element;
 use crate::memory::produce;
 
@@ -44,6 +46,54 @@ fn run<T: Element>(kernels: &Kernels<T>, geometry: &Geometry) -> [Vec<T>; 3] {
         (y, dx)
     };
     [y, dx, weight_gradient(kernels, geometry, &x, &dy)]
+}
+
+/// Forward (with the whole epilogue), data and weight gradient of one path by Winograd's filtering.
+fn run_winograd(kernels: &Kernels<f32>, geometry: &Geometry) -> [Vec<f32>; 3] {
+    let length = |shape: [usize; 4]| shape.iter().product::<usize>();
+    let (inputs, outputs) = (length(geometry.input_shape()), length(geometry.output_shape()));
+    let (x, w) = (values::<f32>(inputs, 1), values::<f32>(length(geometry.weight_shape()), 2));
+    let (dy, residual) = (values::<f32>(outputs, 3), values::<f32>(outputs, 4));
+    let bias = values::<f32>(geometry.out_channels, 5);
+    let transforms = winograd::suitable(kernels, geometry).expect("a suitable shape");
+    let spectrum = |direction| Spectrum::new(kernels, transforms, &w, geometry, direction);
+    let epilogue = Epilogue { bias: Some(&bias), residual: Some(&residual), relu: true };
+    let y = winograd::forward(kernels, transforms, geometry, &spectrum(Direction::Forward), &x, epilogue);
+    let mirrored = winograd::mirrored(geometry);
+    let data = spectrum(Direction::Data);
+    let dx = winograd::forward(kernels, transforms, &mirrored, &data, &dy, Epilogue::NONE);
+    [y, dx, winograd::weight_gradient(kernels, transforms, geometry, &x, &dy)]
+}
+
+/// Root of the mean square difference over that of the values.
+fn relative(found: &[f32], expected: &[f64]) -> f64 {
+    let square = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>();
+    let difference = square(&mut found.iter().zip(expected).map(|(&a, b)| f64::from(a) - b));
+    (difference / square(&mut expected.iter().copied())).sqrt()
+}
+
+#[test]
+fn winograd_is_as_exact_as_the_direct_sum() {
+    let (direct, reference) = (find_f32(), find_f64());
+    for (x, padding) in [([2, 8, 8, 64], 1), ([3, 7, 5, 48], 0), ([1, 3, 9, 32], 2)] {
+        let config = ConvConfig { padding, ..Default::default() };
+        let exact = |config| ConvConfig { precision: Precision::F32x3, ..config };
+        let w = [80, x[3], 3, 3];
+        let geometry = Geometry::new(&x, &w, &config).unwrap();
+        let larger = Geometry::new(&x, &w, &exact(config)).unwrap();
+        let expected = run(&reference[0], &geometry);
+        for path in &direct {
+            let plain = run(path, &geometry);
+            let (two, four) = (run_winograd(path, &geometry), run_winograd(path, &larger));
+            for i in 0..3 {
+                let [plain, two, four] =
+                    [&plain[i], &two[i], &four[i]].map(|found| relative(found, &expected[i]));
+                assert!(plain < 8e-7, "{} direct {i}: {plain:e} for {geometry:?}", path.name);
+                assert!(two < 4e-7, "{} F(2, 3) {i}: {two:e} for {geometry:?}", path.name);
+                assert!(four < 4e-6, "{} F(4, 3) {i}: {four:e} for {geometry:?}", path.name);
+            }
+        }
+    }
 }
 
 fn shapes() -> Vec<Geometry> {
@@ -104,4 +154,12 @@ fn any_number_of_threads_gives_the_same_bits() {
         let one = with(1);
         assert!(with(2) == one && with(5) == one, "{geometry:?}");
     }
+    let config = ConvConfig { padding: 1, ..Default::default() };
+    let geometry = Geometry::new(&[6, 16, 16, 64], &[64, 64, 3, 3], &config).unwrap();
+    let with = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| run_winograd(f32::kernels(), &geometry))
+    };
+    let one = with(1);
+    assert!(with(2) == one && with(5) == one, "Winograd");
 }
