@@ -1,5 +1,6 @@
 //! The published methods, one file each, and the network configuration that brings them together.
 
+pub mod filter_frequency;
 // pub mod network;
 
 // pub use network::{Network, NetworkConfig};

@@ -31,7 +31,13 @@ pub struct BatchNorm {
 
 impl BatchNorm {
     /// `relu?(batch_norm(input) + residual?)`.
-    pub fn forward(&self, input: &Signal, residual: Option<&Signal>, relu: bool, pass: &Pass) -> Result<Signal> {
+    pub fn forward(
+        &self,
+        input: &Signal,
+        residual: Option<&Signal>,
+        relu: bool,
+        pass: &Pass,
+    ) -> Result<Signal> {
         let relu = relu || (self.relu && residual.is_none());
         let (gamma, beta) = (self.gamma.tensor(), self.beta.tensor());
         let added = residual.map(|r| &r.value);

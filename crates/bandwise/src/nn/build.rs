@@ -70,7 +70,12 @@ impl Builder {
         };
         let weight = Parameter::new(format!("{name}.weight"), Role::Weight, &values)?;
         let bias = if bias { Some(self.bias(name, outputs, fan_in)?) } else { None };
-        Ok(Layer::Convolution(Convolution { name: name.into(), filters: Filters::Plain { weight }, bias, config }))
+        Ok(Layer::Convolution(Convolution {
+            name: name.into(),
+            filters: Filters::Plain { weight },
+            bias,
+            config,
+        }))
     }
 
     /// Batch norm: scale 1, shift 0, running mean 0 and variance 1.
@@ -102,8 +107,19 @@ impl Builder {
         Ok(Layer::Linear(Linear { name: name.into(), weight, bias }))
     }
 
+    /// A 1×1 convolution with bias on maps that are already averaged, `[batch, channels]`.
+    pub fn pointwise(&mut self, name: &str, inputs: usize, outputs: usize) -> Result<Layer> {
+        let mut layer = self.linear(name, inputs, outputs, true)?;
+        if let Layer::Linear(linear) = &mut layer {
+            let weight = linear.weight.tensor().reshape((outputs, inputs, 1, 1))?;
+            linear.weight = Parameter::new(linear.weight.name(), Role::Weight, &weight)?;
+        }
+        Ok(layer)
+    }
+
     fn bias(&mut self, name: &str, size: usize, fan_in: usize) -> Result<Parameter> {
-        let bound = if self.initialization == Initialization::HeFanOut { 0.0 } else { (fan_in as f64).powf(-0.5) };
+        let bound =
+            if self.initialization == Initialization::HeFanOut { 0.0 } else { (fan_in as f64).powf(-0.5) };
         let values = self.uniform(&[size], bound)?;
         Parameter::new(format!("{name}.bias"), Role::Affine, &values)
     }

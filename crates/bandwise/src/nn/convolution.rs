@@ -3,7 +3,8 @@
 use bandwise_kernels::{ConvConfig, conv2d};
 use candle_core::Tensor;
 
-use super::parameter::Parameter;
+use super::decomposed::{Decomposed, FilterBasis};
+use super::parameter::{Parameter, Role};
 use super::signal::Signal;
 use crate::Result;
 
@@ -15,6 +16,8 @@ pub enum Filters {
         /// The weights.
         weight: Parameter,
     },
+    /// Coefficients in the cosine basis (filter frequency regularization).
+    Decomposed(Decomposed),
 }
 
 /// A 2-D convolution with exchangeable parametrisation of its filters.
@@ -33,8 +36,10 @@ pub struct Convolution {
 impl Convolution {
     /// `[batch, height, width, in]` to `[batch, height', width', out]`.
     pub fn forward(&self, input: &Signal) -> Result<Signal> {
-        let weight = self.weight()?;
-        let output = input.linear(|x| Ok(conv2d(x, &weight, &self.config)?))?;
+        let output = match &self.filters {
+            Filters::Plain { weight } => input.linear(|x| Ok(conv2d(x, weight.tensor(), &self.config)?))?,
+            Filters::Decomposed(filters) => filters.forward(input, &self.config)?,
+        };
         match &self.bias {
             Some(bias) => output.add_constant(bias.tensor()),
             None => Ok(output),
@@ -45,21 +50,57 @@ impl Convolution {
     pub fn weight(&self) -> Result<Tensor> {
         match &self.filters {
             Filters::Plain { weight } => Ok(weight.tensor().clone()),
+            Filters::Decomposed(filters) => filters.weight(),
         }
+    }
+
+    /// The kernel's rows and columns.
+    pub fn kernel(&self) -> (usize, usize) {
+        match &self.filters {
+            Filters::Plain { weight } => match *weight.tensor().dims() {
+                [_, _, height, width] => (height, width),
+                _ => (1, 1),
+            },
+            Filters::Decomposed(filters) => (filters.basis.dct.height(), filters.basis.dct.width()),
+        }
+    }
+
+    /// The filters' coefficients in the cosine basis, `[filters, frequency]`, whatever the
+    /// parametrisation, and the basis; differentiable.
+    pub fn coefficients(&self) -> Result<(Tensor, FilterBasis)> {
+        match &self.filters {
+            Filters::Plain { weight } => {
+                let basis = FilterBasis::of(weight.tensor())?;
+                Ok((basis.analyze(weight.tensor())?, basis))
+            }
+            Filters::Decomposed(filters) => Ok((filters.matrix()?, filters.basis.clone())),
+        }
+    }
+
+    /// Goes back to plain filters of the same values.
+    pub fn recompose(&mut self) -> Result<()> {
+        if matches!(self.filters, Filters::Decomposed(_)) {
+            let weight = Parameter::new(format!("{}.weight", self.name), Role::Weight, &self.weight()?)?;
+            self.filters = Filters::Plain { weight };
+        }
+        Ok(())
     }
 
     /// Its parameters, in PyTorch's order.
     pub fn parameters(&self) -> Vec<&Parameter> {
         let filters = match &self.filters {
             Filters::Plain { weight } => weight,
+            Filters::Decomposed(filters) => &filters.coefficients,
         };
         std::iter::once(filters).chain(&self.bias).collect()
     }
 
-    /// A copy that shares storage and is constant to autodiff.
+    /// A copy that shares storage and is constant to autodiff. Filters made of coefficients are put
+    /// together once, at the copy's first use.
     pub fn frozen(&self) -> Self {
         let filters = match &self.filters {
             Filters::Plain { weight } => Filters::Plain { weight: weight.frozen() },
+            Filters::Decomposed(filters) => Filters::Decomposed(filters.frozen()),
         };
         Self { filters, bias: self.bias.as_ref().map(Parameter::frozen), ..self.clone() }
     }

@@ -247,10 +247,7 @@ pub fn visit_convolutions_mut(
 }
 
 /// Visits every stage in order, to change it.
-pub fn visit_stages_mut(
-    layers: &mut [Layer],
-    visit: &mut dyn FnMut(&mut Stage) -> Result<()>,
-) -> Result<()> {
+pub fn visit_stages_mut(layers: &mut [Layer], visit: &mut dyn FnMut(&mut Stage) -> Result<()>) -> Result<()> {
     for layer in layers {
         for group in layer.children_mut() {
             visit_stages_mut(group, visit)?;

@@ -9,7 +9,7 @@ use crate::Result;
 pub struct Linear {
     /// PyTorch's module name.
     pub name: String,
-    /// `[out, in]`.
+    /// `[out, in]`; or `[out, in, 1, 1]` where PyTorch's model has a 1×1 convolution on a 1×1 map.
     pub weight: Parameter,
     /// `[out]`.
     pub bias: Option<Parameter>,
@@ -18,7 +18,7 @@ pub struct Linear {
 impl Linear {
     /// `[batch, in]` to `[batch, out]`.
     pub fn forward(&self, input: &Signal) -> Result<Signal> {
-        let transposed = self.weight.tensor().t()?;
+        let transposed = self.weight.tensor().flatten_from(1)?.t()?;
         let output = input.linear(|x| Ok(x.matmul(&transposed)?))?;
         match &self.bias {
             Some(bias) => output.add_constant(bias.tensor()),

@@ -4,6 +4,7 @@ pub mod architecture;
 pub mod batch_norm;
 pub mod build;
 pub mod convolution;
+pub mod decomposed;
 pub mod fold;
 pub mod layer;
 pub mod linear;

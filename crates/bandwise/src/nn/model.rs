@@ -34,7 +34,8 @@ impl Normalization {
                 "normalisation: {mean} means and {std} deviations for pictures of {channels} channels"
             )));
         }
-        let valid = self.mean.iter().all(|m| m.is_finite()) && self.std.iter().all(|s| s.is_finite() && *s > 0.0);
+        let valid =
+            self.mean.iter().all(|m| m.is_finite()) && self.std.iter().all(|s| s.is_finite() && *s > 0.0);
         if valid { Ok(()) } else { Err(Error::config("normalisation: deviations must be positive numbers")) }
     }
 }
@@ -60,7 +61,9 @@ impl Model {
         device: &Device,
     ) -> Result<Self> {
         if interface.classes == 0 || interface.channels == 0 || interface.width == Some(0) {
-            return Err(Error::config("a model needs at least one class, one input channel and a positive width"));
+            return Err(Error::config(
+                "a model needs at least one class, one input channel and a positive width",
+            ));
         }
         let construct = zoo::find(architecture)?;
         let random = random::stream(seed, &[random::tag("weights")]);

@@ -22,7 +22,7 @@ fn noise(shape: &[usize], dtype: DType, seed: u64) -> Tensor {
 }
 
 /// One of each family, at a size that tests quickly.
-const FAMILIES: [(&str, usize); 12] = [
+const FAMILIES: [(&str, usize); 13] = [
     ("smallcnn", 4),
     ("resnet18", 4),
     ("resnet50", 4),
@@ -31,6 +31,7 @@ const FAMILIES: [(&str, usize); 12] = [
     ("resnet20-b", 4),
     ("cifar_resnet_8", 4),
     ("resnet9", 4),
+    ("efficientnet_b0", 4),
     ("preactresnet18", 4),
     ("preactresnet18-bn", 4),
     ("wrn-10-1", 4),
@@ -81,7 +82,9 @@ fn the_dual_forward_is_the_directional_derivative() {
             let dual = Signal::dual(x.clone(), direction.clone());
             let tangent = model.forward(&dual, &pass).unwrap().tangent.unwrap();
             let step = 1e-6;
-            let at = |sign: f64| model.logits(&(&x + (&direction * (sign * step)).unwrap()).unwrap(), &pass).unwrap();
+            let at = |sign: f64| {
+                model.logits(&(&x + (&direction * (sign * step)).unwrap()).unwrap(), &pass).unwrap()
+            };
             let difference = ((at(1.0) - at(-1.0)).unwrap() / (2.0 * step)).unwrap();
             let error = golden::relative_l2(&tangent, &difference);
             assert!(error < 1e-5, "{name} in {:?}: {error}", pass.mode);
@@ -93,7 +96,12 @@ fn the_dual_forward_is_the_directional_derivative() {
 fn batch_statistics_leave_running_statistics_alone_and_training_does_not() {
     let model = model("resnet20", 4, DType::F32);
     let values = |model: &Model| -> Vec<f64> {
-        model.state().iter().filter(|(n, _)| n.contains("running")).flat_map(|(_, t)| golden::values(t)).collect()
+        model
+            .state()
+            .iter()
+            .filter(|(n, _)| n.contains("running"))
+            .flat_map(|(_, t)| golden::values(t))
+            .collect()
     };
     let (before, x) = (values(&model), noise(&[4, 32, 32, 3], DType::F32, 1));
     model.logits(&x, &Pass::batch_statistics(0.0)).unwrap();
@@ -104,7 +112,8 @@ fn batch_statistics_leave_running_statistics_alone_and_training_does_not() {
 
 #[test]
 fn a_picture_of_the_wrong_shape_is_a_message() {
-    let error = model("smallcnn", 4, DType::F32).logits(&noise(&[1, 3, 32, 32], DType::F32, 1), &Pass::eval());
+    let error =
+        model("smallcnn", 4, DType::F32).logits(&noise(&[1, 3, 32, 32], DType::F32, 1), &Pass::eval());
     assert!(error.unwrap_err().to_string().contains("[batch, height, width, 3]"));
 }
 

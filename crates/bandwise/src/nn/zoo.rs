@@ -2,7 +2,7 @@
 
 use super::architecture::resnet::ResNet;
 use super::architecture::{
-    Construct, cifar_resnet, preact_resnet, resnet9, small_cnn, vgg, wide_resnet,
+    Construct, cifar_resnet, efficientnet, preact_resnet, resnet9, small_cnn, vgg, wide_resnet,
 };
 use crate::{Error, Result};
 
@@ -21,16 +21,39 @@ pub const ENTRIES: &[Entry] = &[
     Entry { name: "resnet18", description: "ResNet-18 with CIFAR stem (pytorch-cifar names)" },
     Entry { name: "resnet34", description: "ResNet-34 with CIFAR stem" },
     Entry { name: "resnet50", description: "ResNet-50 with CIFAR stem" },
-    Entry { name: "resnet18-imagenet", description: "ResNet-18 with 7×7 stem and max pooling (torchvision names)" },
+    Entry {
+        name: "resnet18-imagenet",
+        description: "ResNet-18 with 7×7 stem and max pooling (torchvision names)",
+    },
     Entry { name: "resnet34-imagenet", description: "ResNet-34 with 7×7 stem and max pooling" },
     Entry { name: "resnet50-imagenet", description: "ResNet-50 with 7×7 stem and max pooling" },
-    Entry { name: "resnet20", description: "thin CIFAR ResNet, shortcuts \"A\" (also resnet32, resnet44, resnet56)" },
+    Entry {
+        name: "resnet20",
+        description: "thin CIFAR ResNet, shortcuts \"A\" (also resnet32, resnet44, resnet56)",
+    },
     Entry { name: "resnet20-b", description: "the same with 1×1 shortcuts \"B\" (also resnet32-b, …)" },
-    Entry { name: "cifar_resnet_N", description: "OpenLTH's thin ResNet of depth N = 6n + 2 (cifar_resnet_N_W: width W)" },
+    Entry {
+        name: "cifar_resnet_N",
+        description: "OpenLTH's thin ResNet of depth N = 6n + 2 (cifar_resnet_N_W: width W)",
+    },
     Entry { name: "resnet9", description: "low-resolution ResNet-9 of filter frequency regularization" },
-    Entry { name: "preactresnet18", description: "pre-activation ResNet-18 as in JaFR (no final batch norm)" },
-    Entry { name: "preactresnet18-bn", description: "pre-activation ResNet-18 with final batch norm (fast AT, RobustBench)" },
-    Entry { name: "wrn-D-K", description: "WideResNet of depth D = 6n + 4 and widening K, e.g. wrn-28-10, wrn-34-10" },
+    Entry {
+        name: "efficientnet_b0",
+        description: "EfficientNet-B0 with stride-1 stem for low resolution (torchvision names)",
+    },
+    Entry { name: "efficientnet_b0-imagenet", description: "EfficientNet-B0 with stride-2 stem" },
+    Entry {
+        name: "preactresnet18",
+        description: "pre-activation ResNet-18 as in JaFR (no final batch norm)",
+    },
+    Entry {
+        name: "preactresnet18-bn",
+        description: "pre-activation ResNet-18 with final batch norm (fast AT, RobustBench)",
+    },
+    Entry {
+        name: "wrn-D-K",
+        description: "WideResNet of depth D = 6n + 4 and widening K, e.g. wrn-28-10, wrn-34-10",
+    },
     Entry { name: "vgg11_bn", description: "VGG-11 with batch norm, averaged features, one linear layer" },
     Entry { name: "vgg16_bn", description: "VGG-16 with batch norm, averaged features, one linear layer" },
 ];
@@ -50,8 +73,12 @@ pub fn find(name: &str) -> Result<Construct> {
         "resnet34-imagenet" => resnet([3, 4, 6, 3], false, true),
         "resnet50-imagenet" => resnet([3, 4, 6, 3], true, true),
         "resnet9" => Ok(Box::new(resnet9::build)),
+        "efficientnet_b0" => Ok(Box::new(|b, i| efficientnet::build(1, b, i))),
+        "efficientnet_b0-imagenet" => Ok(Box::new(|b, i| efficientnet::build(2, b, i))),
         "preactresnet18" => Ok(Box::new(|b, i| preact_resnet::build(preact_resnet::Variant::Jafr, b, i))),
-        "preactresnet18-bn" => Ok(Box::new(|b, i| preact_resnet::build(preact_resnet::Variant::FinalNorm, b, i))),
+        "preactresnet18-bn" => {
+            Ok(Box::new(|b, i| preact_resnet::build(preact_resnet::Variant::FinalNorm, b, i)))
+        }
         "vgg11_bn" => Ok(Box::new(|b, i| vgg::build(vgg::VGG11, b, i))),
         "vgg16_bn" => Ok(Box::new(|b, i| vgg::build(vgg::VGG16, b, i))),
         _ => numbered(name).unwrap_or_else(|| Err(unknown(name))),
@@ -72,7 +99,9 @@ fn numbered(name: &str) -> Option<Result<Construct>> {
         let (depth, widen) = rest.split_once('-')?;
         let (depth, widen): (usize, usize) = (depth.parse().ok()?, widen.parse().ok()?);
         if depth < 10 || depth % 6 != 4 || widen == 0 {
-            return Some(Err(Error::config(format!("{name}: a WideResNet's depth is 6n + 4 (10, 16, 22, 28, 34, …)"))));
+            return Some(Err(Error::config(format!(
+                "{name}: a WideResNet's depth is 6n + 4 (10, 16, 22, 28, 34, …)"
+            ))));
         }
         return Some(Ok(Box::new(move |b, i| wide_resnet::build(depth, widen, b, i))));
     }

@@ -2,7 +2,8 @@
 //!
 //! `B[k, l][m, n] = cos(π/N · k · (n + ½)) · cos(π/N · l · (m + ½))`, each map divided by its L1 norm. The first
 //! index is the *horizontal* frequency (along columns n), the second the vertical one; `B[0, 0]` is the box filter.
-//! The maps are orthogonal, so the inverse is a scaled transpose.
+//! The maps are orthogonal, so the inverse is a scaled transpose. The paper's kernels are square; for others each
+//! axis has its own N.
 
 use std::f64::consts::PI;
 
@@ -10,10 +11,11 @@ use candle_core::{DType, Device, Tensor};
 
 use crate::{Error, Result};
 
-/// The N² basis maps of an N×N kernel and the way back from spatial weights to coefficients.
+/// The basis maps of a kernel, as many as it has pixels, and the way back from spatial weights to coefficients.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DctBasis {
-    side: usize,
+    height: usize,
+    width: usize,
     maps: Vec<f64>,
     inverse: Vec<f64>,
 }
@@ -24,18 +26,29 @@ impl DctBasis {
     /// # Errors
     /// [`Error::Config`] if `side` is 0 or beyond 64 (the basis has `side⁴` entries).
     pub fn new(side: usize) -> Result<Self> {
-        if side == 0 || side > 64 {
-            return Err(Error::config(format!("a cosine basis needs a kernel side of 1 to 64, got {side}")));
+        Self::rectangular(side, side)
+    }
+
+    /// The basis for kernels of `height` rows and `width` columns.
+    ///
+    /// # Errors
+    /// As [`DctBasis::new`].
+    pub fn rectangular(height: usize, width: usize) -> Result<Self> {
+        if !(1..=64).contains(&height) || !(1..=64).contains(&width) {
+            return Err(Error::config(format!(
+                "a cosine basis needs kernel sides of 1 to 64, got {height}×{width}"
+            )));
         }
-        let cosine = |frequency: usize, position: usize| {
+        let cosine = |frequency: usize, position: usize, side: usize| {
             (PI / side as f64 * frequency as f64 * (position as f64 + 0.5)).cos()
         };
-        let area = side * side;
+        let area = height * width;
         let mut maps = Vec::with_capacity(area * area);
         let mut inverse = vec![0.0; area * area];
         for frequency in 0..area {
-            let (k, l) = (frequency / side, frequency % side);
-            let map: Vec<f64> = (0..area).map(|p| cosine(k, p % side) * cosine(l, p / side)).collect();
+            let (k, l) = (frequency / height, frequency % height);
+            let pixel = |p: usize| cosine(k, p % width, width) * cosine(l, p / width, height);
+            let map: Vec<f64> = (0..area).map(pixel).collect();
             let l1: f64 = map.iter().map(|v| v.abs()).sum();
             let energy: f64 = map.iter().map(|v| v * v).sum();
             for (pixel, value) in map.iter().enumerate() {
@@ -44,33 +57,43 @@ impl DctBasis {
                 maps.push(value / l1);
             }
         }
-        Ok(Self { side, maps, inverse })
+        Ok(Self { height, width, maps, inverse })
     }
 
-    /// N, the kernel side.
-    pub fn side(&self) -> usize {
-        self.side
+    /// Rows of a kernel; the number of vertical frequencies.
+    pub fn height(&self) -> usize {
+        self.height
     }
 
-    /// The basis maps, row-major `[k, l, m, n]`; equally the `N² × N²` matrix `[frequency, pixel]` with
-    /// frequency `k·N + l`, so that `weights = coefficients · maps`.
+    /// Columns of a kernel; the number of horizontal frequencies.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// The horizontal and the vertical frequency `(k, l)` of every map, in order.
+    pub fn frequencies(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
+        (0..self.height * self.width).map(|f| (f / self.height, f % self.height))
+    }
+
+    /// The basis maps, row-major `[k, l, m, n]`; equally the matrix `[frequency, pixel]` with frequency
+    /// `k·height + l`, so that `weights = coefficients · maps`.
     pub fn maps(&self) -> &[f64] {
         &self.maps
     }
 
-    /// The `N² × N²` matrix `[pixel, frequency]`, so that `coefficients = weights · inverse`.
+    /// The matrix `[pixel, frequency]`, so that `coefficients = weights · inverse`.
     pub fn inverse(&self) -> &[f64] {
         &self.inverse
     }
 
-    /// [`maps`](Self::maps) as a tensor `[N², N²]`.
+    /// [`maps`](Self::maps) as a square matrix.
     pub fn to_tensor(&self, dtype: DType, device: &Device) -> Result<Tensor> {
-        matrix(&self.maps, self.side * self.side, dtype, device)
+        matrix(&self.maps, self.height * self.width, dtype, device)
     }
 
-    /// [`inverse`](Self::inverse) as a tensor `[N², N²]`.
+    /// [`inverse`](Self::inverse) as a square matrix.
     pub fn inverse_to_tensor(&self, dtype: DType, device: &Device) -> Result<Tensor> {
-        matrix(&self.inverse, self.side * self.side, dtype, device)
+        matrix(&self.inverse, self.height * self.width, dtype, device)
     }
 }
 
@@ -111,9 +134,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn inverse_undoes_the_basis(side in 1usize..8, weights in prop::collection::vec(-1.0f64..1.0, 49)) {
-            let basis = DctBasis::new(side).unwrap();
-            let area = side * side;
+        fn inverse_undoes_the_basis(
+            height in 1usize..8,
+            width in 1usize..8,
+            weights in prop::collection::vec(-1.0f64..1.0, 49),
+        ) {
+            let basis = DctBasis::rectangular(height, width).unwrap();
+            let area = height * width;
             let product = |row: &[f64], matrix: &[f64]| -> Vec<f64> {
                 (0..area).map(|j| (0..area).map(|i| row[i] * matrix[i * area + j]).sum()).collect()
             };

@@ -18,7 +18,12 @@ pub enum Variant {
 }
 
 /// Builds the network of the given depth.
-pub fn build(variant: Variant, depth: usize, builder: &mut Builder, interface: Interface) -> Result<Vec<Layer>> {
+pub fn build(
+    variant: Variant,
+    depth: usize,
+    builder: &mut Builder,
+    interface: Interface,
+) -> Result<Vec<Layer>> {
     builder.initialization = Initialization::HeFanIn;
     let lth = variant == Variant::OpenLth;
     let width = interface.width.unwrap_or(16);

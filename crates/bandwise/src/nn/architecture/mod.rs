@@ -1,6 +1,7 @@
 //! The architectures: which layers stand where, one file per family.
 
 pub mod cifar_resnet;
+pub mod efficientnet;
 pub mod preact_resnet;
 pub mod resnet;
 pub mod resnet9;

@@ -76,7 +76,13 @@ impl ResNet {
         for (index, &(channels, kernel, stride)) in shapes.iter().enumerate() {
             let last = index + 1 == shapes.len();
             let number = index + 1;
-            layers.push(builder.convolution(&name(&format!("conv{number}")), channels, kernel, stride, kernel / 2)?);
+            layers.push(builder.convolution(
+                &name(&format!("conv{number}")),
+                channels,
+                kernel,
+                stride,
+                kernel / 2,
+            )?);
             layers.push(builder.batch_norm(&name(&format!("bn{number}")), channels[1], !last)?);
         }
         Ok(layers)

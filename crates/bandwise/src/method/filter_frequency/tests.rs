@@ -1,0 +1,521 @@
+use std::collections::HashMap;
+
+use bandwise_kernels::ConvConfig;
+use candle_core::{DType, Device, Tensor, Var};
+use serde_json::Value;
+
+use super::*;
+use crate::golden::{self, number};
+use crate::nn::layer::Layer;
+use crate::nn::parameter::{Parameter, Role};
+use crate::nn::{Interface, Pass, Signal};
+
+fn domain(name: &str) -> Option<Domain> {
+    match name {
+        "WD" => Some(Domain::Weight),
+        "SD" => Some(Domain::Signal),
+        _ => None,
+    }
+}
+
+/// The penalty behind an option's name in the reference values.
+fn penalty(option: &str, depth: f64, lambda: f64) -> Penalty {
+    let (kind, low_dominance) = match option {
+        "default" => (PenaltyKind::High, false),
+        "diff" => (PenaltyKind::High, true),
+        "all_freq" => (PenaltyKind::Weighted, false),
+        "all_freq+diff" => (PenaltyKind::Weighted, true),
+        "diff_all" => (PenaltyKind::Monotone, false),
+        other => panic!("unknown option {other}"),
+    };
+    Penalty { lambda, kind, low_dominance, depth }
+}
+
+fn size(value: &Value, key: &str) -> usize {
+    value[key].as_u64().unwrap_or_else(|| panic!("{key} in {value}")) as usize
+}
+
+fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    value[key].as_str().unwrap_or_else(|| panic!("{key} in {value}"))
+}
+
+fn entries(value: &Value) -> &Vec<Value> {
+    value.as_array().filter(|list| !list.is_empty()).expect("a list with entries")
+}
+
+fn model_of(convolution: Convolution) -> Model {
+    let interface = Interface { channels: 1, classes: 1, width: None };
+    Model::from_layers(vec![Layer::Convolution(convolution)], interface, None, DType::F32, &Device::Cpu)
+        .unwrap()
+}
+
+fn decomposed_layer(
+    kind: Domain,
+    shape: [usize; 4],
+    coefficients: &Tensor,
+    config: ConvConfig,
+) -> Convolution {
+    let [_, _, height, width] = shape;
+    let basis = FilterBasis::new(height, width, coefficients.dtype(), &Device::Cpu).unwrap();
+    let filters = Decomposed::new(kind, "layer", shape, coefficients, basis).unwrap();
+    Convolution { name: "layer".into(), filters: Filters::Decomposed(filters), bias: None, config }
+}
+
+fn golden_layer(entry: &Value, tensors: &HashMap<String, Tensor>) -> Convolution {
+    let [k, cin, cout, groups] = ["k", "cin", "cout", "groups"].map(|key| size(entry, key));
+    let [stride, padding] = ["stride", "padding"].map(|key| size(entry, key));
+    let dilation = entry["dilation"].as_u64().unwrap_or(1) as usize;
+    let config = ConvConfig { stride, padding, dilation, groups, ..ConvConfig::default() };
+    let coefficients = &tensors[&format!("{}.coef", text(entry, "name"))];
+    let kind = domain(text(entry, "kind")).expect("WD or SD");
+    let layer = decomposed_layer(kind, [cout, cin / groups, k, k], coefficients, config);
+    assert_eq!(
+        layer.parameters()[0].tensor().dims(),
+        coefficients.dims(),
+        "the parameter has the official shape"
+    );
+    layer
+}
+
+fn nhwc(tensor: &Tensor) -> Tensor {
+    tensor.permute((0, 2, 3, 1)).unwrap().contiguous().unwrap()
+}
+
+#[test]
+fn golden_layers_forward_and_gradients() {
+    let Some(folder) = golden::folder() else { return };
+    let tensors = golden::tensors(&folder, "case1_dct.safetensors");
+    for entry in entries(&golden::json(&folder, "case1_dct.json")["layers"]) {
+        let name = text(entry, "name");
+        let expected = |part: &str| &tensors[&format!("{name}.{part}")];
+        let layer = golden_layer(entry, &tensors);
+        let input = Var::from_tensor(&nhwc(expected("x"))).unwrap();
+        let run =
+            |layer: &Convolution| layer.forward(&Signal::plain(input.as_tensor().clone())).unwrap().value;
+        let output = run(&layer);
+        let target = nhwc(expected("y"));
+        let mut plain = layer.clone();
+        plain.recompose().unwrap();
+        for (form, output) in
+            [("itself", &output), ("frozen", &run(&layer.frozen())), ("plain", &run(&plain))]
+        {
+            let error = golden::relative_l2(output, &target);
+            assert!(error <= 1e-5, "{name} {form}: output off by {error}");
+        }
+        let error = golden::relative_l2(&layer.weight().unwrap(), expected("w_f64"));
+        assert!(error <= 1e-6, "{name}: weights off by {error}");
+        let loss = (output * nhwc(expected("up"))).unwrap().sum_all().unwrap();
+        let gradients = loss.backward().unwrap();
+        let error = golden::relative_l2(gradients.get(&input).unwrap(), &nhwc(expected("grad_x")));
+        assert!(error <= 1e-4, "{name}: input gradient off by {error}");
+        let gradient = gradients.get(layer.parameters()[0].var()).unwrap();
+        let error = golden::relative_l2(gradient, expected("grad_coef"));
+        assert!(error <= 1e-4, "{name}: coefficient gradient off by {error}");
+    }
+}
+
+#[test]
+fn golden_penalties_and_gradients() {
+    let Some(folder) = golden::folder() else { return };
+    let (json, tensors) =
+        (golden::json(&folder, "case1_dct.json"), golden::tensors(&folder, "case1_dct.safetensors"));
+    let layers: HashMap<&str, Convolution> =
+        entries(&json["layers"]).iter().map(|e| (text(e, "name"), golden_layer(e, &tensors))).collect();
+    for entry in entries(&json["reg"]) {
+        let (name, option) = (text(entry, "layer"), text(entry, "option"));
+        let layer = layers.get(name).cloned().unwrap_or_else(|| decaying_layer(name));
+        let mut plain = layer.clone();
+        plain.recompose().unwrap();
+        let expected = number(&entry["value"]);
+        let penalty = penalty(option, 1.0, 1.0);
+        let value = penalty.value(&model_of(layer.clone())).unwrap();
+        close(name, option, scalar(&value), expected, 1e-5);
+        close(
+            &format!("plain {name}"),
+            option,
+            scalar(&penalty.value(&model_of(plain)).unwrap()),
+            expected,
+            1e-5,
+        );
+        if let Some(expected) = tensors.get(&format!("{name}.reg_{option}.grad")) {
+            let gradients = value.backward().unwrap();
+            let error = golden::relative_l2(gradients.get(layer.parameters()[0].var()).unwrap(), expected);
+            assert!(error <= 1e-4, "{name} {option}: gradient off by {error}");
+        }
+    }
+}
+
+/// `decay_WD_k3 (cin2 cout3, coef=1/(1+i+j))`
+fn decaying_layer(name: &str) -> Convolution {
+    let words: Vec<&str> = name.split(|c: char| !c.is_ascii_alphanumeric()).collect();
+    let after = |key: &str| -> usize {
+        words
+            .iter()
+            .find_map(|w| w.strip_prefix(key)?.parse().ok())
+            .unwrap_or_else(|| panic!("{key} in {name}"))
+    };
+    let kind = words.iter().find_map(|word| domain(word)).unwrap_or_else(|| panic!("kind of {name}"));
+    let (side, inputs, outputs) = (after("k"), after("cin"), after("cout"));
+    let coefficients: Vec<f32> = (0..inputs * outputs * side * side)
+        .map(|f| (f / side % side + f % side) as f32)
+        .map(|sum| 1.0 / (1.0 + sum))
+        .collect();
+    let coefficients = Tensor::new(coefficients, &Device::Cpu).unwrap();
+    decomposed_layer(kind, [outputs, inputs, side, side], &coefficients, ConvConfig::default())
+}
+
+fn scalar(tensor: &Tensor) -> f64 {
+    golden::values(tensor)[0]
+}
+
+/// Relative closeness; a value of 0 must be met exactly, up to the rounding of a plain filter's analysis.
+fn close(what: &str, detail: &str, value: f64, expected: f64, tolerance: f64) {
+    let slack = if expected == 0.0 && what.starts_with("plain") { 1e-5 } else { tolerance * expected.abs() };
+    assert!((value - expected).abs() <= slack, "{what} {detail}: {value} instead of {expected}");
+}
+
+#[test]
+fn golden_depth_rule() {
+    let Some(folder) = golden::folder() else { return };
+    for entry in entries(&golden::json(&folder, "case1_dct.json")["depth_rule"]) {
+        let penalty = penalty("default", number(&entry["reg_depth"]), 1.0);
+        assert_eq!(
+            penalty.layers_counted(size(entry, "n_layers")),
+            size(entry, "layers_regularised"),
+            "{entry}"
+        );
+    }
+}
+
+/// ResNet-9 of the width, classes and kind that a golden state dict has, without values.
+fn resnet9(kind: &str, width: Option<usize>, classes: usize) -> Model {
+    let interface = Interface { channels: 3, classes, width };
+    let mut model = Model::new("resnet9", interface, None, 0, DType::F32, &Device::Cpu).unwrap();
+    if let Some(kind) = domain(kind) {
+        decompose(&mut model, &Decomposition { kind, ..Decomposition::default() }, 0).unwrap();
+    }
+    model
+}
+
+fn labels(values: &Value) -> Tensor {
+    let labels: Vec<u32> = entries(values).iter().map(|v| v.as_u64().unwrap() as u32).collect();
+    Tensor::new(labels, &Device::Cpu).unwrap()
+}
+
+fn cross_entropy(logits: &Tensor, labels: &Tensor) -> Tensor {
+    crate::nn::loss::cross_entropy(logits, labels).unwrap().mean_all().unwrap()
+}
+
+#[test]
+fn golden_resnet9_narrow_with_penalties() {
+    let Some(folder) = golden::folder() else { return };
+    let tensors = golden::tensors(&folder, "case1_lowres_resnet9.safetensors");
+    let json = golden::json(&folder, "case1_dct.json");
+    let kinds = json["lowres_resnet9_narrow"].as_object().expect("an object of kinds");
+    for (kind, entry) in kinds.iter().filter(|(_, entry)| entry.is_object()) {
+        let expected = |name: &str| tensors.get(&format!("{kind}/{name}"));
+        let width = expected("conv.1.weight").unwrap().dim(0).unwrap();
+        let model = resnet9(kind, Some(width), expected("fc.weight").unwrap().dim(0).unwrap());
+        for parameter in model.parameters() {
+            let value = expected(parameter.name()).unwrap_or_else(|| panic!("{kind}/{}", parameter.name()));
+            assert_eq!(value.dims(), parameter.tensor().dims());
+            parameter.set(value).unwrap();
+        }
+        assert_eq!(model.parameter_count(), size(entry, "n_params"));
+        let (input, labels) = (nhwc(expected("__x").unwrap()), labels(&entry["labels"]));
+        check_logits(kind, &model, entry, &input, &labels, &expected);
+        if domain(kind).is_some() {
+            check_penalties(kind, &model, entry);
+            check_totals(kind, &model, entry, &input, &labels, &expected);
+        }
+    }
+}
+
+fn check_logits<'a>(
+    kind: &str,
+    model: &Model,
+    entry: &Value,
+    input: &Tensor,
+    labels: &Tensor,
+    expected: &dyn Fn(&str) -> Option<&'a Tensor>,
+) {
+    let mut plain = model.clone();
+    recompose(&mut plain).unwrap();
+    assert!(plain.parameters().iter().all(|p| !p.name().contains("coefficients")));
+    for (pass, key) in [(Pass::eval(), "eval"), (Pass::batch_statistics(0.0), "train")] {
+        for network in [model, &model.frozen(), &plain] {
+            let logits = network.logits(input, &pass).unwrap();
+            let target = expected(&format!("__logits_{key}")).unwrap();
+            let error = golden::relative_l2(&logits, target);
+            assert!(error <= 1e-5, "{kind} {key}: logits off by {error}");
+            let loss = scalar(&cross_entropy(&logits, labels));
+            close(kind, key, loss, number(&entry[&format!("loss_{key}")]), 1e-5);
+        }
+    }
+    let folded = model.folded().unwrap().logits(input, &Pass::eval()).unwrap();
+    assert!(golden::relative_l2(&folded, expected("__logits_eval").unwrap()) <= 1e-5, "{kind}: folded");
+}
+
+fn check_penalties(kind: &str, model: &Model, entry: &Value) {
+    let order: Vec<&str> = spatial_convolutions(model).iter().map(|c| c.name.as_str()).collect();
+    assert_eq!(order, entries(&entry["layer_order"]).iter().map(|v| v.as_str().unwrap()).collect::<Vec<_>>());
+    for case in entries(&entry["reg"]) {
+        let option = text(case, "option");
+        let penalty = penalty(option, number(&case["reg_depth"]), number(&case["l2_lambda"]));
+        let value = penalty.value(model).unwrap();
+        close(kind, option, scalar(&value), number(&case["value"]), 1e-5);
+        let gradients = value.backward().unwrap();
+        let norms = case["grad_norms"].as_object().expect("norms by parameter");
+        for (name, var) in model.trainable() {
+            let norm =
+                gradients.get(&var).map(|g| scalar(&g.sqr().unwrap().sum_all().unwrap().sqrt().unwrap()));
+            match norms.get(&name) {
+                Some(expected) => {
+                    close(kind, &format!("{option} {name}"), norm.unwrap(), number(expected), 1e-4)
+                }
+                None => assert_eq!(norm.unwrap_or(0.0), 0.0, "{kind} {option} {name}: no gradient expected"),
+            }
+        }
+    }
+}
+
+fn check_totals<'a>(
+    kind: &str,
+    model: &Model,
+    entry: &Value,
+    input: &Tensor,
+    labels: &Tensor,
+    expected: &dyn Fn(&str) -> Option<&'a Tensor>,
+) {
+    let totals = entry
+        .as_object()
+        .unwrap()
+        .iter()
+        .filter_map(|(k, v)| Some((k.strip_prefix("total_loss_train_")?, v)));
+    for (tag, total) in totals {
+        let (option, depth) = tag.split_once("_depth").expect("OPTION_depthD");
+        let penalty = penalty(option, depth.parse().unwrap(), 0.01);
+        let logits = model.logits(input, &Pass::batch_statistics(0.0)).unwrap();
+        let loss = (cross_entropy(&logits, labels) + penalty.value(model).unwrap()).unwrap();
+        close(kind, tag, scalar(&loss), number(total), 1e-5);
+        let gradients = loss.backward().unwrap();
+        for (name, var) in model.trainable() {
+            let gradient = gradients.get(&var).unwrap();
+            let norm = scalar(&gradient.sqr().unwrap().sum_all().unwrap().sqrt().unwrap());
+            close(kind, &name, norm, number(&entry["total_grad_norms"][&name]), 1e-4);
+            if let Some(expected) = expected(&format!("__totgrad.{name}")) {
+                let error = golden::relative_l2(gradient, expected);
+                assert!(error <= 1e-4, "{kind} {name}: total gradient off by {error}");
+            }
+        }
+    }
+}
+
+/// The integer hash behind the closed-form weights, uniform in [−1, 1).
+fn hashed(index: u32, layer: u32, seed: u32) -> f64 {
+    let mut h = index
+        .wrapping_mul(2_654_435_761)
+        .wrapping_add(0x9E37_79B9_u32.wrapping_mul(layer.wrapping_add(1)))
+        .wrapping_add(seed.wrapping_mul(1_000_003));
+    h = (h ^ (h >> 16)).wrapping_mul(0x85eb_ca6b);
+    h = (h ^ (h >> 13)).wrapping_mul(0xc2b2_ae35);
+    h ^= h >> 16;
+    f64::from(h) / 4_294_967_296.0 * 2.0 - 1.0
+}
+
+#[test]
+fn golden_resnet9_full_width_closed_form() {
+    let Some(folder) = golden::folder() else { return };
+    let json = golden::json(&folder, "case1_dct.json");
+    for (kind, entry) in json["lowres_resnet9_full_closed_form"].as_object().expect("an object of kinds") {
+        let seed = size(entry, "seed") as u32;
+        for (index, expected) in entries(&entry["hash_check_first4_layer0"]).iter().enumerate() {
+            assert!((hashed(index as u32, 0, seed) - number(expected)).abs() < 1e-12);
+        }
+        let logits = entries(&entry["logits_eval"]);
+        let model = resnet9(kind, None, entries(&logits[0]).len());
+        let fill = |count: usize, layer, map: &dyn Fn(f64) -> f64| -> Tensor {
+            let values: Vec<f32> = (0..count as u32).map(|i| map(hashed(i, layer, seed)) as f32).collect();
+            Tensor::new(values, &Device::Cpu).unwrap()
+        };
+        for (layer, convolution) in spatial_convolutions(&model).into_iter().enumerate() {
+            let inputs = convolution.weight().unwrap().dim(1).unwrap() as f64;
+            let coefficients = convolution.parameters()[0];
+            let count = coefficients.tensor().elem_count();
+            coefficients.set(&fill(count, layer as u32, &|u| u * 1.8 / inputs.sqrt())).unwrap();
+        }
+        let last = *model.parameters().last().unwrap();
+        last.set(&fill(last.tensor().elem_count(), 100, &|u| 0.1 * u)).unwrap();
+        assert_eq!(model.parameter_count(), size(entry, "n_params_trainable"));
+        let shape = (logits.len(), 3, 32, 32);
+        let input = fill(shape.0 * 3 * 32 * 32, 200, &|u| 0.5 + 0.5 * u).reshape(shape).unwrap();
+        let output = golden::values(&model.logits(&nhwc(&input), &Pass::eval()).unwrap());
+        let expected = logits.iter().flat_map(|row| entries(row).iter().map(number));
+        for (value, expected) in output.iter().zip(expected) {
+            assert!((value - expected).abs() <= 2e-5, "{kind}: logit {value} instead of {expected}");
+        }
+        for case in entries(&entry["reg"]) {
+            let option = text(case, "option");
+            let value = penalty(option, number(&case["reg_depth"]), 1.0).value(&model).unwrap();
+            close(kind, option, scalar(&value), number(&case["value"]), 1e-5);
+        }
+    }
+}
+
+/// A plain float64 convolution layer of random weights.
+fn random_layer(shape: [usize; 4], config: ConvConfig, biased: bool) -> Convolution {
+    let mut random = random::stream(5, &[]);
+    let mut draw = |shape: &[usize]| {
+        let values: Vec<f64> = (0..shape.iter().product()).map(|_| random.random::<f64>() - 0.5).collect();
+        Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+    };
+    let weight = Parameter::new("layer.weight", Role::Weight, &draw(&shape)).unwrap();
+    let bias = biased.then(|| Parameter::new("layer.bias", Role::Affine, &draw(&shape[..1])).unwrap());
+    Convolution { name: "layer".into(), filters: Filters::Plain { weight }, bias, config }
+}
+
+/// What the official code drops or breaks: bias, groups between 1 and all, kernels that are not square.
+#[test]
+fn keeping_coefficients_keeps_the_function() {
+    let base = ConvConfig { padding: 1, ..ConvConfig::default() };
+    for (shape, config) in [
+        ([4, 3, 3, 3], ConvConfig { stride: 2, ..base }),
+        ([6, 2, 3, 3], ConvConfig { groups: 2, dilation: 2, ..base }),
+        ([4, 1, 5, 5], ConvConfig { groups: 4, ..base }),
+        ([2, 3, 3, 5], base),
+        ([2, 3, 4, 4], base),
+    ] {
+        let layer = random_layer(shape, config, true);
+        let input = random_layer([2, 9, 9, shape[1] * config.groups], base, false).weight().unwrap();
+        let before = layer.forward(&Signal::plain(input.clone())).unwrap().value;
+        for kind in [Domain::Weight, Domain::Signal] {
+            let mut model = model_of(layer.clone());
+            let decomposition = Decomposition { kind, init: Init::Keep, ..Decomposition::default() };
+            assert_eq!(decompose(&mut model, &decomposition, 0).unwrap(), 1);
+            let run =
+                |model: &Model| model.forward(&Signal::plain(input.clone()), &Pass::eval()).unwrap().value;
+            assert!(golden::relative_l2(&run(&model), &before) < 1e-12, "{shape:?} {kind:?}");
+            assert!(
+                golden::relative_l2(&run(&model.folded().unwrap()), &before) < 1e-12,
+                "{shape:?} {kind:?}"
+            );
+            recompose(&mut model).unwrap();
+            assert!(golden::relative_l2(&run(&model), &before) < 1e-12, "{shape:?} {kind:?}");
+            assert_eq!(
+                model.parameters().iter().map(|p| p.name()).collect::<Vec<_>>(),
+                ["layer.weight", "layer.bias"]
+            );
+        }
+    }
+}
+
+#[test]
+fn penalties_of_plain_filters_have_exact_gradients() {
+    for (shape, option) in
+        [([3, 2, 3, 3], "diff"), ([3, 2, 7, 7], "all_freq+diff"), ([2, 2, 5, 3], "diff_all")]
+    {
+        let layer = random_layer(shape, ConvConfig::default(), false);
+        let parameter = layer.parameters()[0].clone();
+        let model = model_of(layer);
+        let penalty = penalty(option, 1.0, 0.3);
+        let value = || penalty.value(&model).unwrap();
+        let gradient = golden::values(value().backward().unwrap().get(parameter.var()).unwrap());
+        let weights = golden::values(parameter.tensor());
+        let step = 1e-6;
+        for index in (0..weights.len()).step_by(5) {
+            let at = |change: f64| {
+                let mut moved = weights.clone();
+                moved[index] += change;
+                parameter.set(&Tensor::from_vec(moved, &shape, &Device::Cpu).unwrap()).unwrap();
+                scalar(&value())
+            };
+            let difference = (at(step) - at(-step)) / (2.0 * step);
+            assert!(
+                (gradient[index] - difference).abs() < 1e-6,
+                "{option}: {} or {difference}",
+                gradient[index]
+            );
+        }
+        parameter.set(&Tensor::from_vec(weights, &shape, &Device::Cpu).unwrap()).unwrap();
+    }
+}
+
+#[test]
+fn a_zero_norm_has_gradient_zero() {
+    let coefficients = Tensor::zeros(2 * 9, DType::F32, &Device::Cpu).unwrap();
+    for option in ["default", "diff", "all_freq", "diff_all"] {
+        let layer = decomposed_layer(Domain::Weight, [2, 1, 3, 3], &coefficients, ConvConfig::default());
+        let value = penalty(option, 1.0, 1.0).value(&model_of(layer.clone())).unwrap();
+        assert_eq!(scalar(&value), 0.0);
+        let gradients = value.backward().unwrap();
+        assert!(
+            golden::values(gradients.get(layer.parameters()[0].var()).unwrap()).iter().all(|g| *g == 0.0)
+        );
+    }
+}
+
+/// The general rule at sides that the official code does not know: rings above 3.5, and above 2.5.
+#[test]
+fn side_seven_counts_its_upper_half() {
+    let basis = DctBasis::new(7).unwrap();
+    let rule = |option| penalty(option, 1.0, 1.0).rule(&basis);
+    for ((i, j), (high, weighted)) in
+        basis.frequencies().zip(rule("default").weights.into_iter().zip(rule("all_freq").weights))
+    {
+        let ring = i.max(j);
+        assert_eq!(high, if ring >= 4 { ring as f64 } else { 0.0 });
+        assert_eq!(weighted, if ring >= 3 { (i * i + j * j) as f64 } else { 0.0 });
+    }
+    let sizes: usize = (1..13).map(|s: usize| (s.min(12 - s) + 1) * ((s - 1).min(13 - s) + 1)).sum();
+    assert_eq!(rule("diff_all").ordered.len(), sizes);
+}
+
+#[test]
+fn initialisations_have_the_published_spread() {
+    let spread = |kind, init| {
+        let mut model = resnet9("plain", Some(32), 10);
+        decompose(&mut model, &Decomposition { kind, init, min_kernel_size: 3 }, 7).unwrap();
+        let layers = spatial_convolutions(&model);
+        let layer = layers.last().unwrap();
+        let values = golden::values(layer.parameters()[0].tensor());
+        let deviation = (values.iter().map(|v| v * v).sum::<f64>() / values.len() as f64).sqrt();
+        let bound = values.iter().fold(0.0, |m: f64, v| m.max(v.abs()));
+        let fan_in = (layer.weight().unwrap().dim(1).unwrap() * 9) as f64;
+        (deviation * fan_in.sqrt(), bound * fan_in.sqrt())
+    };
+    let near =
+        |value: f64, expected: f64| assert!((value / expected - 1.0).abs() < 0.02, "{value} or {expected}");
+    for (kind, init, deviation, bound) in [
+        (Domain::Weight, Init::Published, 2f64.sqrt(), Some(6f64.sqrt())),
+        (Domain::Signal, Init::KaimingUniform, 2f64.sqrt(), Some(6f64.sqrt())),
+        (Domain::Weight, Init::KaimingNormal, 2f64.sqrt(), None),
+        (Domain::Signal, Init::Published, 3f64.sqrt().recip(), Some(1.0)),
+    ] {
+        let (found, extreme) = spread(kind, init);
+        near(found, deviation);
+        bound.into_iter().for_each(|bound| near(extreme, bound));
+    }
+}
+
+#[test]
+fn impossible_settings_are_refused() {
+    let good = Penalty::default();
+    good.validate().unwrap();
+    for bad in [
+        Penalty { lambda: -1.0, ..good },
+        Penalty { lambda: f64::NAN, ..good },
+        Penalty { depth: 0.0, ..good },
+        Penalty { kind: PenaltyKind::Monotone, low_dominance: true, ..good },
+    ] {
+        assert!(bad.validate().is_err(), "{bad:?}");
+    }
+    let mut model = resnet9("plain", Some(4), 10);
+    for min_kernel_size in [0, 4] {
+        let decomposition = Decomposition { min_kernel_size, ..Decomposition::default() };
+        assert!(decompose(&mut model, &decomposition, 0).is_err());
+    }
+    let unknown = toml::from_str::<Penalty>("lamda = 0.1").unwrap_err().to_string();
+    assert!(unknown.contains("lambda"), "{unknown}");
+    let parsed: Decomposition = toml::from_str("kind = \"signal\"\ninit = \"keep\"").unwrap();
+    assert_eq!((parsed.kind, parsed.init), (Domain::Signal, Init::Keep));
+}
