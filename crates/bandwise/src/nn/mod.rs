@@ -24,3 +24,4 @@ pub use model::{Model, Normalization};
 pub use parameter::{Parameter, Role};
 pub use pass::{Mode, Pass, Recorder};
 pub use signal::Signal;
+pub mod weights;

@@ -1,0 +1,147 @@
+//! Weights in and out: safetensors (ours) and PyTorch checkpoints, read without executing anything.
+//!
+//! Names and layouts are PyTorch's on both sides, so nothing is transposed here. What users of
+//! PyTorch meet in practice is handled in one place:
+//! * the three containers, told apart by content and not by file name: safetensors, the zip format
+//!   of PyTorch 1.6 and later, and the older sequence of pickles (`.th` files);
+//! * the dictionary around the state dict (`state_dict`, `model`, `net`, …) and the prefixes that
+//!   wrappers leave in its keys (`module.`, `attacker.model.`, `1.` of a `Sequential`): [`read`] and
+//!   [`match_keys`];
+//! * weights that do not fit: a [`LoadReport`] of what is missing, unexpected or mis-shaped.
+
+mod element;
+mod matching;
+mod rebuild;
+mod report;
+mod safetensors;
+#[cfg(test)]
+mod tests;
+mod torch;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use candle_core::{Shape, Tensor};
+
+use crate::{Error, Result, files};
+
+pub use matching::{Matched, match_keys};
+pub use report::{LoadReport, Misshaped, Normalisation};
+pub use safetensors::{safetensors_bytes, write_safetensors};
+
+/// Parameters and buffers by name.
+pub type StateDict = BTreeMap<String, Tensor>;
+
+/// Which container a file of weights is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Container {
+    /// A safetensors file.
+    Safetensors,
+    /// PyTorch 1.6 and later: a zip archive with a pickle and one file per storage.
+    TorchZip,
+    /// PyTorch before 1.6: pickles one after another, then the storages.
+    TorchLegacy,
+}
+
+impl std::fmt::Display for Container {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Safetensors => "safetensors",
+            Self::TorchZip => "PyTorch (zip)",
+            Self::TorchLegacy => "PyTorch (before 1.6)",
+        })
+    }
+}
+
+/// What a file of weights holds.
+#[derive(Debug)]
+pub struct StateFile {
+    /// The file.
+    pub path: PathBuf,
+    /// Its container.
+    pub container: Container,
+    /// The entry of the checkpoint that held the state dict, such as `state_dict`; empty where the
+    /// file is the state dict itself.
+    pub entry: String,
+    /// The tensors, on the CPU, in the number type of the file (`bool` as `u8`).
+    pub tensors: StateDict,
+    /// safetensors: the header's metadata. PyTorch: plain numbers and texts that lay beside the
+    /// state dict, such as `epoch`.
+    pub metadata: BTreeMap<String, String>,
+}
+
+impl StateFile {
+    /// [`match_keys`] with the file named in errors.
+    ///
+    /// # Errors
+    /// No name fits, or a weight is not a finite number.
+    pub fn match_keys(&self, expected: &[(String, Shape)]) -> Result<Matched> {
+        match_keys(expected, &self.tensors).map_err(|error| match error {
+            Error::Model(reason) => Error::format(&self.path, reason),
+            other => other,
+        })
+    }
+}
+
+/// Reads a file of weights, whichever its container.
+///
+/// # Errors
+/// The file cannot be read, is of another kind or damaged, or holds something else than a state dict.
+pub fn read(path: &Path) -> Result<StateFile> {
+    read_bytes(path, &files::read(path)?, None)
+}
+
+/// Like [`read`], for a checkpoint that holds several state dicts: takes the one called `entry`
+/// (a path like `ema.state_dict` where they are nested).
+///
+/// # Errors
+/// As [`read`], and when there is no such entry.
+pub fn read_entry(path: &Path, entry: &str) -> Result<StateFile> {
+    read_bytes(path, &files::read(path)?, Some(entry))
+}
+
+fn read_bytes(path: &Path, bytes: &[u8], entry: Option<&str>) -> Result<StateFile> {
+    let result = match recognise(bytes) {
+        Ok(Container::Safetensors) if entry.is_some() => {
+            Err("a safetensors file has no entries to choose from".to_owned())
+        }
+        Ok(Container::Safetensors) => safetensors::read(bytes),
+        Ok(Container::TorchZip) => torch::read_zip(bytes, entry),
+        Ok(Container::TorchLegacy) => torch::read_legacy(bytes, entry),
+        Err(reason) => Err(reason),
+    };
+    let mut file = result.map_err(|reason| Error::format(path, reason))?;
+    file.path = path.to_path_buf();
+    Ok(file)
+}
+
+/// Tells the container from the first bytes, or says what the file seems to be instead.
+fn recognise(bytes: &[u8]) -> Result<Container, String> {
+    const EXPECTED: &str = "expected weights: a safetensors file or a PyTorch checkpoint (.pt, .pth, .th)";
+    let starts = |magic: &[u8]| bytes.starts_with(magic);
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(200)]).trim_start().to_lowercase();
+    let seems = if bytes.is_empty() {
+        "the file is empty"
+    } else if starts(b"PK\x03\x04") {
+        return Ok(Container::TorchZip);
+    } else if bytes.get(8) == Some(&b'{') && bytes[6..8] == [0, 0] {
+        return Ok(Container::Safetensors);
+    } else if torch::is_legacy(bytes) {
+        return Ok(Container::TorchLegacy);
+    } else if text.starts_with("<!doctype") || text.starts_with("<html") || text.starts_with("<?xml") {
+        "this is a web page: the download went wrong, fetch the file again"
+    } else if text.starts_with("version https://git-lfs") {
+        "this is a Git LFS pointer: fetch the file itself with `git lfs pull`"
+    } else if starts(b"\x80") {
+        "this is a Python pickle, but not one that torch.save wrote"
+    } else if starts(b"\x1f\x8b") {
+        "this is gzipped: unpack it first"
+    } else if bytes.get(257..262) == Some(b"ustar") {
+        "this is a tar archive: unpack it first (a PyTorch checkpoint of before 2017 must be saved anew)"
+    } else if starts(b"\x89HDF") {
+        "this is an HDF5 file, as Keras writes them"
+    } else {
+        "the first bytes belong to neither"
+    };
+    Err(format!("{EXPECTED}; {seems}"))
+}

@@ -1,0 +1,96 @@
+//! What happened when weights were matched to a model.
+
+use std::fmt;
+
+/// A tensor of the right name and the wrong shape.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Misshaped {
+    /// Its name in the model.
+    pub name: String,
+    /// The shape that the model has.
+    pub expected: Vec<usize>,
+    /// The shape in the file.
+    pub found: Vec<usize>,
+}
+
+/// Input normalisation that a checkpoint carries as a layer of its own.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Normalisation {
+    /// Where it was found, such as `0` in `0.mean` and `0.std`.
+    pub name: String,
+    /// The mean per channel (or one for all).
+    pub mean: Vec<f32>,
+    /// The standard deviation per channel (or one for all).
+    pub std: Vec<f32>,
+}
+
+/// What was found, what was not, and what was left over.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct LoadReport {
+    /// Names of the model that were found in the right shape.
+    pub loaded: usize,
+    /// What stands before the names of the model in the file, such as `module.`.
+    pub prefix: String,
+    /// Names of the model that the file does not have.
+    pub missing: Vec<String>,
+    /// Names of the file that the model does not have.
+    pub unexpected: Vec<String>,
+    /// Names that both have, in different shapes.
+    pub misshaped: Vec<Misshaped>,
+    /// Names of the file that no model of ours needs (`num_batches_tracked`).
+    pub ignored: Vec<String>,
+    /// Layers that go by another name in the file: (there, here).
+    pub renamed: Vec<(String, String)>,
+    /// Input normalisation found beside the network.
+    pub normalisation: Option<Normalisation>,
+}
+
+impl LoadReport {
+    /// Whether every tensor of the model was found in the right shape.
+    pub fn is_complete(&self) -> bool {
+        self.missing.is_empty() && self.misshaped.is_empty()
+    }
+
+    /// Whether the file also holds nothing else.
+    pub fn is_exact(&self) -> bool {
+        self.is_complete() && self.unexpected.is_empty()
+    }
+}
+
+impl fmt::Display for LoadReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let expected = self.loaded + self.missing.len() + self.misshaped.len();
+        write!(f, "{} of {expected} tensors loaded", self.loaded)?;
+        if !self.prefix.is_empty() {
+            write!(f, " (under the prefix {:?})", self.prefix)?;
+        }
+        for (there, here) in &self.renamed {
+            write!(f, "\n  {there} in the file is {here} in the model")?;
+        }
+        names(f, "missing from the file", &self.missing)?;
+        let shapes: Vec<String> = self
+            .misshaped
+            .iter()
+            .map(|m| format!("{} is {:?}, the model has {:?}", m.name, m.found, m.expected))
+            .collect();
+        names(f, "of another shape", &shapes)?;
+        names(f, "unexpected in the file", &self.unexpected)?;
+        if let Some(Normalisation { name, mean, std }) = &self.normalisation {
+            write!(f, "\n  the file normalises its input in {name:?}: mean {mean:?}, std {std:?}")?;
+        }
+        Ok(())
+    }
+}
+
+/// A line per list: its count and the first few.
+fn names(f: &mut fmt::Formatter<'_>, what: &str, names: &[String]) -> fmt::Result {
+    const SHOWN: usize = 6;
+    if names.is_empty() {
+        return Ok(());
+    }
+    write!(f, "\n  {} {what}: {}", names.len(), names[..names.len().min(SHOWN)].join(", "))?;
+    if names.len() > SHOWN {
+        write!(f, ", …")?;
+    }
+    Ok(())
+}

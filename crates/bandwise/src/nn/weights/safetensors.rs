@@ -1,0 +1,84 @@
+//! The safetensors container.
+//!
+//! Reading is the `safetensors` crate's. Writing is ours: the crate takes the metadata as a
+//! `HashMap` and so writes a header whose bytes differ from run to run, while equal weights should
+//! make equal files (results name them by hash).
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use candle_core::Tensor;
+use safetensors::SafeTensors;
+use serde_json::{Map, Value, json};
+
+use super::element::{Element, bytes_of};
+use super::{Container, StateDict, StateFile};
+use crate::{Result, files};
+
+/// Reads a safetensors file.
+pub(super) fn read(bytes: &[u8]) -> Result<StateFile, String> {
+    let damaged = |e| {
+        format!("not a whole safetensors file ({e}); expected header and tensors as its header announces")
+    };
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(damaged)?;
+    let file = SafeTensors::deserialize(bytes).map_err(damaged)?;
+    let mut tensors = StateDict::new();
+    for (name, view) in file.iter() {
+        let element = Element::of_safetensors(view.dtype())
+            .ok_or_else(|| format!("tensor {name:?} is of type {:?}, which is not read", view.dtype()))?;
+        let tensor =
+            element.tensor(view.data(), view.shape()).map_err(|e| format!("tensor {name:?}: {e}"))?;
+        tensors.insert(name.to_owned(), tensor);
+    }
+    let metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
+    Ok(StateFile {
+        path: PathBuf::new(),
+        container: Container::Safetensors,
+        entry: String::new(),
+        tensors,
+        metadata,
+    })
+}
+
+/// Writes tensors and metadata to a safetensors file, atomically. Equal content makes equal bytes.
+///
+/// # Errors
+/// The file cannot be written, or a tensor has a type that safetensors has not.
+pub fn write_safetensors(
+    path: &Path,
+    tensors: &StateDict,
+    metadata: &BTreeMap<String, String>,
+) -> Result<()> {
+    files::write_atomic(path, &safetensors_bytes(tensors, metadata)?)
+}
+
+/// The bytes of a safetensors file with these tensors and metadata.
+///
+/// # Errors
+/// A tensor has a type that safetensors has not.
+pub fn safetensors_bytes(tensors: &StateDict, metadata: &BTreeMap<String, String>) -> Result<Vec<u8>> {
+    // Wide numbers first, as the crate does: every tensor is then aligned to its own type.
+    let mut order: Vec<(&String, &Tensor)> = tensors.iter().collect();
+    order.sort_by_key(|(_, tensor)| std::cmp::Reverse(tensor.dtype().size_in_bytes()));
+
+    let mut header = Map::new();
+    if !metadata.is_empty() {
+        header.insert("__metadata__".into(), json!(metadata));
+    }
+    let mut data = Vec::new();
+    for (name, tensor) in order {
+        let begin = data.len();
+        let (dtype, bytes) = bytes_of(tensor)?;
+        data.extend(bytes);
+        let entry = json!({ "dtype": dtype, "shape": tensor.dims(), "data_offsets": [begin, data.len()] });
+        header.insert(name.clone(), entry);
+    }
+    let mut header = Value::Object(header).to_string().into_bytes();
+    header.resize(header.len().next_multiple_of(8), b' ');
+
+    let mut file = Vec::with_capacity(8 + header.len() + data.len());
+    file.extend((header.len() as u64).to_le_bytes());
+    file.extend(header);
+    file.extend(data);
+    Ok(file)
+}
