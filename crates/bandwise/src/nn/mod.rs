@@ -13,6 +13,7 @@ pub mod model;
 pub mod parameter;
 pub mod pass;
 pub mod signal;
+pub mod weights;
 pub mod zoo;
 
 #[cfg(test)]
@@ -24,4 +25,3 @@ pub use model::{Model, Normalization};
 pub use parameter::{Parameter, Role};
 pub use pass::{Mode, Pass, Recorder};
 pub use signal::Signal;
-pub mod weights;

@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use candle_core::{DType, Device, Shape, Tensor};
 
 use super::StateDict;
-use super::report::{LoadReport, Misshaped, Normalisation};
+use super::report::{FoundNormalization, LoadReport, Misshaped};
+use crate::nn::Normalization;
 use crate::{Error, Result};
 
 /// Names that different code bases give to the same layer; the first stands for all.
 const SYNONYMS: [&[&str]; 2] = [&["linear", "fc", "classifier"], &["shortcut", "downsample"]];
 /// How a normalising layer calls its mean and standard deviation.
-const NORMALISATIONS: [(&str, &str); 4] =
+const NORMALIZATIONS: [(&str, &str); 4] =
     [("mean", "std"), ("new_mean", "new_std"), ("mu", "sigma"), ("_mean", "_std")];
 
 /// The tensors of a file that fit a model.
@@ -163,24 +164,24 @@ fn finite(name: &str, tensor: &Tensor) -> Result<Tensor> {
 /// Distributes the names that were not used: normalisation, ignored, unexpected.
 fn sort_out_the_rest(report: &mut LoadReport, found: &StateDict, used: &BTreeSet<&str>) {
     let rest: Vec<&String> = found.keys().filter(|key| !used.contains(key.as_str())).collect();
-    let normalisation = rest.iter().find_map(|key| normalisation(key, found));
+    let normalization = rest.iter().find_map(|key| normalization(key, found));
     for key in rest {
-        let part_of_normalisation = normalisation.as_ref().is_some_and(|(_, keys)| keys.contains(key));
+        let part_of_normalization = normalization.as_ref().is_some_and(|(_, keys)| keys.contains(key));
         if key.ends_with("num_batches_tracked") {
             report.ignored.push(key.clone());
-        } else if !part_of_normalisation {
+        } else if !part_of_normalization {
             report.unexpected.push(key.clone());
         }
     }
-    report.normalisation = normalisation.map(|(normalisation, _)| normalisation);
+    report.normalization = normalization.map(|(found, _)| found);
 }
 
 /// The normalisation whose mean is under `key`, and the names of both its tensors.
-fn normalisation(key: &str, found: &StateDict) -> Option<(Normalisation, [String; 2])> {
+fn normalization(key: &str, found: &StateDict) -> Option<(FoundNormalization, [String; 2])> {
     let (name, last) = key.rsplit_once('.').unwrap_or(("", key));
-    let (_, std) = NORMALISATIONS.iter().find(|(mean, _)| *mean == last)?;
+    let (_, std) = NORMALIZATIONS.iter().find(|(mean, _)| *mean == last)?;
     let std_key = if name.is_empty() { (*std).to_owned() } else { format!("{name}.{std}") };
-    let values = |key: &str| -> Option<Vec<f32>> {
+    let values = |key: &str| -> Option<Vec<f64>> {
         let tensor = found.get(key).filter(|tensor| (1..=4).contains(&tensor.elem_count()))?;
         let values = tensor
             .to_dtype(DType::F32)
@@ -190,5 +191,6 @@ fn normalisation(key: &str, found: &StateDict) -> Option<(Normalisation, [String
         values.iter().all(|v| v.is_finite()).then_some(values)
     };
     let (mean, std) = (values(key)?, values(&std_key)?);
-    Some((Normalisation { name: name.to_owned(), mean, std }, [key.to_owned(), std_key]))
+    let found = FoundNormalization { name: name.to_owned(), constants: Normalization { mean, std } };
+    Some((found, [key.to_owned(), std_key]))
 }

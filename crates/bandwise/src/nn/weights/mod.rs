@@ -23,10 +23,11 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{Shape, Tensor};
 
+use super::Model;
 use crate::{Error, Result, files};
 
 pub use matching::{Matched, match_keys};
-pub use report::{LoadReport, Misshaped, Normalisation};
+pub use report::{FoundNormalization, LoadReport, Misshaped};
 pub use safetensors::{safetensors_bytes, write_safetensors};
 
 /// Parameters and buffers by name.
@@ -98,6 +99,27 @@ pub fn read(path: &Path) -> Result<StateFile> {
 /// As [`read`], and when there is no such entry.
 pub fn read_entry(path: &Path, entry: &str) -> Result<StateFile> {
     read_bytes(path, &files::read(path)?, Some(entry))
+}
+
+/// Reads a file of weights into a model, all or nothing.
+///
+/// # Errors
+/// As [`read`], and when a tensor of the model is missing, of another shape or holds no finite number.
+pub fn load(model: &Model, path: &Path) -> Result<LoadReport> {
+    let matched = read(path)?.match_keys(&shapes(model))?;
+    let report = matched.report.clone();
+    let tensors = matched.complete().map_err(|error| Error::format(path, error.to_string()))?;
+    for parameter in model.parameters() {
+        if let Some(value) = tensors.get(parameter.name()) {
+            parameter.set(value)?;
+        }
+    }
+    Ok(report)
+}
+
+/// Names and shapes of a model's parameters and buffers, as [`match_keys`] wants them.
+pub fn shapes(model: &Model) -> Vec<(String, Shape)> {
+    model.parameters().iter().map(|p| (p.name().to_owned(), p.var().shape().clone())).collect()
 }
 
 fn read_bytes(path: &Path, bytes: &[u8], entry: Option<&str>) -> Result<StateFile> {

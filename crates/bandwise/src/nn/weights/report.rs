@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::nn::Normalization;
+
 /// A tensor of the right name and the wrong shape.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Misshaped {
@@ -15,13 +17,11 @@ pub struct Misshaped {
 
 /// Input normalisation that a checkpoint carries as a layer of its own.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Normalisation {
+pub struct FoundNormalization {
     /// Where it was found, such as `0` in `0.mean` and `0.std`.
     pub name: String,
-    /// The mean per channel (or one for all).
-    pub mean: Vec<f32>,
-    /// The standard deviation per channel (or one for all).
-    pub std: Vec<f32>,
+    /// Its constants.
+    pub constants: Normalization,
 }
 
 /// What was found, what was not, and what was left over.
@@ -42,7 +42,7 @@ pub struct LoadReport {
     /// Layers that go by another name in the file: (there, here).
     pub renamed: Vec<(String, String)>,
     /// Input normalisation found beside the network.
-    pub normalisation: Option<Normalisation>,
+    pub normalization: Option<FoundNormalization>,
 }
 
 impl LoadReport {
@@ -75,7 +75,8 @@ impl fmt::Display for LoadReport {
             .collect();
         names(f, "of another shape", &shapes)?;
         names(f, "unexpected in the file", &self.unexpected)?;
-        if let Some(Normalisation { name, mean, std }) = &self.normalisation {
+        if let Some(FoundNormalization { name, constants: Normalization { mean, std } }) = &self.normalization
+        {
             write!(f, "\n  the file normalises its input in {name:?}: mean {mean:?}, std {std:?}")?;
         }
         Ok(())

@@ -169,6 +169,36 @@ fn golden_weights_survive_every_container_and_prefix() {
 }
 
 #[test]
+fn golden_weights_load_into_their_network() {
+    let Some(folder) = golden::folder() else { return };
+    let path = folder.join("resnet20_akamaster.safetensors");
+    let interface = crate::nn::Interface { channels: 3, classes: 10, width: None };
+    let new = || crate::nn::Model::new("resnet20", interface, None, 1, DType::F32, &Device::Cpu).unwrap();
+    let model = new();
+    let report = load(&model, &path).unwrap();
+    assert!(report.is_exact(), "{report}");
+    for (name, expected) in &read(&path).unwrap().tensors {
+        let found = model.parameters().into_iter().find(|p| p.name() == name).unwrap();
+        assert_eq!(floats(found.var()), floats(expected), "{name}");
+    }
+    // A damaged file leaves the model as it was.
+    let other = new();
+    let mut state: StateDict = model.state().into_iter().collect();
+    state.remove("layer1.0.bn1.bias");
+    let damaged = folder_with(&state);
+    let before = floats(other.parameters()[0].var());
+    let error = load(&other, &damaged.path().join("a.safetensors")).unwrap_err().to_string();
+    assert!(error.contains("1 missing from the file: layer1.0.bn1.bias"), "{error}");
+    assert_eq!(floats(other.parameters()[0].var()), before);
+}
+
+fn folder_with(state: &StateDict) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    write_safetensors(&folder.path().join("a.safetensors"), state, &BTreeMap::new()).unwrap();
+    folder
+}
+
+#[test]
 fn safetensors_come_back_with_their_metadata_and_equal_content_makes_equal_bytes() {
     let mut state = StateDict::new();
     state.insert("b".into(), tensor(&[1., 2., 3.], &[3, 1]).t().unwrap());
@@ -202,8 +232,8 @@ fn the_normaliser_of_a_sequential_is_recognised() {
     assert_eq!(report.prefix, "1.");
     assert_eq!(report.ignored, ["1.bn1.num_batches_tracked"]);
     assert_eq!(report.unexpected, ["1.aux"]);
-    let normalisation = report.normalisation.unwrap();
-    assert_eq!((normalisation.name.as_str(), normalisation.mean.as_slice()), ("0", &[0.25, 0.5, 0.75][..]));
+    let found = report.normalization.unwrap();
+    assert_eq!((found.name.as_str(), found.constants.mean.as_slice()), ("0", &[0.25, 0.5, 0.75][..]));
 }
 
 #[test]
