@@ -184,9 +184,9 @@ fn normalization(key: &str, found: &StateDict) -> Option<(FoundNormalization, [S
     let values = |key: &str| -> Option<Vec<f64>> {
         let tensor = found.get(key).filter(|tensor| (1..=4).contains(&tensor.elem_count()))?;
         let values = tensor
-            .to_dtype(DType::F32)
+            .to_dtype(DType::F64)
             .and_then(|t| t.flatten_all())
-            .and_then(|t| t.to_vec1::<f32>())
+            .and_then(|t| t.to_vec1::<f64>())
             .ok()?;
         values.iter().all(|v| v.is_finite()).then_some(values)
     };
