@@ -1,0 +1,145 @@
+//! Our side of `benches/compare_pytorch.py`: reads one line of JSON per piece of work, does it once, and answers
+//! with the CPU seconds it took.
+//!
+//! `{"model": "resnet18", "work": "attack", "precision": "f32", "batch": 64}` →
+//! `{"seconds": 0.71, "wall": 0.71, "peak_mib": 913}`
+//!
+//! Work: `inference`, `training` (one step of SGD with momentum), `attack` (one gradient with respect to the
+//! pixels, eval mode), `pgd10` (ten attack steps, then a training step). Models are kept between lines.
+
+use std::collections::HashMap;
+use std::io::{BufRead, Write};
+use std::time::Instant;
+
+use bandwise::nn::loss::mean_cross_entropy;
+use bandwise::nn::{Interface, Model, Pass};
+use bandwise_kernels::{Precision, RecyclingAllocator, capabilities, sign_step};
+use candle_core::{DType, Device, Tensor, Var};
+use serde::Deserialize;
+
+#[global_allocator]
+static ALLOCATOR: RecyclingAllocator = RecyclingAllocator::new();
+
+type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+
+#[derive(Deserialize)]
+struct Job {
+    model: String,
+    work: String,
+    precision: String,
+    batch: usize,
+}
+
+/// A model with its optimiser's memory and one batch.
+struct Bench {
+    model: Model,
+    /// The frozen model, until the next training step.
+    folded: Option<Model>,
+    momentum: Vec<(Var, Tensor)>,
+    images: Tensor,
+    labels: Tensor,
+}
+
+impl Bench {
+    fn new(job: &Job) -> Outcome<Self> {
+        let interface = Interface { channels: 3, classes: 10, width: None };
+        let mut model = Model::new(&job.model, interface, None, 1, DType::F32, &Device::Cpu)?;
+        model.set_precision(match job.precision.as_str() {
+            "f32" => Precision::F32,
+            "f32x3" => Precision::F32x3,
+            "bf16" => Precision::Bf16,
+            other => return Err(format!("no precision {other:?}").into()),
+        })?;
+        let zeros = |(_, var): (String, Var)| -> Outcome<_> { Ok((var.clone(), var.zeros_like()?)) };
+        let momentum = model.trainable().into_iter().map(zeros).collect::<Outcome<_>>()?;
+        let images = Tensor::rand(0f32, 1.0, (job.batch, 32, 32, 3), &Device::Cpu)?;
+        let labels: Vec<u32> = (0..job.batch as u32).map(|i| i % 10).collect();
+        Ok(Self { model, folded: None, momentum, images, labels: Tensor::new(labels, &Device::Cpu)? })
+    }
+
+    fn run(&mut self, work: &str) -> Outcome<()> {
+        match work {
+            "inference" => {
+                let logits = self.folded()?.logits(&self.images, &Pass::eval())?;
+                logits.sum_all()?.to_scalar::<f32>()?;
+            }
+            "attack" => drop(self.gradient(&self.folded()?, &self.images)?),
+            "training" => self.train(&self.images.clone())?,
+            "pgd10" => {
+                let frozen = self.folded()?;
+                let mut images = self.images.clone();
+                for _ in 0..10 {
+                    let gradient = self.gradient(&frozen, &images)?;
+                    images = sign_step(&images, &gradient, &self.images, 2.0 / 255.0, 8.0 / 255.0)?;
+                }
+                self.train(&images)?;
+            }
+            other => return Err(format!("no work {other:?}").into()),
+        }
+        Ok(())
+    }
+
+    fn folded(&mut self) -> Outcome<Model> {
+        if self.folded.is_none() {
+            self.folded = Some(self.model.folded()?);
+        }
+        Ok(self.folded.clone().ok_or("folded above")?)
+    }
+
+    fn gradient(&self, model: &Model, images: &Tensor) -> Outcome<Tensor> {
+        let images = Var::from_tensor(images)?;
+        let loss = mean_cross_entropy(&model.logits(&images, &Pass::eval())?, &self.labels)?;
+        Ok(loss.backward()?.remove(&images).ok_or("the pixels have no gradient")?)
+    }
+
+    fn train(&mut self, images: &Tensor) -> Outcome<()> {
+        self.folded = None;
+        let loss = mean_cross_entropy(&self.model.logits(images, &Pass::train(0.0))?, &self.labels)?;
+        let gradients = loss.backward()?;
+        for (var, momentum) in &mut self.momentum {
+            let Some(gradient) = gradients.get(var) else { continue };
+            let decayed = (gradient + (var.as_detached_tensor() * 5e-4)?)?;
+            *momentum = ((&*momentum * 0.9)? + decayed)?;
+            var.set(&(var.as_detached_tensor() - (&*momentum * 1e-3)?)?)?;
+        }
+        Ok(())
+    }
+}
+
+/// CPU seconds of all threads of this process.
+fn cpu_seconds() -> f64 {
+    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let nanoseconds = tasks.filter_map(|task| {
+        let text = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+        text.split(' ').next()?.parse::<f64>().ok()
+    });
+    nanoseconds.sum::<f64>() * 1e-9
+}
+
+/// Largest resident memory so far.
+fn peak_mib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) / 1024
+}
+
+fn main() -> Outcome<()> {
+    eprintln!("{}", capabilities());
+    let mut benches: HashMap<(String, String, usize), Bench> = HashMap::new();
+    for line in std::io::stdin().lock().lines() {
+        let job: Job = serde_json::from_str(&line?)?;
+        let key = (job.model.clone(), job.precision.clone(), job.batch);
+        if !benches.contains_key(&key) {
+            benches.clear();
+            benches.insert(key.clone(), Bench::new(&job)?);
+        }
+        let Some(bench) = benches.get_mut(&key) else { continue };
+        let (start, wall) = (cpu_seconds(), Instant::now());
+        bench.run(&job.work)?;
+        let (seconds, wall) = (cpu_seconds() - start, wall.elapsed().as_secs_f64());
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "{{\"seconds\": {seconds}, \"wall\": {wall}, \"peak_mib\": {}}}", peak_mib())?;
+        out.flush()?;
+    }
+    Ok(())
+}
