@@ -25,7 +25,7 @@ pub fn capabilities() -> Capabilities {
     Capabilities {
         f32_path: detect::kernels_f32().name,
         f64_path: detect::kernels_f64().name,
-        bf16_path: None,
+        bf16_path: detect::kernels_f32().halves.as_ref().map(|halves| halves.name),
         f32x3_path: "F(4, 3) Winograd filtering",
         threads: rayon::current_num_threads(),
     }

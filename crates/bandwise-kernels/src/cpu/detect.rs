@@ -25,7 +25,9 @@ pub(crate) fn find_f32() -> Vec<Kernels<f32>> {
     #[cfg(target_arch = "x86_64")]
     {
         if has_avx512() {
-            found.push(super::gemm_avx512::KERNELS);
+            let bf16 = is_x86_feature_detected!("avx512bf16") && is_x86_feature_detected!("avx512bw");
+            let halves = bf16.then_some(super::gemm_bf16::HALVES);
+            found.push(Kernels { halves, ..super::gemm_avx512::KERNELS });
         }
         if has_avx2() {
             found.push(super::gemm_avx2::KERNELS);

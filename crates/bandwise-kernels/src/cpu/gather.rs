@@ -46,8 +46,14 @@ pub(crate) unsafe fn gather<T: Element>(
 ) {
     let zeros = vec![T::ZERO; packed.depth];
     let tasks = tasks(walk, packed);
+    let halves = kernels.halves.as_ref().filter(|_| packed.halved);
+    let pairs = halves.map(|halves| halves.pairs(source));
+    let (source, source_channels, dot) = match (&pairs, halves) {
+        (Some(pairs), Some(halves)) => (pairs.as_slice(), source_channels / 2, halves.dot),
+        _ => (source, source_channels, kernels.dot),
+    };
     tasks.into_par_iter().for_each(|(first, count, blocks)| {
-        let call = Call { kernels, walk, source, source_channels, packed, epilogue, zeros: &zeros };
+        let call = Call { kernels, dot, walk, source, source_channels, packed, epilogue, zeros: &zeros };
         // SAFETY: tasks cover disjoint rows and columns; the rest is the caller's promise.
         unsafe { call.run(first, count, &packed.blocks[blocks.0..blocks.1], target, target_channels) }
     });
@@ -80,6 +86,7 @@ fn tasks<T>(walk: &Walk, packed: &Packed<T>) -> Vec<(usize, usize, (usize, usize
 
 struct Call<'a, T> {
     kernels: &'a Kernels<T>,
+    dot: unsafe fn(&DotTile<T>),
     walk: &'a Walk,
     source: &'a [T],
     source_channels: usize,
@@ -143,7 +150,7 @@ impl<T: Element> Call<'_, T> {
                 // SAFETY: `inputs` holds `depth` readable values per pointer, the panel has
                 // `taps * depth * width` values, outputs and residuals `columns` each; the table comes from
                 // feature detection.
-                unsafe { (self.kernels.dot)(&tile) };
+                unsafe { (self.dot)(&tile) };
             }
         }
     }

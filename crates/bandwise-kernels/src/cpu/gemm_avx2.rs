@@ -17,6 +17,7 @@ pub(crate) const KERNELS: Kernels<f32> = Kernels {
     dot: dot_tile,
     outer: outer_tile,
     transforms: [Some(winograd_tile::AVX2_TWO), Some(winograd_tile::AVX2_FOUR)],
+    halves: None,
 };
 
 /// Calls `$function::<R, V>` for the tile's number of rows.

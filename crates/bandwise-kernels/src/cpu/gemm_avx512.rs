@@ -6,7 +6,7 @@ use super::kernel::{DotTile, Kernels, OuterTile};
 use super::winograd_tile;
 
 const ROWS: usize = 12;
-const LANES: usize = 16;
+pub(super) const LANES: usize = 16;
 
 /// The kernels; call them only where the machine has AVX-512F.
 pub(crate) const KERNELS: Kernels<f32> = Kernels {
@@ -17,6 +17,7 @@ pub(crate) const KERNELS: Kernels<f32> = Kernels {
     dot: dot_tile,
     outer: outer_tile,
     transforms: [Some(winograd_tile::AVX512_TWO), Some(winograd_tile::AVX512_FOUR)],
+    halves: None,
 };
 
 /// Calls `$function::<R, V>` for the tile's number of rows: every size has its own code, so that sums never
@@ -39,6 +40,7 @@ macro_rules! for_rows {
         }
     };
 }
+pub(super) use for_rows;
 
 #[target_feature(enable = "avx512f")]
 unsafe fn dot_tile(tile: &DotTile<f32>) {
@@ -49,7 +51,7 @@ unsafe fn dot_tile(tile: &DotTile<f32>) {
 
 /// Which lanes of vector `v` hold columns.
 #[inline(always)]
-fn lane_mask(columns: usize, v: usize) -> __mmask16 {
+pub(super) fn lane_mask(columns: usize, v: usize) -> __mmask16 {
     let left = columns.saturating_sub(v * LANES).min(LANES);
     ((1u32 << left) - 1) as __mmask16
 }
@@ -84,7 +86,7 @@ unsafe fn dot_sized<const R: usize, const V: usize>(tile: &DotTile<f32>) {
 /// # Safety
 /// As [`DotTile`] states.
 #[target_feature(enable = "avx512f")]
-unsafe fn store<const R: usize, const V: usize>(tile: &DotTile<f32>, sums: &[[__m512; V]; R]) {
+pub(super) unsafe fn store<const R: usize, const V: usize>(tile: &DotTile<f32>, sums: &[[__m512; V]; R]) {
     let zero = _mm512_setzero_ps();
     // SAFETY: the masks select columns that outputs, bias and residuals hold.
     unsafe {

@@ -1,6 +1,9 @@
 //! What a matrix kernel does, independent of the instruction set: the tables that [`super::detect`] chooses from.
 
+use rayon::prelude::*;
+
 use super::winograd_tile::Transforms;
+use crate::element::Element;
 
 /// One tile of an indirect matrix product: `out[r][j] = Σ_tap Σ_d inputs[tap][r][d] · panel[tap][d][j]`,
 /// then the epilogue.
@@ -60,4 +63,55 @@ pub(crate) struct Kernels<T> {
     pub outer: unsafe fn(&OuterTile<T>),
     /// Winograd's transforms with 2 and with 4 outputs, where there are any.
     pub transforms: [Option<Transforms<T>>; 2],
+    /// Products of bf16, where there are any.
+    pub halves: Option<Halves<T>>,
+}
+
+/// Matrix kernels on pairs of bf16: each element of inputs, panels, lefts and rights holds two neighbours along the
+/// sum, so that depth and count are half those of f32.
+pub(crate) struct Halves<T> {
+    pub name: &'static str,
+    /// # Safety
+    /// As for [`Kernels::dot`].
+    pub dot: unsafe fn(&DotTile<T>),
+    /// # Safety
+    /// As for [`Kernels::dot`].
+    pub outer: unsafe fn(&OuterTile<T>),
+    /// `to[k] = (from[2k], from[2k + 1])` for `count` values, a multiple of [`PAIRED_COLUMNS`].
+    /// # Safety
+    /// Both hold what is read and written, and the machine has the instruction set.
+    pub pair_columns: unsafe fn(*const T, *mut T, usize),
+    /// `to[k] = (first[k], second[k])` for `count` values, a multiple of [`PAIRED_ROWS`].
+    /// # Safety
+    /// See `pair_columns`.
+    pub pair_rows: unsafe fn(*const T, *const T, *mut T, usize),
+}
+
+/// See [`Halves::pair_columns`].
+pub(crate) const PAIRED_COLUMNS: usize = 32;
+/// See [`Halves::pair_rows`].
+pub(crate) const PAIRED_ROWS: usize = 16;
+
+impl<T: Element> Halves<T> {
+    /// Pairs of neighbours of a whole slice, in parallel.
+    pub(crate) fn pairs(&self, from: &[T]) -> Vec<T> {
+        const PIECE: usize = 1 << 15;
+        let mut pairs = vec![T::ZERO; from.len() / 2];
+        pairs.par_chunks_mut(PIECE / 2).zip(from.par_chunks(PIECE)).for_each(|(to, from)| {
+            // SAFETY: `to` has half the length of `from`; the table comes from feature detection.
+            unsafe { (self.pair_columns)(from.as_ptr(), to.as_mut_ptr(), from.len()) };
+        });
+        pairs
+    }
+
+    /// Rows `2k` and `2k + 1` of `from` as one row of pairs in `to`; an odd last row is paired with zeros.
+    pub(crate) fn pair_all_rows(&self, from: &[T], width: usize, zeros: &[T], to: &mut [T]) {
+        assert!(width.is_multiple_of(PAIRED_ROWS));
+        for (rows, to) in from.chunks(2 * width).zip(to.chunks_exact_mut(width)) {
+            let (first, second) = rows.split_at(width);
+            let second = if second.is_empty() { &zeros[..width] } else { second };
+            // SAFETY: all three have at least `width` elements; the table comes from feature detection.
+            unsafe { (self.pair_rows)(first.as_ptr(), second.as_ptr(), to.as_mut_ptr(), width) };
+        }
+    }
 }

@@ -9,6 +9,8 @@ pub(crate) mod gather;
 pub(crate) mod gemm_avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod gemm_avx512;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod gemm_bf16;
 pub(crate) mod geometry;
 pub(crate) mod kernel;
 pub(crate) mod lanes;

@@ -3,7 +3,8 @@
 use rayon::prelude::*;
 
 use super::geometry::{Geometry, Walk};
-use super::kernel::Kernels;
+use super::kernel::{Halves, Kernels, PAIRED_COLUMNS};
+use crate::conv::Precision;
 use crate::element::Element;
 
 /// Packed weights of one walk: per group and block of columns a panel `[taps][depth][width]`, zero beyond the
@@ -11,7 +12,10 @@ use crate::element::Element;
 pub(crate) struct Packed<T> {
     pub values: Vec<T>,
     pub blocks: Vec<Block>,
+    /// Elements per tap: channels, or pairs of channels.
     pub depth: usize,
+    /// Whether elements are pairs of bf16.
+    pub halved: bool,
 }
 
 /// One panel: columns `first .. first + columns` of the output of one group.
@@ -76,7 +80,46 @@ pub(crate) fn pack<T: Element>(
             }
         }
     });
-    Packed { values, blocks, depth }
+    let packed = Packed { values, blocks, depth, halved: false };
+    match &kernels.halves {
+        Some(halves) if geometry.config.precision == Precision::Bf16 && groups == 1 && can_halve(depth) => {
+            packed.halve(halves, taps)
+        }
+        _ => packed,
+    }
+}
+
+/// Whether that many channels can be read as pairs.
+pub(crate) fn can_halve(depth: usize) -> bool {
+    depth.is_multiple_of(PAIRED_COLUMNS)
+}
+
+impl<T: Element> Packed<T> {
+    /// The same panels as pairs of bf16 along the depth.
+    fn halve(mut self, halves: &Halves<T>, taps: usize) -> Self {
+        self.values = halve_panels(halves, &self.values, &mut self.blocks, taps * self.depth);
+        Self { depth: self.depth / 2, halved: true, ..self }
+    }
+}
+
+/// Panels of `height` rows each as panels of half the height, whose elements are pairs.
+pub(crate) fn halve_panels<T: Element>(
+    halves: &Halves<T>,
+    values: &[T],
+    blocks: &mut [Block],
+    height: usize,
+) -> Vec<T> {
+    let mut halved = vec![T::ZERO; values.len() / 2];
+    let mut parts = Vec::with_capacity(blocks.len());
+    let mut rest = halved.as_mut_slice();
+    for block in blocks.iter_mut() {
+        let (part, tail) = rest.split_at_mut(height * block.width / 2);
+        parts.push((&values[block.offset..][..height * block.width], part, block.width));
+        rest = tail;
+        block.offset /= 2;
+    }
+    parts.into_par_iter().for_each(|(from, to, width)| halves.pair_all_rows(from, width, &[], to));
+    halved
 }
 
 /// The panels of `groups` times `columns` columns, for products of `height` rows.

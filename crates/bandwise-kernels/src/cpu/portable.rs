@@ -126,6 +126,7 @@ macro_rules! instantiate {
                     dot: dot_tile::<T>,
                     outer: outer_tile::<T>,
                     transforms: [None, None],
+                    halves: None,
                 }
             }
         }

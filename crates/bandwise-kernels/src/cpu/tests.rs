@@ -145,6 +145,28 @@ fn all_double_precision_paths_agree() {
 }
 
 #[test]
+fn bf16_rounds_factors_only() {
+    for (x, w, stride) in [([3, 8, 8, 64], [96, 64, 3, 3], 1), ([3, 8, 8, 64], [32, 64, 3, 3], 2)] {
+        let config = ConvConfig { padding: 1, stride, precision: Precision::Bf16, ..Default::default() };
+        let geometry = Geometry::new(&x, &w, &config).unwrap();
+        let expected = run(&find_f64()[0], &geometry);
+        for path in &find_f32() {
+            let found = match stride {
+                1 => run_winograd(path, &geometry),
+                _ => run(path, &geometry),
+            };
+            for i in 0..3 {
+                let error = relative(&found[i], &expected[i]);
+                // two factors rounded to eight bits; sums would lose far more
+                assert!(error < 6e-3, "{} {i}: {error:e} for {geometry:?}", path.name);
+                let halved = path.halves.is_some() && (stride == 1 || i < 2);
+                assert!(!halved || error > 1e-4, "{} {i} did not use bf16", path.name);
+            }
+        }
+    }
+}
+
+#[test]
 fn any_number_of_threads_gives_the_same_bits() {
     for geometry in shapes() {
         let with = |threads| {

@@ -5,7 +5,8 @@ use rayon::prelude::*;
 
 use super::gather::Epilogue;
 use super::geometry::Geometry;
-use super::kernel::{DotTile, Kernels, OuterTile};
+use super::kernel::{DotTile, Halves, Kernels, OuterTile};
+use super::pack::can_halve;
 use super::winograd_kernel::{Spectrum, back};
 use super::winograd_tile::{CollectTile, SpreadTile, Transforms};
 use crate::conv::Precision;
@@ -26,19 +27,27 @@ const LARGEST_FOR_FOUR: usize = 320 * 320;
 pub(crate) fn suitable<'a, T>(kernels: &'a Kernels<T>, geometry: &Geometry) -> Option<&'a Transforms<T>> {
     let config = geometry.config;
     let transforms = match config.precision {
-        Precision::F32 => kernels.transforms[0].as_ref()?,
+        Precision::F32 | Precision::Bf16 => kernels.transforms[0].as_ref()?,
         // Without matrix units, near-f32 accuracy is had fastest by the larger tile, unless its transformed
         // kernel (four times the weights) is too large for the caches.
         Precision::F32x3 => {
             let large = geometry.in_channels * geometry.out_channels > LARGEST_FOR_FOUR;
             kernels.transforms[usize::from(!large)].as_ref()?
         }
-        Precision::Bf16 => return None,
     };
     let fits = |channels: usize| channels.is_multiple_of(transforms.lanes) && channels >= LEAST_CHANNELS;
     let plain = config.stride == 1 && config.dilation == 1 && config.groups == 1 && config.padding <= 2;
     let square = geometry.kernel_height == 3 && geometry.kernel_width == 3;
     (plain && square && fits(geometry.in_channels) && fits(geometry.out_channels)).then_some(transforms)
+}
+
+/// The bf16 kernels, where the convolution is to use them.
+pub(crate) fn halves<'a, T>(kernels: &'a Kernels<T>, geometry: &Geometry) -> Option<&'a Halves<T>> {
+    kernels.halves.as_ref().filter(|_| {
+        geometry.config.precision == Precision::Bf16
+            && can_halve(geometry.in_channels)
+            && can_halve(geometry.out_channels)
+    })
 }
 
 /// The convolution whose forward pass is the data gradient of `geometry` (stride 1, 3×3).
@@ -154,9 +163,11 @@ pub(crate) fn forward<T: Element>(
     let tiling = Tiling::new(geometry, transforms.outputs);
     let tiles = tiling.tiles();
     let per_task = tiles.div_ceil(16).next_multiple_of(kernels.rows).min(TASK_TILES);
+    let halves = halves(kernels, geometry);
     let pass = Forward {
         kernels,
         transforms,
+        halves,
         tiling,
         spectrum,
         input,
@@ -177,6 +188,7 @@ pub(crate) fn forward<T: Element>(
 struct Forward<'a, T> {
     kernels: &'a Kernels<T>,
     transforms: &'a Transforms<T>,
+    halves: Option<&'a Halves<T>>,
     tiling: Tiling<'a>,
     spectrum: &'a Spectrum<T>,
     input: &'a [T],
@@ -189,6 +201,7 @@ struct Forward<'a, T> {
 struct Scratch<T> {
     spread: Vec<T>,
     sums: Vec<T>,
+    pairs: Vec<T>,
 }
 
 impl<T: Element> Forward<'_, T> {
@@ -229,15 +242,25 @@ impl<T: Element> Forward<'_, T> {
         let rows = self.kernels.rows;
         let mut inputs = vec![std::ptr::null(); rows];
         let mut outputs = vec![std::ptr::null_mut(); rows];
+        let (dot, depth) = match self.halves {
+            Some(halves) => (halves.dot, in_channels / 2),
+            None => (self.kernels.dot, in_channels),
+        };
+        scratch.pairs.resize(if self.halves.is_some() { count * depth } else { 0 }, T::ZERO);
         for position in 0..positions {
+            let spread = &scratch.spread[position * padded(count * in_channels)..][..count * in_channels];
+            if let Some(halves) = self.halves {
+                // SAFETY: half as many pairs as values; the table comes from feature detection.
+                unsafe { (halves.pair_columns)(spread.as_ptr(), scratch.pairs.as_mut_ptr(), spread.len()) };
+            }
+            let spread = if self.halves.is_some() { &scratch.pairs } else { spread };
             for block in &self.spectrum.blocks {
-                let panel = &self.spectrum.values[block.offset + position * in_channels * block.width..];
+                let panel = &self.spectrum.values[block.offset + position * depth * block.width..];
                 for start in (0..count).step_by(rows) {
                     let tile_rows = rows.min(count - start);
                     for r in 0..tile_rows {
-                        let spread = position * padded(count * in_channels) + (start + r) * in_channels;
                         let sums = position * padded(count * out_channels) + (start + r) * out_channels;
-                        inputs[r] = scratch.spread[spread..][..in_channels].as_ptr();
+                        inputs[r] = spread[(start + r) * depth..][..depth].as_ptr();
                         outputs[r] = scratch.sums[sums + block.first..].as_mut_ptr();
                     }
                     let tile = DotTile {
@@ -245,18 +268,18 @@ impl<T: Element> Forward<'_, T> {
                         columns: block.columns,
                         width: block.width,
                         taps: 1,
-                        depth: in_channels,
+                        depth,
                         inputs: inputs.as_ptr(),
                         row_stride: rows,
-                        panel: panel[..in_channels * block.width].as_ptr(),
+                        panel: panel[..depth * block.width].as_ptr(),
                         outputs: outputs.as_ptr(),
                         bias: std::ptr::null(),
                         residuals: std::ptr::null(),
                         relu: false,
                     };
-                    // SAFETY: inputs have `in_channels` values, outputs the block's columns, the panel was
+                    // SAFETY: inputs have `depth` values, outputs the block's columns, the panel was
                     // checked; the table comes from feature detection.
-                    unsafe { (self.kernels.dot)(&tile) };
+                    unsafe { dot(&tile) };
                 }
             }
         }
@@ -323,42 +346,60 @@ pub(crate) fn weight_gradient<T: Element>(
                 spread(transforms.adjoint, out_channels, gradient, &zeros, outputs, row, right_stride);
             }
         });
-        sums.par_chunks_mut(in_channels * out_channels).enumerate().for_each(|(position, sums)| {
+        let product = Product { kernels, halves: halves(kernels, geometry), in_channels, out_channels };
+        let positions = sums.par_chunks_mut(in_channels * out_channels).enumerate();
+        positions.for_each_init(Default::default, |scratch, (position, sums)| {
             let lefts = &lefts[position * left_stride..][..count * in_channels];
             let rights = &rights[position * right_stride..][..count * out_channels];
-            add_products(kernels, lefts, in_channels, rights, out_channels, sums);
+            product.add(lefts, rights, sums, scratch);
         });
     }
     back(transforms, &sums, in_channels, out_channels)
 }
 
-/// `sums[i][o] += Σ_t lefts[t][i] · rights[t][o]`.
-fn add_products<T: Element>(
-    kernels: &Kernels<T>,
-    lefts: &[T],
+/// Sums of outer products.
+struct Product<'a, T> {
+    kernels: &'a Kernels<T>,
+    halves: Option<&'a Halves<T>>,
     in_channels: usize,
-    rights: &[T],
     out_channels: usize,
-    sums: &mut [T],
-) {
-    let rows: Vec<*const T> = lefts.chunks_exact(in_channels).map(<[T]>::as_ptr).collect();
-    let step = in_channels.div_ceil(in_channels.div_ceil(kernels.rows));
-    for o in (0..out_channels).step_by(kernels.columns) {
-        for i in (0..in_channels).step_by(step) {
-            let tile = OuterTile {
-                rows: step.min(in_channels - i),
-                columns: kernels.columns.min(out_channels - o),
-                count: rows.len(),
-                lefts: rows.as_ptr(),
-                left_offset: i,
-                rights: rights[o..].as_ptr(),
-                right_stride: out_channels,
-                out: sums[i * out_channels + o..].as_mut_ptr(),
-                out_stride: out_channels,
-            };
-            // SAFETY: lefts have `in_channels` values each, rights one row per left, sums `in · out` values; the
-            // table comes from feature detection.
-            unsafe { (kernels.outer)(&tile) };
+}
+
+impl<T: Element> Product<'_, T> {
+    /// `sums[i][o] += Σ_t lefts[t][i] · rights[t][o]`; `scratch` keeps pairs of rows.
+    fn add(&self, lefts: &[T], rights: &[T], sums: &mut [T], scratch: &mut [Vec<T>; 2]) {
+        let Self { in_channels, out_channels, .. } = *self;
+        let Some(halves) = self.halves else { return self.add_with(self.kernels.outer, lefts, rights, sums) };
+        let zeros = vec![T::ZERO; in_channels.max(out_channels)];
+        let pairs = (lefts.len() / in_channels).div_ceil(2);
+        scratch[0].resize(pairs * in_channels, T::ZERO);
+        scratch[1].resize(pairs * out_channels, T::ZERO);
+        halves.pair_all_rows(lefts, in_channels, &zeros, &mut scratch[0]);
+        halves.pair_all_rows(rights, out_channels, &zeros, &mut scratch[1]);
+        self.add_with(halves.outer, &scratch[0], &scratch[1], sums);
+    }
+
+    fn add_with(&self, outer: unsafe fn(&OuterTile<T>), lefts: &[T], rights: &[T], sums: &mut [T]) {
+        let Self { kernels, in_channels, out_channels, .. } = *self;
+        let rows: Vec<*const T> = lefts.chunks_exact(in_channels).map(<[T]>::as_ptr).collect();
+        let step = in_channels.div_ceil(in_channels.div_ceil(kernels.rows));
+        for o in (0..out_channels).step_by(kernels.columns) {
+            for i in (0..in_channels).step_by(step) {
+                let tile = OuterTile {
+                    rows: step.min(in_channels - i),
+                    columns: kernels.columns.min(out_channels - o),
+                    count: rows.len(),
+                    lefts: rows.as_ptr(),
+                    left_offset: i,
+                    rights: rights[o..].as_ptr(),
+                    right_stride: out_channels,
+                    out: sums[i * out_channels + o..].as_mut_ptr(),
+                    out_stride: out_channels,
+                };
+                // SAFETY: lefts have `in_channels` values each, rights one row per left, sums `in · out`
+                // values; the kernel comes from feature detection.
+                unsafe { outer(&tile) };
+            }
         }
     }
 }

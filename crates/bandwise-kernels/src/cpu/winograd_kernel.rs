@@ -5,7 +5,8 @@ use rayon::prelude::*;
 
 use super::geometry::Geometry;
 use super::kernel::Kernels;
-use super::pack::{Block, Direction, blocks};
+use super::pack::{Block, Direction, blocks, halve_panels};
+use super::winograd::halves;
 use super::winograd_tile::Transforms;
 use crate::element::Element;
 
@@ -32,7 +33,7 @@ impl<T: Element> Spectrum<T> {
             Direction::Data => (geometry.in_channels, geometry.out_channels),
         };
         let positions = transforms.kernel.len() * transforms.kernel.len();
-        let blocks = blocks(kernels, 1, columns, positions * depth);
+        let mut blocks = blocks(kernels, 1, columns, positions * depth);
         let size = blocks.last().map_or(0, |b| b.offset + positions * depth * b.width);
         let mut values = vec![T::ZERO; size];
         let mut parts = Vec::with_capacity(blocks.len());
@@ -59,6 +60,9 @@ impl<T: Element> Spectrum<T> {
                 }
             }
         });
+        if let Some(halves) = halves(kernels, geometry) {
+            values = halve_panels(halves, &values, &mut blocks, positions * depth);
+        }
         Self { values, blocks }
     }
 }
