@@ -68,34 +68,33 @@ unsafe fn dot_sized<const R: usize, const V: usize>(tile: &DotTile<f32>) {
                 panel = panel.add(V * LANES);
             }
         }
-        store(tile, &sums);
+        for (r, sums) in sums.into_iter().enumerate() {
+            store(tile, r, sums);
+        }
     }
 }
 
-/// The epilogue: bias, residual and ReLU, then the store.
+/// The epilogue of one row: bias, residual and ReLU, then the store. It takes the sums by value: a reference to
+/// all of them would keep them in memory during the product, if the call were not inlined.
+#[inline]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn store<const R: usize, const V: usize>(tile: &DotTile<f32>, sums: &[[__m256; V]; R]) {
-    let zero = _mm256_setzero_ps();
+unsafe fn store<const V: usize>(tile: &DotTile<f32>, r: usize, sums: [__m256; V]) {
     // SAFETY: the masks select columns that outputs, bias and residuals hold (caller's promise).
     unsafe {
-        for v in 0..V {
+        for (v, mut value) in sums.into_iter().enumerate() {
             let mask = lane_mask(tile.columns, v);
-            let bias = match tile.bias.is_null() {
-                true => zero,
-                false => _mm256_maskload_ps(tile.bias.add(v * LANES), mask),
-            };
-            for (r, sums) in sums.iter().enumerate() {
-                let mut value = _mm256_add_ps(sums[v], bias);
-                if !tile.residuals.is_null() {
-                    let residual = (*tile.residuals.add(r)).add(v * LANES);
-                    value = _mm256_add_ps(value, _mm256_maskload_ps(residual, mask));
-                }
-                if tile.relu {
-                    // the second operand comes back for NaN
-                    value = _mm256_max_ps(zero, value);
-                }
-                _mm256_maskstore_ps((*tile.outputs.add(r)).add(v * LANES), mask, value);
+            if !tile.bias.is_null() {
+                value = _mm256_add_ps(value, _mm256_maskload_ps(tile.bias.add(v * LANES), mask));
             }
+            if !tile.residuals.is_null() {
+                let residual = (*tile.residuals.add(r)).add(v * LANES);
+                value = _mm256_add_ps(value, _mm256_maskload_ps(residual, mask));
+            }
+            if tile.relu {
+                // the second operand comes back for NaN
+                value = _mm256_max_ps(_mm256_setzero_ps(), value);
+            }
+            _mm256_maskstore_ps((*tile.outputs.add(r)).add(v * LANES), mask, value);
         }
     }
 }

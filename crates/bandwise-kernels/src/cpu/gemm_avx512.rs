@@ -77,37 +77,36 @@ unsafe fn dot_sized<const R: usize, const V: usize>(tile: &DotTile<f32>) {
                 panel = panel.add(V * LANES);
             }
         }
-        store(tile, &sums);
+        for (r, sums) in sums.into_iter().enumerate() {
+            store(tile, r, sums);
+        }
     }
 }
 
-/// The epilogue: bias, residual and ReLU, then the store.
+/// The epilogue of one row: bias, residual and ReLU, then the store. It takes the sums by value: a reference to
+/// all of them would keep them in memory during the product, if the call were not inlined.
 ///
 /// # Safety
 /// As [`DotTile`] states.
+#[inline]
 #[target_feature(enable = "avx512f")]
-pub(super) unsafe fn store<const R: usize, const V: usize>(tile: &DotTile<f32>, sums: &[[__m512; V]; R]) {
-    let zero = _mm512_setzero_ps();
+pub(super) unsafe fn store<const V: usize>(tile: &DotTile<f32>, r: usize, sums: [__m512; V]) {
     // SAFETY: the masks select columns that outputs, bias and residuals hold.
     unsafe {
-        for v in 0..V {
+        for (v, mut value) in sums.into_iter().enumerate() {
             let mask = lane_mask(tile.columns, v);
-            let bias = match tile.bias.is_null() {
-                true => zero,
-                false => _mm512_maskz_loadu_ps(mask, tile.bias.add(v * LANES)),
-            };
-            for (r, sums) in sums.iter().enumerate() {
-                let mut value = _mm512_add_ps(sums[v], bias);
-                if !tile.residuals.is_null() {
-                    let residual = (*tile.residuals.add(r)).add(v * LANES);
-                    value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask, residual));
-                }
-                if tile.relu {
-                    // the second operand comes back for NaN
-                    value = _mm512_max_ps(zero, value);
-                }
-                _mm512_mask_storeu_ps((*tile.outputs.add(r)).add(v * LANES), mask, value);
+            if !tile.bias.is_null() {
+                value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask, tile.bias.add(v * LANES)));
             }
+            if !tile.residuals.is_null() {
+                let residual = (*tile.residuals.add(r)).add(v * LANES);
+                value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask, residual));
+            }
+            if tile.relu {
+                // the second operand comes back for NaN
+                value = _mm512_max_ps(_mm512_setzero_ps(), value);
+            }
+            _mm512_mask_storeu_ps((*tile.outputs.add(r)).add(v * LANES), mask, value);
         }
     }
 }

@@ -54,7 +54,9 @@ unsafe fn dot_sized<const R: usize, const V: usize>(tile: &DotTile<f32>) {
                 panel = panel.add(V * LANES);
             }
         }
-        store(tile, &sums);
+        for (r, sums) in sums.into_iter().enumerate() {
+            store(tile, r, sums);
+        }
     }
 }
 
