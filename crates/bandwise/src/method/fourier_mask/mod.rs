@@ -1,0 +1,38 @@
+//! Fourier masks (Karantzas, Besier, Ortega Caro, Pitkow, Tolias, Patel, Anselmi; 2022): which input
+//! frequencies does a trained, frozen network need?
+//!
+//! A mask `M` in `[0, 1]` over the spectrum, shared by all channels and 1 at first, filters the input:
+//! `x ↦ Re(IFFT2(M ⊙ FFT2(x)))`. It is learned so that the cross-entropy of every sample stays what it
+//! was while the mask becomes sparse:
+//!
+//! ```text
+//! invariance = (CE(f(M·x), y) − CE(f(x), y))²
+//! loss       = exp(invariance) + λ·‖M‖₁        λ = decay / ‖M₀‖₁
+//! ```
+//!
+//! followed by an Adam step and a clamp to `[0, 1]`. At `M = 1` the first term has no gradient: the
+//! sparsity takes the first steps alone.
+//!
+//! | file | what |
+//! |---|---|
+//! | `mask` | a mask: values, even part, filtering, files |
+//! | `objective` | the loss and its gradient, for one mask or many side by side |
+//! | `optimizer` | Adam and the one-cycle schedule, per mask |
+//! | `data_set` | [`DataSetLearner`]: one mask for a whole data set (or one class of it) |
+//! | `per_image` | [`ImageLearner`]: one mask per image, many side by side |
+//!
+//! Only the even part of a mask acts on real images, and gradients are even, so learned masks are even
+//! up to rounding. What was learned is stored, un-shifted; pictures show the even part, centred.
+
+mod data_set;
+mod mask;
+mod objective;
+mod optimizer;
+mod per_image;
+#[cfg(test)]
+mod tests;
+
+pub use data_set::{DataSetConfig, DataSetLearner, DataSetResult, DataSetState, EpochLog};
+pub use mask::Mask;
+pub use objective::{Clean, Invariance, masked_predictions};
+pub use per_image::{ImageConfig, ImageLearner, ImageMask, ImageSchedule};
