@@ -18,6 +18,7 @@ mod ascent;
 mod cw_linf;
 mod epsilon;
 mod fgsm;
+mod frozen;
 #[allow(dead_code)]
 mod geometry;
 mod mi_fgsm;
@@ -40,6 +41,7 @@ pub use ascent::Start;
 pub use cw_linf::CwLinf;
 pub use epsilon::Epsilon;
 pub use fgsm::{Fgsm, RandomFgsm};
+pub use frozen::FrozenModel;
 pub use geometry::Norm;
 pub use mi_fgsm::MiFgsm;
 pub use pgd::{Pgd, PgdLoss};

@@ -239,7 +239,7 @@ fn masks_go_through_files() {
     let path = folder.path().join("mask.npy");
     let mask = Mask::new(2, 3, vec![0.0, 0.25, 0.5, 1.0, 0.0, 0.125]);
     mask.write_npy(&path).unwrap();
-    assert_eq!(Mask::read_npy(&path).unwrap(), [mask.clone()]);
+    assert_eq!(Mask::read_npy(&path).unwrap(), std::slice::from_ref(&mask));
     Mask::write_all_npy(&path, &[mask.clone(), mask.even()]).unwrap();
     assert_eq!(Mask::read_npy(&path).unwrap(), [mask.clone(), mask.even()]);
     assert_eq!(mask.even().values, [0.0, 0.375, 0.375, 1.0, 0.0625, 0.0625]);
