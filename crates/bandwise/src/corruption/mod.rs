@@ -1,1 +1,40 @@
-//! corruption
+//! The common corruptions of Hendrycks and Dietterich (ICLR 2019) and other distribution shifts of our own making.
+//!
+//! Fifteen corruptions in four families and four extra ones, at five severities, under the constants of CIFAR-10-C,
+//! TinyImageNet-C or ImageNet-C. [`Corruptor`] applies them to pictures of any size, grey or colour; each family has a
+//! file, with the parts of OpenCV, Pillow, ImageMagick, scikit-image and scipy that the published scripts lean on
+//! rebuilt in their own arithmetic. [`Shift`] holds the other shifts, [`ChangedDataset`] makes either while a set is
+//! read, and [`export`] writes and verifies files in CIFAR-10-C's layout.
+
+mod blur;
+mod colour;
+mod constants;
+mod corruptor;
+mod dataset;
+mod elastic;
+pub mod export;
+mod filter;
+mod frost;
+mod jpeg;
+mod kinds;
+mod noise;
+mod picture;
+mod pixelate;
+mod plasma;
+mod poisson;
+mod shift;
+mod spatter;
+mod spectrum;
+mod weather;
+mod zoom;
+
+#[cfg(test)]
+mod tests;
+
+pub use corruptor::Corruptor;
+pub use dataset::ChangedDataset;
+pub use frost::FrostTextures;
+pub use kinds::{Corruption, Protocol, Severity};
+pub use picture::Picture;
+pub use shift::Shift;
+pub use spectrum::DifferenceSpectrum;

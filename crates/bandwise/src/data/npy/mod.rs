@@ -137,6 +137,12 @@ pub fn parse_npz(
     Ok(arrays)
 }
 
+/// The bytes that precede the elements of a row-major array in a `.npy` file, for files written piece by piece;
+/// `dtype` is NumPy's name, such as `|u1` or `<f4`.
+pub fn header_of(dtype: &str, shape: &[usize]) -> Vec<u8> {
+    header::encode(dtype, shape)
+}
+
 /// The content of a `.npy` file of bytes (`uint8`).
 ///
 /// # Panics
