@@ -1,2 +1,62 @@
-//! bin
-fn main() {}
+//! The `bandwise` command: parse, call the library, show progress, print.
+
+mod arguments;
+mod commands;
+mod device;
+mod progress;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use bandwise::Error;
+use clap::Parser;
+
+use arguments::{Arguments, Command};
+
+/// The result is there, and it is negative.
+const NEGATIVE: u8 = 1;
+/// Wrong usage or wrong input.
+const USAGE: u8 = 2;
+/// Stopped by a signal, as shells report it for SIGINT.
+const INTERRUPTED: u8 = 130;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_writer(std::io::stderr)
+        .without_time()
+        .init();
+    let interrupt = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        // The second signal ends the process at once; the first lets the step finish.
+        let _ = signal_hook::flag::register_conditional_shutdown(signal, INTERRUPTED.into(), interrupt.clone());
+        let _ = signal_hook::flag::register(signal, interrupt.clone());
+    }
+    match run(arguments.command, &interrupt) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(NEGATIVE),
+        Err(error @ Error::Interrupted(_)) => {
+            eprintln!("bandwise: {error}");
+            ExitCode::from(INTERRUPTED)
+        }
+        Err(error) => {
+            eprintln!("bandwise: {error}");
+            ExitCode::from(USAGE)
+        }
+    }
+}
+
+/// Runs one command; `false` for a negative result.
+fn run(command: Command, interrupt: &AtomicBool) -> bandwise::Result<bool> {
+    match command {
+        Command::Demo(arguments) => commands::demo::run(&arguments, interrupt),
+        Command::Train(arguments) => commands::train::run(&arguments, interrupt),
+        Command::Evaluate(arguments) => commands::evaluate::run(&arguments, interrupt),
+        Command::Report(arguments) => commands::report::run(&arguments),
+        Command::Convert(arguments) => commands::convert::run(&arguments),
+        Command::Models => commands::models::run(),
+        Command::Data(arguments) => commands::data::run(&arguments),
+    }
+}

@@ -1,1 +1,3 @@
-//! analyze
+//! Analyses: what a network sees, band by band.
+
+pub mod examples;

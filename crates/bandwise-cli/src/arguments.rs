@@ -1,0 +1,130 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+
+use bandwise::data::{DataSpec, Split};
+use bandwise::method::NetworkConfig;
+use bandwise::nn::Normalization;
+use bandwise::train::recipe::PrecisionName;
+use bandwise::{Error, Result};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::commands;
+
+/// Train, attack and explain image classifiers through the frequency domain.
+#[derive(Parser)]
+#[command(name = "bandwise", version, arg_required_else_help = true)]
+#[command(after_help = "Start with `bandwise demo`: two networks, their robustness and their frequency \
+                        preference, and a report, in about two minutes.")]
+pub struct Arguments {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Train a plain and an adversarially trained network on the built-in pictures, compare them, report
+    Demo(commands::demo::DemoArguments),
+    /// Train the network that a recipe describes
+    Train(commands::train::TrainArguments),
+    /// Measure accuracy, clean and under attack, with confidence intervals
+    #[command(visible_alias = "test")]
+    Evaluate(Box<commands::evaluate::EvaluateArguments>),
+    /// Make one HTML report out of one or several runs
+    Report(commands::report::ReportArguments),
+    /// Turn weights of one file format into another
+    Convert(commands::convert::ConvertArguments),
+    /// List the architectures
+    Models,
+    /// Look at data sets
+    Data(commands::data::DataArguments),
+}
+
+/// Which weights, and how to read them.
+#[derive(Args, Clone)]
+pub struct ModelArguments {
+    /// Weights: .safetensors, or a PyTorch .pt/.pth/.th state dict (no code in it is executed)
+    #[arg(long, value_name = "FILE")]
+    pub weights: PathBuf,
+    /// Architecture (see `bandwise models`); not needed for files that Bandwise wrote
+    #[arg(long, value_name = "NAME")]
+    pub model: Option<String>,
+    /// Channels of the first stage, if not as published
+    #[arg(long, value_name = "N")]
+    pub width: Option<usize>,
+    /// Mean of each channel, pixels in [0,1]; the network sees (pixel − mean)/std
+    #[arg(long, value_name = "R,G,B", requires = "std", value_delimiter = ',', allow_hyphen_values = true)]
+    pub mean: Option<Vec<f64>>,
+    /// Standard deviation of each channel
+    #[arg(long, value_name = "R,G,B", requires = "mean", value_delimiter = ',')]
+    pub std: Option<Vec<f64>>,
+}
+
+impl ModelArguments {
+    /// What the command line says about the architecture; `None` leaves it to the file.
+    pub fn config(&self, classes: usize, channels: usize) -> Result<Option<NetworkConfig>> {
+        let normalization = match (&self.mean, &self.std) {
+            (Some(mean), Some(std)) => Some(Normalization { mean: mean.clone(), std: std.clone() }),
+            _ => None,
+        };
+        let Some(model) = &self.model else {
+            if normalization.is_some() || self.width.is_some() {
+                return Err(Error::config("--mean, --std and --width go with --model; without it, the file's own say"));
+            }
+            return Ok(None);
+        };
+        let config = NetworkConfig { width: self.width, normalization, ..NetworkConfig::new(model) };
+        Ok(Some(config.resolved(classes, channels)))
+    }
+}
+
+/// Where and how to compute.
+#[derive(Args, Clone)]
+pub struct ComputeArguments {
+    /// cpu, cuda[:N] or metal
+    #[arg(long, default_value = "cpu")]
+    pub device: String,
+    /// Arithmetic of convolutions
+    #[arg(long, value_enum, default_value_t = PrecisionArgument::F32)]
+    pub precision: PrecisionArgument,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum PrecisionArgument {
+    /// Single precision
+    F32,
+    /// Three-term bfloat16, near-f32 results on matrix units
+    F32x3,
+    /// bfloat16 products, f32 sums
+    Bf16,
+}
+
+impl From<PrecisionArgument> for PrecisionName {
+    fn from(argument: PrecisionArgument) -> Self {
+        match argument {
+            PrecisionArgument::F32 => Self::F32,
+            PrecisionArgument::F32x3 => Self::F32x3,
+            PrecisionArgument::Bf16 => Self::Bf16,
+        }
+    }
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum SplitArgument {
+    Train,
+    Test,
+}
+
+impl From<SplitArgument> for Split {
+    fn from(argument: SplitArgument) -> Self {
+        match argument {
+            SplitArgument::Train => Self::Train,
+            SplitArgument::Test => Self::Test,
+        }
+    }
+}
+
+/// A data set named on the command line.
+pub fn data_spec(text: &str) -> std::result::Result<DataSpec, String> {
+    text.parse().map_err(|e: Error| e.to_string())
+}

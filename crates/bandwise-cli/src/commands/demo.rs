@@ -1,0 +1,73 @@
+//! `bandwise demo`.
+
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+
+use bandwise::Result;
+use bandwise::evaluate::record;
+use bandwise::report::report_for_runs;
+use bandwise::train::recipe::Recipe;
+use bandwise::train::session;
+use clap::Args;
+
+use crate::device;
+use crate::progress::TrainingProgress;
+
+/// The demo's networks.
+const RECIPES: [&str; 2] = [
+    include_str!("../../../../recipes/demo/plain.toml"),
+    include_str!("../../../../recipes/demo/adversarial.toml"),
+];
+
+/// Train a plain and an adversarially trained network on the built-in pictures, compare them, report.
+///
+/// Each class of the built-in pictures has a shape (low frequencies) and a fine texture (high
+/// frequencies). The demo shows which of the two each network follows, and how robust that makes it.
+#[derive(Args)]
+pub struct DemoArguments {
+    /// Folder for the runs and the report
+    #[arg(long, value_name = "DIR", default_value = "bandwise-demo")]
+    out: PathBuf,
+    /// Seed of weights, order and attacks
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// cpu, cuda[:N] or metal
+    #[arg(long, default_value = "cpu")]
+    device: String,
+}
+
+/// Runs the command.
+pub fn run(arguments: &DemoArguments, interrupt: &AtomicBool) -> Result<bool> {
+    let device = device::open(&arguments.device)?;
+    let mut folders = Vec::new();
+    for text in RECIPES {
+        let recipe = Recipe::parse(text, &[format!("seed={}", arguments.seed)])?;
+        let observer = TrainingProgress::new(&recipe.name);
+        let folder = arguments.out.join(&recipe.name);
+        session::start_or_resume(&folder, recipe, &device, &observer, interrupt)?;
+        folders.push(folder);
+    }
+    println!();
+    for folder in &folders {
+        summarise(folder)?;
+    }
+    let page = arguments.out.join("report.html");
+    report_for_runs(&folders)?.write(&page)?;
+    println!("\nOpen the report: {}", page.display());
+    Ok(true)
+}
+
+/// One line per number of a run.
+fn summarise(folder: &std::path::Path) -> Result<()> {
+    println!("{}", folder.display());
+    for record in record::read(&folder.join("results.jsonl"))? {
+        let what = match (record.metric.as_str(), record.attack.as_str()) {
+            ("shape_share", _) => "conflict pictures judged by shape".to_string(),
+            (_, "none") => format!("accuracy, {}", record.provenance.split),
+            (_, attack) => format!("accuracy under {attack}, ε = {:.0}/255", record.epsilon * 255.0),
+        };
+        let [low, high] = record.ci95.unwrap_or([f64::NAN; 2]);
+        println!("  {what:<36} {:5.1} %   ({:.1} to {:.1})", 100.0 * record.value, 100.0 * low, 100.0 * high);
+    }
+    Ok(())
+}

@@ -1,0 +1,9 @@
+//! One file per command.
+
+pub mod convert;
+pub mod data;
+pub mod demo;
+pub mod evaluate;
+pub mod models;
+pub mod report;
+pub mod train;

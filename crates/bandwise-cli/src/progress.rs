@@ -1,0 +1,83 @@
+//! Progress: a bar with the time left on a terminal, plain lines otherwise.
+
+use std::io::IsTerminal;
+use std::sync::Mutex;
+
+use bandwise::train::recipe::Recipe;
+use bandwise::train::run::MetricsLine;
+use bandwise::train::tally::Sums;
+use bandwise::train::trainer::Observer;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// A bar over `total` pieces of work; invisible where output does not go to a terminal.
+pub fn bar(label: &str, total: usize) -> ProgressBar {
+    let target =
+        if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    let bar = ProgressBar::with_draw_target(Some(total as u64), target);
+    let style = ProgressStyle::with_template("{prefix:>24} {bar:28} {pos}/{len} {elapsed} +{eta}  {msg}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.set_prefix(label.to_string());
+    bar
+}
+
+/// Shows a training run.
+pub struct TrainingProgress {
+    label: String,
+    bar: Mutex<ProgressBar>,
+}
+
+impl TrainingProgress {
+    /// `label` stands in front of every line.
+    pub fn new(label: &str) -> Self {
+        Self { label: label.to_string(), bar: Mutex::new(ProgressBar::hidden()) }
+    }
+
+    fn with_bar(&self, act: impl FnOnce(&mut ProgressBar)) {
+        act(&mut self.bar.lock().unwrap_or_else(|e| e.into_inner()));
+    }
+
+    fn print(&self, text: &str) {
+        self.with_bar(|bar| bar.suspend(|| eprintln!("{text}")));
+    }
+}
+
+impl Observer for TrainingProgress {
+    fn started(&self, recipe: &Recipe, parameters: usize, epoch: u64) {
+        let from = if epoch > 0 { format!(", going on after epoch {epoch}") } else { String::new() };
+        self.print(&format!(
+            "{}: {} with {parameters} parameters on {}, {} epochs of batch {}{from}",
+            self.label, recipe.model.architecture, recipe.data.source, recipe.epochs, recipe.batch_size
+        ));
+    }
+
+    fn step(&self, epoch: u64, done: usize, batches: usize, sums: Sums) {
+        self.with_bar(|current| {
+            if done <= 1 || current.length() != Some(batches as u64) {
+                *current = bar(&format!("{} epoch {}", self.label, epoch + 1), batches);
+            }
+            current.set_position(done as u64);
+            current.set_message(format!("loss {:.3}, accuracy {:.1} %", sums.mean_loss(), 100.0 * sums.accuracy()));
+        });
+    }
+
+    fn epoch(&self, line: &MetricsLine, epochs: u64, seconds: f64) {
+        self.with_bar(|bar| bar.finish_and_clear());
+        let value = |name: &str| line.values.get(name).copied();
+        let percent = |name: &str, label: &str| {
+            value(name).map_or(String::new(), |v| format!(", {label} {:.1} %", 100.0 * v))
+        };
+        self.print(&format!(
+            "{}: epoch {}/{epochs}: loss {:.4}{}{}{} ({seconds:.1} s)",
+            self.label,
+            line.epoch,
+            value("train/loss").unwrap_or(f64::NAN),
+            percent("train/accuracy", "train"),
+            percent("test/accuracy", "test"),
+            percent("test/robust_accuracy", "robust"),
+        ));
+    }
+
+    fn message(&self, text: &str) {
+        self.print(text);
+    }
+}

@@ -1,0 +1,51 @@
+//! Which cue a network follows, measured on the synthetic set: the shape (low frequencies) or the
+//! texture (high frequencies).
+
+use super::accuracy::{Settings, predictions};
+use super::record::{Provenance, Record};
+use super::suite::accuracy_record;
+use crate::attack::Classifier;
+use crate::data::synthetic::CueSplit;
+use crate::data::{DataSpec, Split};
+use crate::{Error, Result};
+
+/// Accuracy on each cue split, and on the cue-conflict split the *shape share*: of the pictures that
+/// were given either their shape's or their texture's class, the share that went by the shape (shape
+/// bias as defined by Geirhos et al. 2019).
+///
+/// # Errors
+/// If `data` is not the synthetic set.
+pub fn records(
+    model: &dyn Classifier,
+    data: &DataSpec,
+    provenance: &Provenance,
+    settings: &Settings,
+) -> Result<Vec<Record>> {
+    let mut records = Vec::new();
+    for split in CueSplit::TEST {
+        let spec = data.clone().with_cues(split)?;
+        let dataset = spec.open(Split::Test)?;
+        let provenance = Provenance {
+            data: spec.to_string(),
+            data_sha256: dataset.fingerprint().to_string(),
+            split: split.name().to_string(),
+            ..provenance.clone()
+        };
+        let indices: Vec<usize> = (0..dataset.len()).collect();
+        let predicted = predictions(model, dataset.as_ref(), &indices, settings)?;
+        let shape: Vec<bool> = indices
+            .iter()
+            .zip(&predicted)
+            .map(|(&index, &class)| Ok(dataset.label(index)? == class))
+            .collect::<Result<_>>()?;
+        records.push(accuracy_record(&shape, None, &provenance));
+        if split == CueSplit::Conflict {
+            let texture = indices.iter().zip(&predicted).filter(|&(&index, &class)| {
+                dataset.texture_label(index) == Some(class)
+            });
+            let (shape, texture) = (shape.iter().filter(|hit| **hit).count() as u64, texture.count() as u64);
+            records.push(Record::proportion("shape_share", shape, shape + texture).with_provenance(&provenance));
+        }
+    }
+    if records.is_empty() { Err(Error::config("there are no cue splits")) } else { Ok(records) }
+}

@@ -1,0 +1,135 @@
+//! The run folder: everything that a training run leaves behind.
+//!
+//! `run.toml` (complete configuration), `status.json`, `metrics.jsonl`, TensorBoard events,
+//! `checkpoints/`, `model.safetensors` (last) and `best.safetensors`, `results.jsonl`, `report.html`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::recipe::Recipe;
+use crate::evaluate::record::{Record, append_jsonl, append_lines};
+use crate::{Error, Result, files};
+
+/// One line of `metrics.jsonl`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MetricsLine {
+    /// Always `epoch`.
+    pub kind: String,
+    /// Epochs completed.
+    pub epoch: u64,
+    /// Optimiser steps taken.
+    pub step: u64,
+    /// Names and values, such as `train/loss`.
+    pub values: BTreeMap<String, f64>,
+}
+
+/// Where a run stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Training has not ended (or the process was killed).
+    Running,
+    /// The user stopped it; `--resume` goes on.
+    Interrupted,
+    /// Training and the final evaluation have ended.
+    Complete,
+}
+
+/// A run folder on disk.
+#[derive(Clone, Debug)]
+pub struct RunFolder {
+    path: PathBuf,
+}
+
+impl RunFolder {
+    /// Starts a new run.
+    ///
+    /// # Errors
+    /// If the folder already holds a run.
+    pub fn create(path: &Path, recipe: &Recipe) -> Result<Self> {
+        if path.join("run.toml").exists() {
+            return Err(Error::config(format!(
+                "{}: already holds a run; go on with it by --resume, or name another folder with --out",
+                path.display()
+            )));
+        }
+        let folder = Self { path: path.to_path_buf() };
+        folder.set_status(Status::Running)?;
+        files::write_atomic(&path.join("run.toml"), recipe.to_toml()?.as_bytes())?;
+        Ok(folder)
+    }
+
+    /// Opens an existing run and the recipe it was started with.
+    pub fn open(path: &Path) -> Result<(Self, Recipe)> {
+        let recipe = path.join("run.toml");
+        if !recipe.exists() {
+            return Err(Error::config(format!("{}: no run.toml there, so there is no run to go on with", path.display())));
+        }
+        Ok((Self { path: path.to_path_buf() }, Recipe::read(&recipe, &[])?))
+    }
+
+    /// The folder itself.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A file of the folder.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Records where the run stands.
+    pub fn set_status(&self, status: Status) -> Result<()> {
+        let text = serde_json::json!({ "status": status, "version": env!("CARGO_PKG_VERSION") });
+        files::write_atomic(&self.file("status.json"), format!("{text}\n").as_bytes())
+    }
+
+    /// Where the run stands.
+    pub fn status(&self) -> Result<Status> {
+        #[derive(Deserialize)]
+        struct File {
+            status: Status,
+        }
+        let path = self.file("status.json");
+        let file: File =
+            serde_json::from_slice(&files::read(&path)?).map_err(|e| Error::format(&path, e.to_string()))?;
+        Ok(file.status)
+    }
+
+    /// Appends the metrics of one epoch.
+    pub fn append_metrics(&self, line: &MetricsLine) -> Result<()> {
+        append_lines(&self.file("metrics.jsonl"), &(to_json(line)? + "\n"))
+    }
+
+    /// All metrics so far; an unfinished last line is passed over.
+    pub fn metrics(&self) -> Result<Vec<MetricsLine>> {
+        let path = self.file("metrics.jsonl");
+        if !path.exists() {
+            return Ok(Vec::new());
+        }
+        let text = String::from_utf8_lossy(&files::read(&path)?).into_owned();
+        let whole = text.rfind('\n').map_or("", |end| &text[..=end]);
+        let parse = |(number, line): (usize, &str)| {
+            serde_json::from_str(line).map_err(|e| Error::format(&path, format!("line {}: {e}", number + 1)))
+        };
+        whole.lines().enumerate().map(parse).collect()
+    }
+
+    /// Drops metrics of epochs after `epoch`: what a resumed run will write again.
+    pub fn truncate_metrics(&self, epoch: u64) -> Result<()> {
+        let kept: Vec<MetricsLine> = self.metrics()?.into_iter().filter(|line| line.epoch <= epoch).collect();
+        let lines = kept.iter().map(|line| Ok(to_json(line)? + "\n")).collect::<Result<String>>()?;
+        files::write_atomic(&self.file("metrics.jsonl"), lines.as_bytes())
+    }
+
+    /// Appends result records.
+    pub fn append_results(&self, records: &[Record]) -> Result<()> {
+        append_jsonl(&self.file("results.jsonl"), records)
+    }
+}
+
+fn to_json(line: &MetricsLine) -> Result<String> {
+    serde_json::to_string(line).map_err(|e| Error::config(format!("metrics cannot be written: {e}")))
+}
