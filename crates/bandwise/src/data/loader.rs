@@ -54,6 +54,14 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// Reads the images at `indices` as they are.
+    ///
+    /// # Errors
+    /// If an image cannot be read, or sizes differ.
+    pub fn of(dataset: &dyn Dataset, indices: &[usize]) -> Result<Self> {
+        Self::read(dataset, indices, |_, image| image)
+    }
+
     /// Reads the images at `indices`, changed by `change(index, image)`.
     fn read(
         dataset: &dyn Dataset,

@@ -2,6 +2,6 @@
 
 pub mod filter_frequency;
 pub mod fourier_mask;
-// pub mod network;
+pub mod network;
 
-// pub use network::{Network, NetworkConfig};
+pub use network::{Network, NetworkConfig};

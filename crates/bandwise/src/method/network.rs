@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use candle_core::{DType, Device};
+use candle_core::{DType, Device, Shape};
 use serde::{Deserialize, Serialize};
 
 use crate::nn::weights::{self, LoadReport};
@@ -92,14 +92,26 @@ impl Network {
                 path.display()
             ))
         })?;
+        let shapes = config.build(0, DType::F32, &Device::Cpu)?;
+        let expected: Vec<(String, Shape)> =
+            shapes.state().into_iter().map(|(name, tensor)| (name, tensor.shape().clone())).collect();
+        let matched = file.match_keys(&expected)?;
+        let report = matched.report.clone();
+        let tensors = matched.complete().map_err(|e| Error::format(path, e.to_string()))?;
+        // A checkpoint that normalises in a layer of its own says what the model must do.
+        let mut config = config;
+        if let (None, Some(found)) = (&config.normalization, &report.normalisation) {
+            let wide = |values: &[f32]| values.iter().map(|&value| f64::from(value)).collect();
+            config.normalization = Some(Normalization { mean: wide(&found.mean), std: wide(&found.std) });
+        }
         let network = Self::new(config, 0, device)?;
-        let report = weights::load_into(&network.model, &file, path)?;
+        network.model.set_state(&tensors)?;
         Ok((network, report))
     }
 
     /// Writes weights and configuration as safetensors, atomically.
     pub fn save(&self, path: &Path) -> Result<()> {
-        weights::write_safetensors(path, &self.model.state(), &self.metadata()?)
+        weights::write_safetensors(path, &self.model.state().into_iter().collect(), &self.metadata()?)
     }
 
     /// What the file header says about the network.

@@ -11,6 +11,7 @@ use super::layer::{Layer, forward, visit_convolutions_mut};
 use super::parameter::{Parameter, Role};
 use super::pass::Pass;
 use super::signal::Signal;
+use super::weights::StateDict;
 use super::zoo;
 use crate::{Error, Result, random};
 
@@ -149,6 +150,18 @@ impl Model {
     /// Names and current values (shared storage) of all parameters and buffers.
     pub fn state(&self) -> Vec<(String, Tensor)> {
         self.parameters().into_iter().map(|p| (p.name().to_string(), p.var().as_detached_tensor())).collect()
+    }
+
+    /// Overwrites parameters and buffers in place.
+    ///
+    /// # Errors
+    /// If one is missing from `state`; nothing has changed then.
+    pub fn set_state(&self, state: &StateDict) -> Result<()> {
+        let parameters = self.parameters();
+        if let Some(missing) = parameters.iter().find(|p| !state.contains_key(p.name())) {
+            return Err(Error::model(format!("the weights of {} are missing", missing.name())));
+        }
+        parameters.into_iter().try_for_each(|parameter| parameter.set(&state[parameter.name()]))
     }
 
     /// A copy that shares every tensor but is constant to autodiff: no weight gradients are computed.
