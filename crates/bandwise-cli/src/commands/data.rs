@@ -41,7 +41,7 @@ pub fn run(arguments: &DataArguments) -> Result<bool> {
     for split in &splits {
         match spec.open(*split) {
             Ok(dataset) => {
-                println!("{split}: {}", Statistics::of(dataset.as_ref(), *limit)?);
+                print(*split, &Statistics::of(dataset.as_ref(), *limit)?);
                 shown += 1;
             }
             // Sets that consist of one part only have no training or no test split.
@@ -52,4 +52,24 @@ pub fn run(arguments: &DataArguments) -> Result<bool> {
         }
     }
     Ok(true)
+}
+
+fn print(split: Split, statistics: &Statistics) {
+    let row = |values: &[f64]| values.iter().map(|v| format!("{v:.4}")).collect::<Vec<_>>().join(", ");
+    let size = |[height, width]: [usize; 2]| format!("{height}×{width}");
+    println!("{} ({split} split)", statistics.name);
+    println!("  pictures     {}", statistics.images);
+    if statistics.smallest == statistics.largest {
+        println!("  size         {}", size(statistics.smallest));
+    } else {
+        println!("  size         {} to {}", size(statistics.smallest), size(statistics.largest));
+    }
+    println!("  mean         {}", row(&statistics.mean));
+    println!("  deviation    {}   (over {} pictures)", row(&statistics.std), statistics.images_read);
+    println!("  fingerprint  {}", statistics.fingerprint);
+    println!("  classes      {}", statistics.class_names.len());
+    let width = statistics.class_names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
+    for (name, count) in statistics.class_names.iter().zip(&statistics.class_counts) {
+        println!("    {name:width$}  {count}");
+    }
 }

@@ -94,7 +94,7 @@ pub fn run(arguments: &EvaluateArguments, interrupt: &AtomicBool) -> Result<bool
     let indices: Vec<usize> = (0..count).collect();
 
     let mut records = Vec::new();
-    let mut clean = None;
+    let mut clean: Option<Vec<bool>> = None;
     for attack in std::iter::once(None).chain(attacks.iter().map(Some)) {
         let name = attack.map_or("clean".into(), |attack: &Attack| attack.to_string());
         let bar = progress::bar(&name, count);

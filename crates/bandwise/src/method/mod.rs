@@ -2,6 +2,7 @@
 
 pub mod filter_frequency;
 pub mod fourier_mask;
+pub mod fpcm;
 pub mod network;
 
 pub use network::{Network, NetworkConfig};

@@ -6,6 +6,7 @@ use std::path::Path;
 use candle_core::{DType, Device, Shape};
 use serde::{Deserialize, Serialize};
 
+use super::fpcm::{self, FpcmConfig};
 use crate::nn::weights::{self, LoadReport};
 use crate::nn::{Interface, Model, Normalization};
 use crate::{Error, Result};
@@ -31,12 +32,16 @@ pub struct NetworkConfig {
     /// Input normalisation, a part of the model; none if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub normalization: Option<Normalization>,
+    /// FPCM blocks behind stages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fpcm: Option<FpcmConfig>,
 }
 
 impl NetworkConfig {
     /// An architecture with everything else left open.
     pub fn new(architecture: &str) -> Self {
-        Self { architecture: architecture.into(), classes: None, channels: None, width: None, normalization: None }
+        let architecture = architecture.into();
+        Self { architecture, classes: None, channels: None, width: None, normalization: None, fpcm: None }
     }
 
     /// Fills in what only the data knows.
@@ -53,7 +58,12 @@ impl NetworkConfig {
             classes: self.classes.unwrap_or(10),
             width: self.width,
         };
-        Model::new(&self.architecture, interface, self.normalization.as_ref(), seed, dtype, device)
+        let normalization = self.normalization.as_ref();
+        let mut model = Model::new(&self.architecture, interface, normalization, seed, dtype, device)?;
+        if let Some(config) = &self.fpcm {
+            fpcm::install(&mut model, config, seed)?;
+        }
+        Ok(model)
     }
 }
 

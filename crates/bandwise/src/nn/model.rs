@@ -48,6 +48,7 @@ pub struct Model {
     pub layers: Vec<Layer>,
     normalization: Option<(Tensor, Tensor)>,
     interface: Interface,
+    dtype: DType,
     device: Device,
 }
 
@@ -96,12 +97,17 @@ impl Model {
                 Some((row(constants.std.iter().map(|s| 1.0 / s).collect())?, row(shift)?))
             }
         };
-        Ok(Self { layers, normalization, interface, device: device.clone() })
+        Ok(Self { layers, normalization, interface, dtype, device: device.clone() })
     }
 
     /// Channels, classes and width.
     pub fn interface(&self) -> Interface {
         self.interface
+    }
+
+    /// Type of its tensors.
+    pub fn dtype(&self) -> DType {
+        self.dtype
     }
 
     /// Where its tensors live.

@@ -6,12 +6,14 @@
 //! | [`fourier`] | 2-D Fourier transforms and spectral filters, on arrays and differentiable on tensors |
 //! | [`statistics`] | mean amplitude, log and power spectra of many images |
 //! | [`bands`] | rings, sectors, ideal low-, high- and band-pass windows, radial profiles |
+//! | [`circular`] | circular filters along one axis |
 //! | [`noise`] | Fourier basis images, the perturbations of a Fourier heat map |
 //!
 //! Spectra are un-normalised (`F[u, v] = Σ x[m, n] exp(−2πi(um/H + vn/W))`) and *un-shifted*: the mean sits
 //! at `[0, 0]`. [`bands::shift`] moves it to the centre for pictures.
 
 pub mod bands;
+pub mod circular;
 pub mod dct;
 pub mod fourier;
 pub mod noise;

@@ -77,7 +77,7 @@ pub struct DataConfig {
 
 /// The `[evaluation]` table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct EvaluationConfig {
     /// Epochs between evaluations on the test split (0: only at the end).
     pub every: u64,

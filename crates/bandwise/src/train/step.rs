@@ -37,7 +37,7 @@ pub struct Step<'a> {
     pub seed: u64,
     /// Epochs completed.
     pub epoch: u64,
-    /// How far training has come, in [0, 1].
+    /// How far training has come: the current epoch, counted from 1, over all epochs.
     pub progress: f64,
 }
 

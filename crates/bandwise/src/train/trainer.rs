@@ -170,8 +170,6 @@ impl<'a> Trainer<'a> {
     }
 
     fn step(&mut self, images: &Tensor, labels: &Tensor, ids: &[u64], rate: f64, tally: &mut Tally) -> Result<()> {
-        let batches = self.loader.batches_per_epoch() as f64;
-        let epochs = self.position.epoch as f64 + self.position.batch as f64 / batches;
         let step = Step {
             model: &self.network.model,
             images,
@@ -179,7 +177,7 @@ impl<'a> Trainer<'a> {
             image_ids: ids,
             seed: self.recipe.seed,
             epoch: self.position.epoch,
-            progress: epochs / self.recipe.epochs as f64,
+            progress: (self.position.epoch + 1) as f64 / self.recipe.epochs as f64,
         };
         let outcome = self.recipe.objective.forward(&step)?;
         let gradients = outcome.loss.backward()?;

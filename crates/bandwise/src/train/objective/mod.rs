@@ -1,13 +1,17 @@
 //! What is minimised: one file per objective, each reading like its paper's equation.
 
 mod adversarial;
+mod mart;
 mod standard;
+mod trades;
 
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 pub use adversarial::Adversarial;
+pub use mart::Mart;
 pub use standard::Standard;
+pub use trades::Trades;
 
 use super::step::Step;
 use crate::Result;
@@ -29,6 +33,10 @@ pub enum Objective {
     Standard(Standard),
     /// Cross-entropy on adversarial pictures (PGD-AT, FGSM-RS).
     Adversarial(Adversarial),
+    /// Clean cross-entropy and a divergence.
+    Trades(Trades),
+    /// Boosted cross-entropy and a weighted divergence.
+    Mart(Mart),
 }
 
 impl Default for Objective {
@@ -43,6 +51,8 @@ impl Objective {
         match self {
             Self::Standard(objective) => objective.forward(step),
             Self::Adversarial(objective) => objective.forward(step),
+            Self::Trades(objective) => objective.forward(step),
+            Self::Mart(objective) => objective.forward(step),
         }
     }
 
@@ -51,6 +61,13 @@ impl Objective {
         match self {
             Self::Standard(_) => Ok(()),
             Self::Adversarial(objective) => objective.attack.validate(),
+            Self::Trades(objective) => objective.attack.validate(),
+            Self::Mart(objective) => objective.attack.validate(),
         }
     }
+}
+
+/// β of TRADES and MART.
+fn six() -> f64 {
+    6.0
 }

@@ -1,0 +1,231 @@
+//! FPCM, the Frequency Preference Control Module (Bu, Huang, Cui; ICCV 2023).
+//!
+//! A block behind a stage of a network. It splits the feature map `x` of P = h·w positions into a low and
+//! a high part and mixes them anew, per sample and channel:
+//!
+//! ```text
+//! low = IFFT( G ⊙ FFT(x) ),   G[p] = exp(−½ (min(p, P − p) / D0)²)
+//! ω   = ½ + ½ σ( projection( mean over positions of x ) )
+//! out = ω · low + (1 − ω) · (x − low)
+//! ```
+//!
+//! The published filter runs over the *flattened* positions (raster scan): vertical detail counts as low
+//! frequency, horizontal detail as high. [`Filter::Radial`] is a true two-dimensional low-pass instead.
+//! The official code also transforms along channels; since G does not depend on the channel, those two
+//! transforms cancel and are left out. The official mean of the projected map equals the projection of the
+//! mean, which is what is computed here.
+
+use std::sync::Arc;
+
+use candle_core::{D, Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use crate::nn::build::{Builder, Initialization};
+use crate::nn::layer::{Stage, StageBlock, sigmoid, visit_stages_mut};
+use crate::nn::{Model, Parameter, Pass, Role, Signal};
+use crate::spectral::{bands, circular, fourier};
+use crate::{Error, Result, random};
+
+/// Where FPCM stands in a network and how it filters: the `[model.fpcm]` table of a recipe.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FpcmConfig {
+    /// Stages to put a block behind, counted from 1; all if empty.
+    pub stages: Vec<usize>,
+    /// What ω is computed with.
+    pub projection: Projection,
+    /// What "low" means.
+    pub filter: Filter,
+    /// D0 when training begins, as a divisor: 2 means P div 2 (radial: side / 2).
+    pub cutoff_start: usize,
+    /// D0 when training has ended, and in evaluation.
+    pub cutoff_end: usize,
+}
+
+impl Default for FpcmConfig {
+    /// The published block of ResNet-18: the filter narrows from P div 2 to P div 8.
+    fn default() -> Self {
+        Self {
+            stages: Vec::new(),
+            projection: Projection::Depthwise,
+            filter: Filter::Flattened,
+            cutoff_start: 2,
+            cutoff_end: 8,
+        }
+    }
+}
+
+impl FpcmConfig {
+    /// The published block of WRN-34-10: dense projection, D0 = P div 8 throughout.
+    pub fn wide_resnet() -> Self {
+        Self { projection: Projection::Full, cutoff_start: 8, ..Self::default() }
+    }
+
+    fn validate(&self) -> Result<()> {
+        if self.cutoff_start == 0 || self.cutoff_end == 0 {
+            return Err(Error::config("fpcm: cut-offs are divisors of the number of positions, at least 1"));
+        }
+        Ok(())
+    }
+}
+
+/// The 1×1 convolution in front of ω.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Projection {
+    /// Each channel from itself (ResNet).
+    Depthwise,
+    /// Each channel from all (WRN).
+    Full,
+}
+
+/// The low-pass filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Filter {
+    /// As published: one-dimensional over the flattened positions.
+    Flattened,
+    /// Two-dimensional: G depends on the distance of (u, v) from zero frequency.
+    Radial,
+}
+
+/// Puts a block behind the chosen stages of `model`; parameters are named `attn1.projection.weight`, …, as
+/// in the official code.
+///
+/// # Errors
+/// If a stage does not exist.
+pub fn install(model: &mut Model, config: &FpcmConfig, seed: u64) -> Result<()> {
+    config.validate()?;
+    let dtype = model.dtype();
+    let random = random::stream(seed, &[random::tag("fpcm")]);
+    let mut builder =
+        Builder { initialization: Initialization::PyTorch, random, dtype, device: model.device().clone() };
+    let mut number = 0;
+    visit_stages_mut(&mut model.layers, &mut |stage: &mut Stage| {
+        number += 1;
+        if config.stages.is_empty() || config.stages.contains(&number) {
+            stage.socket = Some(Arc::new(Fpcm::new(config, number, stage.channels, &mut builder)?));
+        }
+        Ok(())
+    })?;
+    match config.stages.iter().find(|&&stage| stage == 0 || stage > number) {
+        Some(stage) => Err(Error::config(format!("fpcm: there is no stage {stage}; this network has {number}"))),
+        None => Ok(()),
+    }
+}
+
+/// One block.
+#[derive(Clone, Debug)]
+pub struct Fpcm {
+    name: String,
+    config: FpcmConfig,
+    /// `[channels, 1 or channels, 1]`.
+    weight: Parameter,
+    /// `[channels]`.
+    bias: Parameter,
+}
+
+impl Fpcm {
+    /// A freshly initialised block behind stage `number` (from 1) of `channels` channels.
+    pub fn new(config: &FpcmConfig, number: usize, channels: usize, builder: &mut Builder) -> Result<Self> {
+        let inputs = match config.projection {
+            Projection::Depthwise => 1,
+            Projection::Full => channels,
+        };
+        let bound = (inputs as f64).powf(-0.5);
+        let name = format!("attn{number}");
+        let weight = builder.uniform(&[channels, inputs, 1], bound)?;
+        let bias = builder.uniform(&[channels], bound)?;
+        Ok(Self {
+            weight: Parameter::new(format!("{name}.projection.weight"), Role::Weight, &weight)?,
+            bias: Parameter::new(format!("{name}.projection.bias"), Role::Affine, &bias)?,
+            config: config.clone(),
+            name,
+        })
+    }
+
+    /// D0 of a map with `positions` positions: a line from the first to the last cut-off.
+    ///
+    /// Official, over 120 epochs: `P div 2 + (P div 8 − P div 2)·epoch / 120`.
+    pub fn cutoff(&self, positions: usize, progress: f64) -> f64 {
+        let (start, end) = (positions / self.config.cutoff_start, positions / self.config.cutoff_end);
+        start as f64 + (end as f64 - start as f64) * progress
+    }
+
+    /// ω in (½, 1), `[batch, 1, channels]`: the weight of the low part.
+    fn omega(&self, x: &Signal) -> Result<Signal> {
+        let mean = x.linear(|x| Ok(x.mean(1)?))?;
+        let weight = self.weight.tensor().squeeze(D::Minus1)?;
+        let projected = match self.config.projection {
+            Projection::Depthwise => mean.linear(|m| Ok(m.broadcast_mul(&weight.squeeze(1)?)?))?,
+            Projection::Full => mean.linear(|m| Ok(m.matmul(&weight.t()?)?))?,
+        };
+        let gate = projected
+            .add_constant(self.bias.tensor())?
+            .map(sigmoid, |_, s, t| Ok((t * (s * (1.0 - s)?)?)?))?;
+        gate.linear(|g| Ok((g * 0.5)?.unsqueeze(1)?))?.add_constant(&constant(0.5, x)?)
+    }
+
+    /// The low part of a map `[batch, height, width, channels]`, as `[batch, positions, channels]`.
+    fn low_pass(&self, x: &Tensor, progress: f64) -> Result<Tensor> {
+        let (batch, height, width, channels) = x.dims4()?;
+        let positions = height * width;
+        match self.config.filter {
+            Filter::Flattened => {
+                let gain = gaussian(positions, self.cutoff(positions, progress));
+                circular::filter(&x.reshape((batch, positions, channels))?, &gain)
+            }
+            Filter::Radial => {
+                let cutoff = self.cutoff(height.max(width), progress);
+                let gain = bands::radii(height, width).into_iter().map(|radius| gain(radius, cutoff)).collect();
+                let gain = Tensor::from_vec::<_, f64>(gain, (height, width), &Device::Cpu)?;
+                let gain = gain.to_dtype(x.dtype())?.to_device(x.device())?;
+                Ok(fourier::filter2(x, &gain)?.reshape((batch, positions, channels))?)
+            }
+        }
+    }
+}
+
+impl StageBlock for Fpcm {
+    fn forward(&self, input: &Signal, pass: &Pass) -> Result<Signal> {
+        let shape = input.value.shape().clone();
+        let (batch, height, width, channels) = input.value.dims4()?;
+        let x = input.linear(|x| Ok(x.reshape((batch, height * width, channels))?))?;
+        let omega = self.omega(&x)?;
+        if let Some(recorder) = pass.recorder {
+            recorder.record(&format!("{}.omega", self.name), &omega.value);
+        }
+        // ω·low + (1 − ω)·(x − low) = x + low·(2ω − 1) − x·ω
+        let low = input.linear(|x| self.low_pass(x, pass.progress))?;
+        let preference = omega.linear(|o| Ok((o * 2.0)?))?.add_constant(&constant(-1.0, &x)?)?;
+        let rest = omega.linear(|o| Ok(o.neg()?))?.add_constant(&constant(1.0, &x)?)?;
+        let output = low.multiply(&preference)?.add(&x.multiply(&rest)?)?;
+        output.linear(|y| Ok(y.reshape(&shape)?))
+    }
+
+    fn parameters(&self) -> Vec<&Parameter> {
+        vec![&self.weight, &self.bias]
+    }
+
+    fn frozen(&self) -> Arc<dyn StageBlock> {
+        Arc::new(Self { weight: self.weight.frozen(), bias: self.bias.frozen(), ..self.clone() })
+    }
+}
+
+fn constant(value: f64, like: &Signal) -> Result<Tensor> {
+    Ok(Tensor::new(value, like.value.device())?.to_dtype(like.value.dtype())?)
+}
+
+/// G over the flattened positions.
+fn gaussian(positions: usize, cutoff: f64) -> Vec<f64> {
+    (0..positions).map(|p| gain(p.min(positions - p) as f64, cutoff)).collect()
+}
+
+/// The Gaussian low-pass; with a cut-off of zero (maps of fewer than eight positions) only the mean passes.
+fn gain(frequency: f64, cutoff: f64) -> f64 {
+    if frequency == 0.0 { 1.0 } else { (-0.5 * (frequency / cutoff).powi(2)).exp() }
+}
+
+#[cfg(test)]
+#[path = "fpcm_tests.rs"]
+mod tests;

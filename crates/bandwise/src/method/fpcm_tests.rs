@@ -1,0 +1,177 @@
+//! FPCM against the official implementation.
+
+use std::collections::HashMap;
+
+use candle_core::{DType, Tensor, Var};
+use serde_json::Value;
+
+use super::*;
+use crate::golden;
+use crate::method::NetworkConfig;
+use crate::nn::loss::mean_cross_entropy;
+use crate::nn::{Mode, Normalization};
+
+/// The official epoch as progress: the published schedule counts to 120.
+fn pass(mode: Mode, epoch: f64) -> Pass<'static> {
+    Pass { mode, progress: epoch / 120.0, recorder: None }
+}
+
+fn nhwc(x: &Tensor) -> Tensor {
+    x.permute((0, 2, 3, 1)).unwrap().contiguous().unwrap()
+}
+
+fn config(kind: &str) -> FpcmConfig {
+    if kind.starts_with("wrn") { FpcmConfig::wide_resnet() } else { FpcmConfig::default() }
+}
+
+fn builder() -> Builder {
+    let random = random::stream(0, &[]);
+    Builder { initialization: Initialization::PyTorch, random, dtype: DType::F32, device: Device::Cpu }
+}
+
+#[test]
+fn golden_fpcm_blocks() {
+    let Some(folder) = golden::folder() else { return };
+    let json = golden::json(&folder, "case2_fpcm.json");
+    let tensors = golden::tensors(&folder, "case2_fpcm_blocks.safetensors");
+    let close = |ours: &Tensor, key: &str| {
+        let theirs = &tensors[key];
+        let ours = ours.reshape(theirs.shape()).unwrap();
+        let largest = golden::values(theirs).into_iter().fold(0.0f64, |m, v| m.max(v.abs()));
+        let error = golden::max_abs_difference(&ours, theirs);
+        assert!(error <= 2e-6 * largest.max(1e-3), "{key}: {error} of {largest}");
+    };
+    for case in json["blocks"].as_array().unwrap() {
+        let name = case["name"].as_str().unwrap();
+        let stem = name.rsplit_once('.').unwrap().0;
+        let x = nhwc(&tensors[&format!("{stem}.x")]);
+        let up = nhwc(&tensors[&format!("{stem}.up")]);
+        let channels = x.dim(3).unwrap();
+        let block = Fpcm::new(&config(case["kind"].as_str().unwrap()), 1, channels, &mut builder()).unwrap();
+        block.weight.set(&tensors[&format!("{stem}.proj_w")]).unwrap();
+        block.bias.set(&tensors[&format!("{stem}.proj_b")]).unwrap();
+
+        let positions = x.dim(1).unwrap() * x.dim(2).unwrap();
+        let epoch = golden::number(&case["epoch"]);
+        let cutoff = block.cutoff(positions, epoch / 120.0);
+        assert!((cutoff - golden::number(&case["D0"])).abs() < 1e-9, "{name}: D0 {cutoff}");
+        let filter = golden::values(&tensors[&format!("{name}.filter_f64")]);
+        let error = gaussian(positions, cutoff).iter().zip(&filter).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        assert!(error < 1e-6, "{name}: filter {error}");
+
+        let x = Var::from_tensor(&x).unwrap();
+        let y = block.forward(&Signal::plain(x.as_tensor().clone()), &pass(Mode::Train, epoch)).unwrap().value;
+        close(&y.permute((0, 3, 1, 2)).unwrap().contiguous().unwrap(), &format!("{name}.y"));
+        let gradients = (y * up).unwrap().sum_all().unwrap().backward().unwrap();
+        let slope = gradients.get(&x).unwrap().permute((0, 3, 1, 2)).unwrap().contiguous().unwrap();
+        close(&slope, &format!("{name}.gx"));
+        close(gradients.get(block.weight.var()).unwrap(), &format!("{name}.gw"));
+        close(gradients.get(block.bias.var()).unwrap(), &format!("{name}.gb"));
+    }
+}
+
+/// The golden network, rebuilt from its description and loaded.
+fn network(name: &str, case: &Value, tensors: &HashMap<String, Tensor>) -> Model {
+    let wide = name.starts_with("wrn");
+    let architecture =
+        if wide { format!("wrn-{}-1", case["depth"].as_u64().unwrap()) } else { "resnet18".to_string() };
+    let normalization = wide.then(|| Normalization {
+        mean: vec![0.4914, 0.4822, 0.4465],
+        std: vec![0.2471, 0.2435, 0.2616],
+    });
+    let config = NetworkConfig {
+        width: case["width"].as_u64().map(|width| width as usize),
+        normalization,
+        fpcm: Some(config(name)),
+        ..NetworkConfig::new(&architecture)
+    };
+    let model = config.build(0, DType::F32, &Device::Cpu).unwrap();
+    load(&model, name, tensors);
+    model
+}
+
+fn load(model: &Model, name: &str, tensors: &HashMap<String, Tensor>) {
+    for parameter in model.parameters() {
+        let key = format!("{name}/{}", parameter.name());
+        parameter.set(tensors.get(&key).unwrap_or_else(|| panic!("{key} is missing"))).unwrap();
+    }
+}
+
+#[test]
+fn golden_fpcm_networks() {
+    let Some(folder) = golden::folder() else { return };
+    let json = golden::json(&folder, "case2_fpcm.json");
+    let tensors = golden::tensors(&folder, "case2_fpcm_nets.safetensors");
+    for (name, case) in json["nets"].as_object().unwrap() {
+        let model = network(name, case, &tensors);
+        let labels: Vec<u32> =
+            case["labels"].as_array().unwrap().iter().map(|l| l.as_u64().unwrap() as u32).collect();
+        let count = labels.len();
+        let labels = Tensor::from_vec(labels, count, &Device::Cpu).unwrap();
+        let images = Var::from_tensor(&nhwc(&tensors[&format!("{name}/__x")])).unwrap();
+        for run in case["runs"].as_array().unwrap() {
+            let epoch = golden::number(&run["epoch"]);
+            let key = |part: &str| format!("{name}/__{part}_e{epoch}");
+            let compare = |logits: &Tensor, part: &str| {
+                let error = golden::max_abs_difference(logits, &tensors[&key(part)]);
+                assert!(error < 2e-5, "{}: {error}", key(part));
+            };
+            let logits = model.logits(images.as_tensor(), &pass(Mode::Eval, epoch)).unwrap();
+            compare(&logits, "logits_eval");
+            let loss = mean_cross_entropy(&logits, &labels).unwrap();
+            assert!((golden::values(&loss)[0] - golden::number(&run["loss_eval"])).abs() < 1e-5);
+            let slope = loss.backward().unwrap().get(&images).unwrap().clone();
+            let error = golden::relative_l2(&slope, &nhwc(&tensors[&key("gradx_eval")]));
+            assert!(error < 1e-4, "{}: {error}", key("gradx_eval"));
+
+            load(&model, name, &tensors);
+            let logits = model.logits(images.as_tensor(), &pass(Mode::Train, epoch)).unwrap();
+            compare(&logits, "logits_train");
+            let loss = mean_cross_entropy(&logits, &labels).unwrap();
+            assert!((golden::values(&loss)[0] - golden::number(&run["loss_train"])).abs() < 1e-5);
+            let gradients = loss.backward().unwrap();
+            for parameter in model.parameters().into_iter().filter(|p| p.role() != Role::Buffer) {
+                let ours = gradients.get(parameter.var()).unwrap();
+                let norm = golden::values(ours).iter().map(|v| v * v).sum::<f64>().sqrt();
+                let expected = golden::number(&run["grad_norms_train"][parameter.name()]);
+                let what = format!("{name} epoch {epoch} {}", parameter.name());
+                assert!((norm - expected).abs() < 1e-4 * expected + 1e-6, "{what}: {norm} against {expected}");
+                if let Some(theirs) = tensors.get(&format!("{name}/__grad_train_e{epoch}.{}", parameter.name())) {
+                    let error = golden::relative_l2(ours, &theirs.reshape(ours.shape()).unwrap());
+                    assert!(error < 1e-4, "{what}: {error}");
+                }
+            }
+            load(&model, name, &tensors);
+        }
+    }
+}
+
+#[test]
+fn the_block_is_differentiable_forwards_and_works_on_any_map() {
+    for (projection, filter, side) in [
+        (Projection::Depthwise, Filter::Flattened, (5, 7)),
+        (Projection::Full, Filter::Radial, (6, 5)),
+        (Projection::Full, Filter::Flattened, (1, 3)),
+    ] {
+        let config = FpcmConfig { projection, filter, ..FpcmConfig::default() };
+        let mut builder = Builder { dtype: DType::F64, ..builder() };
+        let block = Fpcm::new(&config, 1, 3, &mut builder).unwrap();
+        let shape = [2, side.0, side.1, 3];
+        let (x, t) = (builder.normal(&shape, 1.0).unwrap(), builder.normal(&shape, 1.0).unwrap());
+        let at = |step: f64| {
+            let moved = (&x + (&t * step).unwrap()).unwrap();
+            block.forward(&Signal::plain(moved), &Pass::train(0.3)).unwrap().value
+        };
+        let difference = ((at(1e-6) - at(-1e-6)).unwrap() / 2e-6).unwrap();
+        let dual = block.forward(&Signal::dual(x.clone(), t.clone()), &Pass::train(0.3)).unwrap();
+        assert!(golden::relative_l2(&dual.tangent.unwrap(), &difference) < 1e-7);
+    }
+}
+
+#[test]
+fn a_stage_that_does_not_exist_is_refused() {
+    let fpcm = Some(FpcmConfig { stages: vec![5], ..FpcmConfig::default() });
+    let config = NetworkConfig { fpcm, width: Some(4), ..NetworkConfig::new("smallcnn") };
+    let message = config.build(0, DType::F32, &Device::Cpu).unwrap_err().to_string();
+    assert!(message.contains("stage 5"), "{message}");
+}

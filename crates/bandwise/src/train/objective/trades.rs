@@ -1,0 +1,41 @@
+//! TRADES (Zhang et al. 2019): min CE(f(x), y) + β · KL(f(x) ‖ f(x + δ)).
+
+use serde::{Deserialize, Serialize};
+
+use super::Outcome;
+use crate::Result;
+use crate::attack::Attack;
+use crate::nn::loss::{kl_divergence, smoothed_cross_entropy};
+use crate::train::step::{AttackMode, Step};
+
+/// Clean cross-entropy plus β times the divergence that an attack causes.
+///
+/// The original attack climbs the divergence itself, `{ name = "pgd", loss = "kl-divergence", start =
+/// "gaussian" }`; FPCM's official code climbs the cross-entropy.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Trades {
+    /// Who makes the pictures.
+    pub attack: Attack,
+    /// Statistics of batch norm while the attack runs.
+    #[serde(default)]
+    pub attack_mode: AttackMode,
+    /// Weight of the divergence (β = 1/λ in the paper).
+    #[serde(default = "super::six")]
+    pub beta: f64,
+    /// Share of the target probability that is spread over all classes.
+    #[serde(default)]
+    pub label_smoothing: f64,
+}
+
+impl Trades {
+    pub(super) fn forward(&self, step: &Step) -> Result<Outcome> {
+        let adversarial = step.attack(&self.attack, self.attack_mode)?;
+        let clean = step.logits(step.images)?;
+        let attacked = step.logits(&adversarial)?;
+        let natural = smoothed_cross_entropy(&clean, step.labels, self.label_smoothing)?.mean_all()?;
+        let robust = kl_divergence(&clean, &attacked)?.mean_all()?;
+        let loss = (natural + (robust * self.beta)?)?;
+        Ok(Outcome { loss, logits: attacked })
+    }
+}
