@@ -69,7 +69,9 @@ impl ModelArguments {
         };
         let Some(model) = &self.model else {
             if normalization.is_some() || self.width.is_some() {
-                return Err(Error::config("--mean, --std and --width go with --model; without it, the file's own say"));
+                return Err(Error::config(
+                    "--mean, --std and --width go with --model; without it, the file's own say",
+                ));
             }
             return Ok(None);
         };

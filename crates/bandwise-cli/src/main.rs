@@ -31,7 +31,8 @@ fn main() -> ExitCode {
     let interrupt = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         // The second signal ends the process at once; the first lets the step finish.
-        let _ = signal_hook::flag::register_conditional_shutdown(signal, INTERRUPTED.into(), interrupt.clone());
+        let _ =
+            signal_hook::flag::register_conditional_shutdown(signal, INTERRUPTED.into(), interrupt.clone());
         let _ = signal_hook::flag::register(signal, interrupt.clone());
     }
     match run(arguments.command, &interrupt) {

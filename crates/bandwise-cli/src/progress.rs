@@ -11,8 +11,11 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// A bar over `total` pieces of work; invisible where output does not go to a terminal.
 pub fn bar(label: &str, total: usize) -> ProgressBar {
-    let target =
-        if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    let target = if std::io::stderr().is_terminal() {
+        ProgressDrawTarget::stderr()
+    } else {
+        ProgressDrawTarget::hidden()
+    };
     let bar = ProgressBar::with_draw_target(Some(total as u64), target);
     let style = ProgressStyle::with_template("{prefix:>24} {bar:28} {pos}/{len} {elapsed} +{eta}  {msg}");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
@@ -56,7 +59,11 @@ impl Observer for TrainingProgress {
                 *current = bar(&format!("{} epoch {}", self.label, epoch + 1), batches);
             }
             current.set_position(done as u64);
-            current.set_message(format!("loss {:.3}, accuracy {:.1} %", sums.mean_loss(), 100.0 * sums.accuracy()));
+            current.set_message(format!(
+                "loss {:.3}, accuracy {:.1} %",
+                sums.mean_loss(),
+                100.0 * sums.accuracy()
+            ));
         });
     }
 

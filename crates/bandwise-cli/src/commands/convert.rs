@@ -44,7 +44,10 @@ pub struct ConvertArguments {
 /// Runs the command.
 pub fn run(arguments: &ConvertArguments) -> Result<bool> {
     if arguments.output.extension().is_none_or(|extension| extension != "safetensors") {
-        return Err(Error::config(format!("{}: the output's name must end in .safetensors", arguments.output.display())));
+        return Err(Error::config(format!(
+            "{}: the output's name must end in .safetensors",
+            arguments.output.display()
+        )));
     }
     let model = ModelArguments {
         weights: arguments.input.clone(),

@@ -56,6 +56,9 @@ pub struct EvaluateArguments {
     /// Norm that bounds the perturbation
     #[arg(long, value_name = "linf|l2|l1")]
     norm: Option<String>,
+    /// Compute the gradient of the cross-entropy exactly, instead of rounded as in PyTorch's float32
+    #[arg(long)]
+    exact_gradient: bool,
     /// Seed of random starts
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -164,13 +167,14 @@ fn provenance(
 
 /// The attacks that were named, with the settings that were given.
 fn attacks(arguments: &EvaluateArguments) -> Result<Vec<Attack>> {
-    let given: [(&str, Option<Value>); 6] = [
+    let given: [(&str, Option<Value>); 7] = [
         ("epsilon", arguments.eps.clone().map(Value::from)),
         ("step_size", arguments.step_size.clone().map(Value::from)),
         ("steps", arguments.steps.map(Value::from)),
         ("start", arguments.start.clone().map(Value::from)),
         ("restarts", arguments.restarts.map(Value::from)),
         ("norm", arguments.norm.clone().map(Value::from)),
+        ("exact_gradient", arguments.exact_gradient.then_some(Value::Bool(true))),
     ];
     let given: Map<String, Value> =
         given.into_iter().filter_map(|(key, value)| Some((key.to_string(), value?))).collect();

@@ -55,7 +55,9 @@ pub fn run(arguments: &TrainArguments, interrupt: &AtomicBool) -> Result<bool> {
     let folder = match (&arguments.out, &recipe) {
         (Some(folder), _) => folder.clone(),
         (None, Some(recipe)) => PathBuf::from("runs").join(&recipe.name),
-        (None, None) => return Err(Error::config("--resume needs the run folder: --out DIR (or the recipe)")),
+        (None, None) => {
+            return Err(Error::config("--resume needs the run folder: --out DIR (or the recipe)"));
+        }
     };
     let observer = TrainingProgress::new(recipe.as_ref().map_or("run", |recipe| &recipe.name));
     if arguments.resume {

@@ -16,11 +16,14 @@ pub struct Fgsm {
     pub norm: Norm,
     /// Size of the perturbation.
     pub epsilon: Epsilon,
+    /// Computes the gradient of the cross-entropy exactly. Off, it is rounded as in PyTorch's float32, so that
+    /// published numbers come out; a few very confident images then survive for no other reason.
+    pub exact_gradient: bool,
 }
 
 impl Default for Fgsm {
     fn default() -> Self {
-        Self { norm: Norm::Linf, epsilon: Epsilon::of_255(8.0) }
+        Self { norm: Norm::Linf, epsilon: Epsilon::of_255(8.0), exact_gradient: false }
     }
 }
 
@@ -41,7 +44,7 @@ impl Fgsm {
             steps: 1,
             start: Start::Zero,
             restarts: 1,
-            objective: Objective::CrossEntropy,
+            objective: Objective::cross_entropy(self.exact_gradient),
             momentum: None,
         }
         .run(model, images, labels, context)
@@ -61,11 +64,20 @@ pub struct RandomFgsm {
     pub step_size: Option<Epsilon>,
     /// Independent attempts; an image is broken if one succeeds.
     pub restarts: usize,
+    /// Computes the gradient of the cross-entropy exactly. Off, it is rounded as in PyTorch's float32, so that
+    /// published numbers come out; a few very confident images then survive for no other reason.
+    pub exact_gradient: bool,
 }
 
 impl Default for RandomFgsm {
     fn default() -> Self {
-        Self { norm: Norm::Linf, epsilon: Epsilon::of_255(8.0), step_size: None, restarts: 1 }
+        Self {
+            norm: Norm::Linf,
+            epsilon: Epsilon::of_255(8.0),
+            step_size: None,
+            restarts: 1,
+            exact_gradient: false,
+        }
     }
 }
 
@@ -86,7 +98,7 @@ impl RandomFgsm {
             steps: 1,
             start: Start::Random,
             restarts: self.restarts,
-            objective: Objective::CrossEntropy,
+            objective: Objective::cross_entropy(self.exact_gradient),
             momentum: None,
         }
         .run(model, images, labels, context)

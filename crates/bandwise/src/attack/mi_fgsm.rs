@@ -23,11 +23,21 @@ pub struct MiFgsm {
     pub steps: usize,
     /// Decay of the accumulated gradient (the paper's µ).
     pub decay: f64,
+    /// Computes the gradient of the cross-entropy exactly. Off, it is rounded as in PyTorch's float32, so that
+    /// published numbers come out; a few very confident images then survive for no other reason.
+    pub exact_gradient: bool,
 }
 
 impl Default for MiFgsm {
     fn default() -> Self {
-        Self { norm: Norm::Linf, epsilon: Epsilon::of_255(8.0), step_size: None, steps: 10, decay: 1.0 }
+        Self {
+            norm: Norm::Linf,
+            epsilon: Epsilon::of_255(8.0),
+            step_size: None,
+            steps: 10,
+            decay: 1.0,
+            exact_gradient: false,
+        }
     }
 }
 
@@ -48,7 +58,7 @@ impl MiFgsm {
             steps: self.steps,
             start: Start::Zero,
             restarts: 1,
-            objective: Objective::CrossEntropy,
+            objective: Objective::cross_entropy(self.exact_gradient),
             momentum: Some(self.decay),
         }
         .run(model, images, labels, context)

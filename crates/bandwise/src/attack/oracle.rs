@@ -14,6 +14,8 @@ use crate::{Error, Result};
 pub(crate) enum Objective {
     /// Cross-entropy of the label.
     CrossEntropy,
+    /// Its gradient as PyTorch rounds it in float32.
+    PytorchCrossEntropy,
     /// `max_{j≠label} z_j − z_label`.
     Margin,
     /// `z_target − z_label`.
@@ -24,6 +26,13 @@ pub(crate) enum Objective {
     TargetedDlr,
     /// KL divergence from the clean prediction.
     Divergence,
+}
+
+impl Objective {
+    /// The cross-entropy in one of its two arithmetics.
+    pub fn cross_entropy(exact: bool) -> Self {
+        if exact { Self::CrossEntropy } else { Self::PytorchCrossEntropy }
+    }
 }
 
 /// What belongs to each image beside its pixels; rows leave together with their image.
@@ -64,6 +73,7 @@ impl Goal {
         let missing = || Error::config("a targeted objective was used without targets");
         match objective {
             Objective::CrossEntropy => loss::cross_entropy(logits, &self.labels),
+            Objective::PytorchCrossEntropy => loss::pytorch_cross_entropy(logits, &self.labels),
             Objective::Margin => loss::margin(logits, &self.labels),
             Objective::Dlr => loss::dlr(logits, &self.labels),
             Objective::TargetedMargin => {

@@ -44,6 +44,9 @@ pub struct Pgd {
     pub restarts: usize,
     /// What is climbed.
     pub loss: PgdLoss,
+    /// Computes the gradient of the cross-entropy exactly. Off, it is rounded as in PyTorch's float32, so that
+    /// published numbers come out; a few very confident images then survive for no other reason.
+    pub exact_gradient: bool,
 }
 
 impl Default for Pgd {
@@ -56,6 +59,7 @@ impl Default for Pgd {
             start: Start::Random,
             restarts: 1,
             loss: PgdLoss::CrossEntropy,
+            exact_gradient: false,
         }
     }
 }
@@ -78,7 +82,7 @@ impl Pgd {
             start: self.start,
             restarts: self.restarts,
             objective: match self.loss {
-                PgdLoss::CrossEntropy => Objective::CrossEntropy,
+                PgdLoss::CrossEntropy => Objective::cross_entropy(self.exact_gradient),
                 PgdLoss::Margin => Objective::Margin,
                 PgdLoss::Dlr => Objective::Dlr,
                 PgdLoss::KlDivergence => Objective::Divergence,

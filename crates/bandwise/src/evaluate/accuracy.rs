@@ -124,6 +124,8 @@ fn argmax(logits: &Tensor) -> Result<Vec<u32>> {
     if rows.iter().flatten().any(|value| !value.is_finite()) {
         return Err(Error::model("the model's logits are not finite numbers; are its weights damaged?"));
     }
-    let largest = |row: &Vec<f32>| (1..row.len()).fold(0, |best, class| if row[class] > row[best] { class } else { best });
+    let largest = |row: &Vec<f32>| {
+        (1..row.len()).fold(0, |best, class| if row[class] > row[best] { class } else { best })
+    };
     Ok(rows.iter().map(|row| largest(row) as u32).collect())
 }

@@ -40,11 +40,13 @@ pub fn records(
             .collect::<Result<_>>()?;
         records.push(accuracy_record(&shape, None, &provenance));
         if split == CueSplit::Conflict {
-            let texture = indices.iter().zip(&predicted).filter(|&(&index, &class)| {
-                dataset.texture_label(index) == Some(class)
-            });
+            let texture = indices
+                .iter()
+                .zip(&predicted)
+                .filter(|&(&index, &class)| dataset.texture_label(index) == Some(class));
             let (shape, texture) = (shape.iter().filter(|hit| **hit).count() as u64, texture.count() as u64);
-            records.push(Record::proportion("shape_share", shape, shape + texture).with_provenance(&provenance));
+            records
+                .push(Record::proportion("shape_share", shape, shape + texture).with_provenance(&provenance));
         }
     }
     if records.is_empty() { Err(Error::config("there are no cue splits")) } else { Ok(records) }

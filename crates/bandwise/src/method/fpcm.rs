@@ -109,7 +109,9 @@ pub fn install(model: &mut Model, config: &FpcmConfig, seed: u64) -> Result<()> 
         Ok(())
     })?;
     match config.stages.iter().find(|&&stage| stage == 0 || stage > number) {
-        Some(stage) => Err(Error::config(format!("fpcm: there is no stage {stage}; this network has {number}"))),
+        Some(stage) => {
+            Err(Error::config(format!("fpcm: there is no stage {stage}; this network has {number}")))
+        }
         None => Ok(()),
     }
 }
@@ -177,7 +179,8 @@ impl Fpcm {
             }
             Filter::Radial => {
                 let cutoff = self.cutoff(height.max(width), progress);
-                let gain = bands::radii(height, width).into_iter().map(|radius| gain(radius, cutoff)).collect();
+                let gain =
+                    bands::radii(height, width).into_iter().map(|radius| gain(radius, cutoff)).collect();
                 let gain = Tensor::from_vec::<_, f64>(gain, (height, width), &Device::Cpu)?;
                 let gain = gain.to_dtype(x.dtype())?.to_device(x.device())?;
                 Ok(fourier::filter2(x, &gain)?.reshape((batch, positions, channels))?)

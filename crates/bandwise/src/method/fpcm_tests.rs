@@ -56,11 +56,13 @@ fn golden_fpcm_blocks() {
         let cutoff = block.cutoff(positions, epoch / 120.0);
         assert!((cutoff - golden::number(&case["D0"])).abs() < 1e-9, "{name}: D0 {cutoff}");
         let filter = golden::values(&tensors[&format!("{name}.filter_f64")]);
-        let error = gaussian(positions, cutoff).iter().zip(&filter).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        let error =
+            gaussian(positions, cutoff).iter().zip(&filter).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
         assert!(error < 1e-6, "{name}: filter {error}");
 
         let x = Var::from_tensor(&x).unwrap();
-        let y = block.forward(&Signal::plain(x.as_tensor().clone()), &pass(Mode::Train, epoch)).unwrap().value;
+        let y =
+            block.forward(&Signal::plain(x.as_tensor().clone()), &pass(Mode::Train, epoch)).unwrap().value;
         close(&y.permute((0, 3, 1, 2)).unwrap().contiguous().unwrap(), &format!("{name}.y"));
         let gradients = (y * up).unwrap().sum_all().unwrap().backward().unwrap();
         let slope = gradients.get(&x).unwrap().permute((0, 3, 1, 2)).unwrap().contiguous().unwrap();
@@ -75,10 +77,8 @@ fn network(name: &str, case: &Value, tensors: &HashMap<String, Tensor>) -> Model
     let wide = name.starts_with("wrn");
     let architecture =
         if wide { format!("wrn-{}-1", case["depth"].as_u64().unwrap()) } else { "resnet18".to_string() };
-    let normalization = wide.then(|| Normalization {
-        mean: vec![0.4914, 0.4822, 0.4465],
-        std: vec![0.2471, 0.2435, 0.2616],
-    });
+    let normalization =
+        wide.then(|| Normalization { mean: vec![0.4914, 0.4822, 0.4465], std: vec![0.2471, 0.2435, 0.2616] });
     let config = NetworkConfig {
         width: case["width"].as_u64().map(|width| width as usize),
         normalization,
@@ -135,8 +135,13 @@ fn golden_fpcm_networks() {
                 let norm = golden::values(ours).iter().map(|v| v * v).sum::<f64>().sqrt();
                 let expected = golden::number(&run["grad_norms_train"][parameter.name()]);
                 let what = format!("{name} epoch {epoch} {}", parameter.name());
-                assert!((norm - expected).abs() < 1e-4 * expected + 1e-6, "{what}: {norm} against {expected}");
-                if let Some(theirs) = tensors.get(&format!("{name}/__grad_train_e{epoch}.{}", parameter.name())) {
+                assert!(
+                    (norm - expected).abs() < 1e-4 * expected + 1e-6,
+                    "{what}: {norm} against {expected}"
+                );
+                if let Some(theirs) =
+                    tensors.get(&format!("{name}/__grad_train_e{epoch}.{}", parameter.name()))
+                {
                     let error = golden::relative_l2(ours, &theirs.reshape(ours.shape()).unwrap());
                     assert!(error < 1e-4, "{what}: {error}");
                 }

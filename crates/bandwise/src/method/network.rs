@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use candle_core::{DType, Device, Shape};
+use candle_core::{DType, Device};
 use serde::{Deserialize, Serialize};
 
 use super::fpcm::{self, FpcmConfig};
@@ -102,17 +102,14 @@ impl Network {
                 path.display()
             ))
         })?;
-        let shapes = config.build(0, DType::F32, &Device::Cpu)?;
-        let expected: Vec<(String, Shape)> =
-            shapes.state().into_iter().map(|(name, tensor)| (name, tensor.shape().clone())).collect();
+        let expected = weights::shapes(&config.build(0, DType::F32, &Device::Cpu)?);
         let matched = file.match_keys(&expected)?;
         let report = matched.report.clone();
         let tensors = matched.complete().map_err(|e| Error::format(path, e.to_string()))?;
         // A checkpoint that normalises in a layer of its own says what the model must do.
         let mut config = config;
-        if let (None, Some(found)) = (&config.normalization, &report.normalisation) {
-            let wide = |values: &[f32]| values.iter().map(|&value| f64::from(value)).collect();
-            config.normalization = Some(Normalization { mean: wide(&found.mean), std: wide(&found.std) });
+        if config.normalization.is_none() {
+            config.normalization = report.normalization.as_ref().map(|found| found.constants.clone());
         }
         let network = Self::new(config, 0, device)?;
         network.model.set_state(&tensors)?;

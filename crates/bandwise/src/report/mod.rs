@@ -21,7 +21,6 @@ mod scale;
 mod section;
 mod svg;
 mod table;
-pub mod tensorboard;
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;

@@ -21,8 +21,10 @@ pub fn filter(x: &Tensor, gain: &[f64]) -> crate::Result<Tensor> {
     }
     // Elsewhere as one product with the circulant matrix.
     let kernel = impulse_response(gain);
-    let rows: Vec<f64> =
-        (0..positions).flat_map(|i| (0..positions).map(move |j| (i + positions - j) % positions)).map(|k| kernel[k]).collect();
+    let rows: Vec<f64> = (0..positions)
+        .flat_map(|i| (0..positions).map(move |j| (i + positions - j) % positions))
+        .map(|k| kernel[k])
+        .collect();
     let matrix = Tensor::from_vec(rows, (positions, positions), x.device())?.to_dtype(x.dtype())?;
     Ok(matrix.broadcast_matmul(x)?)
 }
@@ -43,7 +45,8 @@ impl CircularFilter {
         let positions = self.gain.len();
         let mut planner = FftPlanner::<T>::new();
         let (forward, inverse) = (planner.plan_fft_forward(positions), planner.plan_fft_inverse(positions));
-        let scaled: Vec<T> = self.gain.iter().map(|g| <T as WithDType>::from_f64(g / positions as f64)).collect();
+        let scaled: Vec<T> =
+            self.gain.iter().map(|g| <T as WithDType>::from_f64(g / positions as f64)).collect();
         let mut output = vec![T::zero(); x.len()];
         let sample = positions * channels;
         output.par_chunks_mut(sample).zip(x.par_chunks(sample)).for_each(|(output, input)| {

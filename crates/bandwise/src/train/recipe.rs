@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::objective::Objective;
 use super::optimizer::OptimizerConfig;
-use super::schedule::ScheduleConfig;
+use super::schedule::Schedule;
 use crate::attack::Attack;
 use crate::data::{Augment, DataSpec};
 use crate::method::NetworkConfig;
@@ -45,7 +45,7 @@ pub struct Recipe {
     pub optimizer: OptimizerConfig,
     /// How the learning rate changes.
     #[serde(default)]
-    pub schedule: ScheduleConfig,
+    pub schedule: Schedule,
     /// What is minimised.
     #[serde(default)]
     pub objective: Objective,
@@ -204,6 +204,8 @@ impl Recipe {
             return Err(Error::config("name must not be empty or contain slashes"));
         }
         self.data.augment.iter().try_for_each(Augment::validate)?;
+        self.optimizer.check()?;
+        self.schedule.check()?;
         self.objective.validate()?;
         self.evaluation.attack.iter().chain(&self.evaluation.final_attacks).try_for_each(Attack::validate)
     }
@@ -234,17 +236,19 @@ fn apply(table: &mut toml::Table, change: &str) -> Result<()> {
 /// Adds the nearest valid key to a complaint about an unknown one.
 fn explain(error: toml::de::Error) -> Error {
     let message = error.to_string();
-    let quoted = |text: &str| -> Vec<String> { text.split('`').skip(1).step_by(2).map(str::to_string).collect() };
-    let hint = message.split_once("unknown field ").or_else(|| message.split_once("unknown variant ")).and_then(
-        |(_, rest)| {
+    let quoted =
+        |text: &str| -> Vec<String> { text.split('`').skip(1).step_by(2).map(str::to_string).collect() };
+    let hint = message
+        .split_once("unknown field ")
+        .or_else(|| message.split_once("unknown variant "))
+        .and_then(|(_, rest)| {
             let names = quoted(rest);
             let (wrong, valid) = names.split_first()?;
             let near = valid
                 .iter()
                 .max_by(|a, b| strsim::jaro_winkler(wrong, a).total_cmp(&strsim::jaro_winkler(wrong, b)))?;
             Some(format!("\ndid you mean `{near}`?"))
-        },
-    );
+        });
     Error::config(format!("{}{}", message.trim_end(), hint.unwrap_or_default()))
 }
 
@@ -252,7 +256,8 @@ fn explain(error: toml::de::Error) -> Error {
 mod tests {
     use super::*;
 
-    const MINIMAL: &str = "name = \"test\"\nepochs = 2\nlearning_rate = 0.1\n[model]\narchitecture = \"smallcnn\"\n";
+    const MINIMAL: &str =
+        "name = \"test\"\nepochs = 2\nlearning_rate = 0.1\n[model]\narchitecture = \"smallcnn\"\n";
 
     #[test]
     fn a_minimal_recipe_survives_writing_and_reading() {
@@ -262,7 +267,11 @@ mod tests {
 
     #[test]
     fn overrides_reach_nested_keys() {
-        let changes = ["epochs=5", "data.source=synthetic:shape=0.5", "objective={name=\"standard\",label_smoothing=0.1}"];
+        let changes = [
+            "epochs=5",
+            "data.source=synthetic:shape=0.5",
+            "objective={name=\"standard\",label_smoothing=0.1}",
+        ];
         let recipe = Recipe::parse(MINIMAL, &changes.map(str::to_string)).unwrap();
         assert_eq!(recipe.epochs, 5);
         assert!(recipe.data.source.to_string().contains("shape=0.5"));

@@ -65,7 +65,10 @@ impl RunFolder {
     pub fn open(path: &Path) -> Result<(Self, Recipe)> {
         let recipe = path.join("run.toml");
         if !recipe.exists() {
-            return Err(Error::config(format!("{}: no run.toml there, so there is no run to go on with", path.display())));
+            return Err(Error::config(format!(
+                "{}: no run.toml there, so there is no run to go on with",
+                path.display()
+            )));
         }
         Ok((Self { path: path.to_path_buf() }, Recipe::read(&recipe, &[])?))
     }

@@ -8,18 +8,22 @@ use std::time::Instant;
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::checkpoint::{self, Checkpoint};
+use super::checkpoint::{Checkpoints, Point, Snapshot};
 use super::optimizer::Optimizer;
 use super::recipe::Recipe;
 use super::run::{MetricsLine, RunFolder, Status};
+use super::schedule;
 use super::step::Step;
 use super::tally::{Sums, Tally};
+use super::tensorboard::EventWriter;
 use crate::attack::FrozenModel;
 use crate::data::{Dataset, Loader, LoaderConfig, Split, Subset};
 use crate::evaluate::accuracy::{self, Settings};
 use crate::method::Network;
-use crate::report::tensorboard::EventWriter;
 use crate::{Error, Result};
+
+/// The newest checkpoint and a spare, in case the disk damages that.
+const CHECKPOINTS_KEPT: usize = 2;
 
 /// Watches a run: progress bars, log lines. All methods default to silence.
 pub trait Observer: Sync {
@@ -62,6 +66,7 @@ pub struct Trainer<'a> {
     loader: Loader,
     test: Arc<dyn Dataset>,
     position: Position,
+    checkpoints: Checkpoints,
     events: EventWriter,
     device: Device,
     observer: &'a dyn Observer,
@@ -97,21 +102,43 @@ impl<'a> Trainer<'a> {
         let channels = train.get(0)?.0.channels;
         let loader = Loader::new(train.clone(), config)?;
         if loader.batches_per_epoch() == 0 {
-            return Err(Error::config("the training set is smaller than one batch, and drop_last leaves nothing"));
+            return Err(Error::config(
+                "the training set is smaller than one batch, and drop_last leaves nothing",
+            ));
         }
         let network_config = recipe.model.clone().resolved(train.num_classes(), channels);
         let mut network = Network::new(network_config, recipe.seed, device)?;
         network.model.set_precision(recipe.precision.into())?;
-        let mut optimizer = Optimizer::new(&recipe.optimizer, network.model.trainable())?;
+        let mut optimizer = Optimizer::new(recipe.optimizer.clone(), network.model.trainable())?;
         let mut position = Position::default();
-        if resume && let Some(saved) = checkpoint::latest(&folder.file("checkpoints"))? {
-            position = saved.restore(&network.model, &mut optimizer)?;
+        let checkpoints = Checkpoints::new(folder.file("checkpoints"));
+        if resume && let Some((saved, damaged)) = checkpoints.latest()? {
+            for file in damaged {
+                observer.message(&format!("{}: damaged, passed over ({})", file.path.display(), file.reason));
+            }
+            network.model.set_state(&saved.model)?;
+            optimizer.load_state(&saved.optimizer)?;
+            position = serde_json::from_value(saved.metadata)
+                .map_err(|e| Error::format(checkpoints.folder(), format!("the training position: {e}")))?;
         }
         folder.truncate_metrics(position.epoch)?;
         folder.set_status(Status::Running)?;
         let events = EventWriter::resume(folder.path(), position.step)?;
         let device = device.clone();
-        Ok(Self { recipe, folder, network, optimizer, loader, test, position, events, device, observer, interrupt })
+        Ok(Self {
+            recipe,
+            folder,
+            network,
+            optimizer,
+            loader,
+            test,
+            position,
+            checkpoints,
+            events,
+            device,
+            observer,
+            interrupt,
+        })
     }
 
     /// Trains to the end.
@@ -151,7 +178,9 @@ impl<'a> Trainer<'a> {
                 self.save_checkpoint()?;
                 self.folder.set_status(Status::Interrupted)?;
                 let place = self.folder.path().display();
-                return Err(Error::Interrupted(format!("saved in {place}; go on with --resume --out {place}")));
+                return Err(Error::Interrupted(format!(
+                    "saved in {place}; go on with --resume --out {place}"
+                )));
             }
         }
         let sums = tally.sums()?;
@@ -165,11 +194,20 @@ impl<'a> Trainer<'a> {
     }
 
     fn learning_rate(&self, batch: usize, batches: usize) -> f64 {
-        let epochs = self.position.epoch as f64 + batch as f64 / batches as f64;
-        self.recipe.schedule.rate(self.recipe.learning_rate, epochs, self.recipe.epochs as f64)
+        let steps_per_epoch = batches as u64;
+        let step = self.position.epoch * steps_per_epoch + batch as u64;
+        let position = schedule::Position { step, steps_per_epoch, epochs: self.recipe.epochs };
+        self.recipe.schedule.rate(self.recipe.learning_rate, position)
     }
 
-    fn step(&mut self, images: &Tensor, labels: &Tensor, ids: &[u64], rate: f64, tally: &mut Tally) -> Result<()> {
+    fn step(
+        &mut self,
+        images: &Tensor,
+        labels: &Tensor,
+        ids: &[u64],
+        rate: f64,
+        tally: &mut Tally,
+    ) -> Result<()> {
         let step = Step {
             model: &self.network.model,
             images,
@@ -246,7 +284,17 @@ impl<'a> Trainer<'a> {
     }
 
     fn save_checkpoint(&self) -> Result<()> {
-        let saved = Checkpoint::capture(&self.network, &self.optimizer, &self.position)?;
-        checkpoint::write(&self.folder.file("checkpoints"), &saved)
+        let point = Point { epoch: self.position.epoch, step: self.position.batch as u64 };
+        let metadata = serde_json::to_value(&self.position)
+            .map_err(|e| Error::config(format!("the training position cannot be stored: {e}")))?;
+        let snapshot = Snapshot {
+            point,
+            model: self.network.model.state().into_iter().collect(),
+            optimizer: self.optimizer.state()?,
+            average: Default::default(),
+            metadata,
+        };
+        self.checkpoints.save(&snapshot)?;
+        self.checkpoints.prune(CHECKPOINTS_KEPT).map(|_| ())
     }
 }

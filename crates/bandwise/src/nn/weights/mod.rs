@@ -30,6 +30,10 @@ pub use matching::{Matched, match_keys};
 pub use report::{FoundNormalization, LoadReport, Misshaped};
 pub use safetensors::{safetensors_bytes, write_safetensors};
 
+/// The entry of a safetensors file's metadata that marks a checkpoint of a training run: its tensors
+/// are in parts (`model.`, `optimizer.`, `average.`), of which weights are read from the first.
+pub const CHECKPOINT_MARK: &str = "bandwise.checkpoint";
+
 /// Parameters and buffers by name.
 pub type StateDict = BTreeMap<String, Tensor>;
 
@@ -101,6 +105,17 @@ pub fn read_entry(path: &Path, entry: &str) -> Result<StateFile> {
     read_bytes(path, &files::read(path)?, Some(entry))
 }
 
+/// Reads all tensors of a safetensors file under their full names.
+///
+/// # Errors
+/// The file cannot be read or is no safetensors file.
+pub fn read_all(path: &Path) -> Result<StateFile> {
+    let mut file =
+        safetensors::read_all(&files::read(path)?).map_err(|reason| Error::format(path, reason))?;
+    file.path = path.to_path_buf();
+    Ok(file)
+}
+
 /// Reads a file of weights into a model, all or nothing.
 ///
 /// # Errors
@@ -124,10 +139,7 @@ pub fn shapes(model: &Model) -> Vec<(String, Shape)> {
 
 fn read_bytes(path: &Path, bytes: &[u8], entry: Option<&str>) -> Result<StateFile> {
     let result = match recognise(bytes) {
-        Ok(Container::Safetensors) if entry.is_some() => {
-            Err("a safetensors file has no entries to choose from".to_owned())
-        }
-        Ok(Container::Safetensors) => safetensors::read(bytes),
+        Ok(Container::Safetensors) => safetensors::read(bytes, entry),
         Ok(Container::TorchZip) => torch::read_zip(bytes, entry),
         Ok(Container::TorchLegacy) => torch::read_legacy(bytes, entry),
         Err(reason) => Err(reason),

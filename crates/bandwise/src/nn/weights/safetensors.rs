@@ -12,11 +12,28 @@ use safetensors::SafeTensors;
 use serde_json::{Map, Value, json};
 
 use super::element::{Element, bytes_of};
-use super::{Container, StateDict, StateFile};
+use super::{CHECKPOINT_MARK, Container, StateDict, StateFile};
 use crate::{Result, files};
 
-/// Reads a safetensors file.
-pub(super) fn read(bytes: &[u8]) -> Result<StateFile, String> {
+/// Reads a safetensors file: one part of it (names that begin with `entry.`), by default the model
+/// of a training checkpoint and everything of any other file.
+pub(super) fn read(bytes: &[u8], entry: Option<&str>) -> Result<StateFile, String> {
+    let mut file = read_all(bytes)?;
+    let default = file.metadata.contains_key(CHECKPOINT_MARK).then_some("model");
+    if let Some(entry) = entry.or(default) {
+        let prefix = format!("{entry}.");
+        let part = |(name, tensor): (String, Tensor)| Some((name.strip_prefix(&prefix)?.to_owned(), tensor));
+        file.tensors = file.tensors.into_iter().filter_map(part).collect();
+        file.entry = entry.to_owned();
+        if file.tensors.is_empty() {
+            return Err(format!("no tensor of this file begins with {prefix:?}"));
+        }
+    }
+    Ok(file)
+}
+
+/// Reads all tensors of a safetensors file.
+pub(super) fn read_all(bytes: &[u8]) -> Result<StateFile, String> {
     let damaged = |e| {
         format!("not a whole safetensors file ({e}); expected header and tensors as its header announces")
     };
