@@ -63,7 +63,10 @@ impl Bench {
                 let logits = self.folded()?.logits(&self.images, &Pass::eval())?;
                 logits.sum_all()?.to_scalar::<f32>()?;
             }
-            "attack" => drop(self.gradient(&self.folded()?, &self.images)?),
+            "attack" => {
+                let frozen = self.folded()?;
+                self.gradient(&frozen, &self.images)?;
+            }
             "training" => self.train(&self.images.clone())?,
             "pgd10" => {
                 let frozen = self.folded()?;

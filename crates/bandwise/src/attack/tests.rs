@@ -54,7 +54,7 @@ fn fgsm_is_optimal_against_two_linear_classes() {
     let gap = (model.weights.narrow(1, 0, 1).unwrap() - model.weights.narrow(1, 1, 1).unwrap()).unwrap();
     let gap = gap.reshape((1, 4, 4, 3)).unwrap();
     for (norm, dual) in [(Norm::Linf, Norm::L1), (Norm::L2, Norm::L2)] {
-        let attack = Attack::Fgsm(Fgsm { norm, epsilon: Epsilon::new(0.01).unwrap() });
+        let attack = Attack::Fgsm(Fgsm { norm, epsilon: Epsilon::new(0.01).unwrap(), ..Fgsm::default() });
         let result = attack.run(&model, &images, &labels, &context).unwrap();
         let drop = 0.01 * geometry::host_norms(&gap, dual).unwrap()[0];
         for (before, outcome) in before.iter().zip(&result.outcomes) {
