@@ -169,15 +169,15 @@ impl Recipe {
 
     /// [`Recipe::read`] from text.
     pub fn parse(text: &str, overrides: &[String]) -> Result<Self> {
-        let recipe: Self = if overrides.is_empty() {
-            toml::from_str(text).map_err(explain)?
-        } else {
-            let mut table: toml::Table = toml::from_str(text).map_err(explain)?;
+        let mut recipe: Self = toml::from_str(text).map_err(explain)?;
+        if !overrides.is_empty() {
+            // Written out first, so that keys of tables that the recipe leaves to their defaults can be set.
+            let mut table: toml::Table = toml::from_str(&recipe.to_toml()?).map_err(explain)?;
             for change in overrides {
                 apply(&mut table, change)?;
             }
-            table.try_into().map_err(explain)?
-        };
+            recipe = table.try_into().map_err(explain)?;
+        }
         recipe.validate()?;
         Ok(recipe)
     }

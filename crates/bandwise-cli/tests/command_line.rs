@@ -1,0 +1,168 @@
+//! The binary as its users meet it: exit codes, messages, files.
+
+use std::path::{Path, PathBuf};
+
+use assert_cmd::Command;
+
+fn bandwise() -> Command {
+    Command::new(assert_cmd::cargo::cargo_bin!("bandwise"))
+}
+
+/// The standard error output of a command that must fail with exit code 2.
+fn refused(arguments: &[&str]) -> String {
+    let output = bandwise().args(arguments).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {text}");
+    assert!(!text.contains("panicked"), "{text}");
+    text
+}
+
+const TINY: &str = "name = \"tiny\"\nepochs = 2\nbatch_size = 20\nlearning_rate = 0.05\n[data]\nsource = \
+    \"synthetic:count=100,test_count=50\"\n[model]\narchitecture = \"smallcnn\"\nwidth = 4\n[evaluation]\nfinal = \
+    [{ name = \"fgsm\", epsilon = \"4/255\" }]\n";
+
+fn recipe(folder: &Path, text: &str) -> PathBuf {
+    let path = folder.join("recipe.toml");
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[test]
+fn a_run_trains_evaluates_reports_and_does_not_start_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let (recipe, run) = (recipe(folder.path(), TINY), folder.path().join("run"));
+    bandwise().args(["train", text(&recipe), "--out", text(&run)]).assert().success();
+    for file in
+        ["run.toml", "metrics.jsonl", "model.safetensors", "best.safetensors", "results.jsonl", "report.html"]
+    {
+        assert!(run.join(file).exists(), "{file}");
+    }
+    let status = std::fs::read_to_string(run.join("status.json")).unwrap();
+    assert!(status.contains("complete"), "{status}");
+    let message = refused(&["train", text(&recipe), "--out", text(&run)]);
+    assert!(message.contains("--resume"), "{message}");
+
+    let json = folder.path().join("out.json");
+    let weights = run.join("model.safetensors");
+    let arguments = [
+        "evaluate",
+        "--weights",
+        text(&weights),
+        "--data",
+        "synthetic:test_count=40",
+        "--attack",
+        "fgsm,pgd",
+        "--eps",
+        "2/255",
+        "--json",
+        text(&json),
+    ];
+    bandwise().args(arguments).assert().success();
+    let records: serde_json::Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    let records = records["records"].as_array().unwrap();
+    assert_eq!(records.len(), 3);
+    for record in records {
+        assert_eq!(record["per_image"].as_str().unwrap().len(), 40);
+        let correct = record["per_image"].as_str().unwrap().matches('1').count() as u64;
+        assert_eq!(record["correct"].as_u64(), Some(correct));
+        let interval = record["ci95"].as_array().unwrap();
+        assert!(
+            interval[0].as_f64() <= record["value"].as_f64()
+                && record["value"].as_f64() <= interval[1].as_f64()
+        );
+    }
+    assert!(records[1]["correct"].as_u64() <= records[0]["correct"].as_u64());
+}
+
+#[test]
+fn a_run_that_was_stopped_goes_on_to_the_same_weights() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = recipe(folder.path(), &TINY.replace("epochs = 2", "epochs = 6"));
+    let (whole, broken) = (folder.path().join("whole"), folder.path().join("broken"));
+    bandwise().args(["train", text(&recipe), "--out", text(&whole)]).assert().success();
+    let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin!("bandwise"))
+        .args(["train", text(&recipe), "--out", text(&broken)])
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    // Wherever the kill falls (before, in or after an epoch, or when all is done), the end is the same.
+    let metrics = broken.join("metrics.jsonl");
+    while !metrics.exists() && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    bandwise().args(["train", "--resume", "--out", text(&broken)]).assert().success();
+    for file in ["model.safetensors", "metrics.jsonl"] {
+        let read = |run: &Path| std::fs::read(run.join(file)).unwrap();
+        assert!(read(&whole) == read(&broken), "{file} differs");
+    }
+}
+
+#[test]
+fn wrong_recipes_get_their_message() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("run");
+    for (from, to, expected) in [
+        ("epochs", "epocs", "did you mean `epochs`"),
+        ("smallcnn", "smalcnn", "did you mean smallcnn"),
+        ("synthetic:count", "synthetik:count", "synthetic"),
+        ("count=100", "coumt=100", "count"),
+        ("4/255", "400/1", "pixel range"),
+        ("\"fgsm\"", "\"fgms\"", "fgsm"),
+        ("= 0.05", "= -0.05", "learning_rate"),
+    ] {
+        let path = recipe(folder.path(), &TINY.replacen(from, to, 1));
+        let message = refused(&["train", text(&path), "--out", text(&out)]);
+        assert!(message.contains(expected), "{to}: {message}");
+        assert!(!out.join("run.toml").exists(), "{to} left a run behind");
+    }
+}
+
+#[test]
+fn wrong_files_get_their_message() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path
+    };
+    let record = [&[3u8][..], &[100; 3072]].concat();
+    let good = path("good.bin", &record);
+    let weights = path("noise.pth", b"not weights at all");
+    let page = path("page.safetensors", b"<!DOCTYPE html><html></html>");
+    let evaluate = |weights: &Path, data: &Path| {
+        let data = format!("cifar10-bin:{}", text(data));
+        refused(&["evaluate", "--weights", text(weights), "--model", "resnet20", "--data", &data])
+    };
+    assert!(evaluate(&weights, &good).contains("noise.pth"));
+    assert!(evaluate(&page, &good).contains("web page"));
+    assert!(evaluate(&weights, &path("short.bin", &record[..1000])).contains("short.bin"));
+    let wild = path("wild.bin", &[&[77u8][..], &record[1..]].concat());
+    assert!(evaluate(&weights, &wild).contains("77"));
+    assert!(evaluate(Path::new("nowhere.pth"), &good).contains("nowhere.pth"));
+    let idx = folder.path().join("t10k-images-idx3-ubyte");
+    std::fs::write(&idx, b"\0\0\x08\x01junk").unwrap();
+    std::fs::write(folder.path().join("t10k-labels-idx1-ubyte"), b"").unwrap();
+    let message = refused(&["data", "info", "--split", "test", &format!("idx:{}", text(folder.path()))]);
+    assert!(message.contains("idx"), "{message}");
+}
+
+#[test]
+fn wrong_arguments_get_their_message() {
+    let base = ["evaluate", "--weights", "w.safetensors", "--data", "synthetic:test_count=10"];
+    let with = |more: &[&str]| refused(&[&base, more].concat());
+    assert!(with(&["--attack", "pdg", "--eps", "8/255"]).contains("did you mean `pgd`"));
+    assert!(with(&["--attack", "pgd", "--eps", "8"]).contains("8/255"));
+    assert!(with(&["--attack", "pgd", "--eps", "eight"]).contains("eight"));
+    assert!(with(&["--attack", "fgsm", "--steps", "5"]).contains("steps"));
+    assert!(with(&["--eps", "8/255"]).contains("--attack"));
+    assert!(with(&["--device", "cuda"]).contains("cuda"));
+    assert!(with(&["--device", "tpu"]).contains("expected cpu"));
+    assert!(refused(&["train", "--resume"]).contains("--out"));
+    assert!(refused(&["report", "nowhere"]).contains("nowhere"));
+}
