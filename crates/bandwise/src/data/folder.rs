@@ -19,6 +19,7 @@ pub struct FileDataset {
     name: String,
     files: Vec<(PathBuf, u32)>,
     class_names: Vec<String>,
+    textures: Option<Vec<u32>>,
     fingerprint: String,
 }
 
@@ -55,7 +56,8 @@ impl FileDataset {
             hash.update(size.to_le_bytes());
             hash.update(label.to_le_bytes());
         }
-        Ok(Self { name: name.into(), files, class_names, fingerprint: files::hex(&hash.finalize()) })
+        let fingerprint = files::hex(&hash.finalize());
+        Ok(Self { name: name.into(), files, class_names, textures: None, fingerprint })
     }
 
     /// The pictures in the folders of `root`; a folder is a class, in the order of their names.
@@ -79,9 +81,21 @@ impl FileDataset {
         Self::new(name, root, files, class_names)
     }
 
-    /// The picture's file.
-    pub fn path(&self, index: usize) -> Option<&Path> {
-        self.files.get(index).map(|(path, _)| path.as_path())
+    /// All files with their labels.
+    pub fn files(&self) -> &[(PathBuf, u32)] {
+        &self.files
+    }
+
+    /// The same pictures, with other names for the classes.
+    pub(super) fn rename_classes(mut self, name: impl Fn(&str) -> String) -> Self {
+        self.class_names.iter_mut().for_each(|class| *class = name(class));
+        self
+    }
+
+    /// The same pictures, each with the class of its texture.
+    pub(super) fn with_textures(mut self, textures: Vec<u32>) -> Self {
+        self.textures = Some(textures);
+        self
     }
 }
 
@@ -106,6 +120,10 @@ impl Dataset for FileDataset {
     fn label(&self, index: usize) -> Result<u32> {
         let file = self.files.get(index).ok_or_else(|| index_error(&self.name, index, self.len()))?;
         Ok(file.1)
+    }
+
+    fn texture_label(&self, index: usize) -> Option<u32> {
+        self.textures.as_ref()?.get(index).copied()
     }
 
     fn image_shape(&self) -> Option<[usize; 3]> {

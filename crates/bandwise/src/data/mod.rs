@@ -6,11 +6,15 @@
 //!
 //! | file | job |
 //! |---|---|
-//! | `spec` | the name on the command line, the table of formats |
+//! | `spec` | the name on the command line |
 //! | `array`, `folder` | sets held in memory, sets read file by file |
-//! | `cifar`, `idx`, `npy`, … | one file format each |
+//! | `cifar`, `idx`, `npy`, `mat`, `parquet`, `pickle` | one file format each |
+//! | `published` | sets with a layout of their own: TinyImageNet, Flowers-102, … |
+//! | `corrupted`, `cue_conflict` | published test sets for robustness and shape bias |
+//! | `formats` | the table of everything that can be named |
+//! | `fetch` | downloads, checked and resumed |
 //! | `synthetic` | the built-in set with a low-frequency and a high-frequency cue |
-//! | `view` | subsets and resized versions of another set |
+//! | `view`, `mapping` | subsets, resized versions, other classes of another set |
 //! | `augment`, `loader` | random changes, batches |
 //! | `statistics` | what `bandwise data info` prints |
 //!
@@ -19,12 +23,22 @@
 pub mod array;
 pub mod augment;
 pub mod cifar;
+pub mod corrupted;
+mod cue_conflict;
+pub mod fetch;
 pub mod folder;
+mod formats;
 pub mod idx;
 pub mod image;
 pub mod loader;
+pub mod mapping;
+pub mod mat;
 pub mod npy;
+mod parquet;
 pub mod pickle;
+mod published;
+#[cfg(test)]
+mod robustness_tests;
 pub mod spec;
 pub mod statistics;
 pub mod synthetic;
@@ -35,6 +49,7 @@ pub use augment::Augment;
 pub use folder::FileDataset;
 pub use image::Image;
 pub use loader::{Batch, Loader, LoaderConfig, load_all};
+pub use mapping::Remapped;
 pub use spec::{DataSpec, Split};
 pub use statistics::Statistics;
 pub use view::{Resized, Subset};

@@ -1,14 +1,16 @@
 //! The data set named on the command line: `NAME:LOCATION,key=value,…`.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub(super) use super::formats::Request;
+pub use super::formats::{FORMATS, Format};
 use super::synthetic::{CueSplit, SyntheticConfig, SyntheticDataset};
-use super::{Dataset, Resized, Subset, cifar, folder, idx, npy};
+use super::{Dataset, Remapped, Resized, Subset};
 use crate::{Error, Result};
 
 /// Training or test images.
@@ -37,85 +39,12 @@ impl fmt::Display for Split {
     }
 }
 
-/// A format that can be named on the command line.
-#[derive(Debug)]
-pub struct Format {
-    /// Before the colon.
-    pub name: &'static str,
-    /// What follows the colon: `DIR`, `FILE`.
-    pub location: &'static str,
-    /// One line of help.
-    pub help: &'static str,
-    /// Options of this format beside the common ones, with their meaning.
-    pub options: &'static [(&'static str, &'static str)],
-    open: fn(&Request) -> Result<Arc<dyn Dataset>>,
-}
-
-/// What a format is asked to open.
-pub(super) struct Request<'a> {
-    pub(super) path: &'a Path,
-    pub(super) split: Split,
-    /// The format's own options, as written.
-    pub(super) options: &'a [(String, String)],
-}
-
-impl Request<'_> {
-    /// The value of one of the format's own options.
-    pub(super) fn option(&self, key: &str) -> Option<&str> {
-        self.options.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
-    }
-}
-
-/// All formats that read files, in the order of the help text.
-pub static FORMATS: &[Format] = &[
-    Format {
-        name: "cifar10",
-        location: "DIR",
-        help: "CIFAR-10, binary or python layout (the folder or its parent)",
-        options: &[],
-        open: cifar::open_cifar10,
-    },
-    Format {
-        name: "cifar10-bin",
-        location: "FILE",
-        help: "one file of CIFAR-10 binary records",
-        options: &[],
-        open: cifar::open_cifar10_file,
-    },
-    Format {
-        name: "cifar100",
-        location: "DIR",
-        help: "CIFAR-100 with its 100 fine classes, binary or python layout",
-        options: &[],
-        open: cifar::open_cifar100,
-    },
-    Format {
-        name: "idx",
-        location: "DIR",
-        help: "MNIST, Fashion-MNIST, KMNIST, EMNIST: train-… and t10k-… IDX files, plain or .gz",
-        options: &[],
-        open: idx::open,
-    },
-    Format {
-        name: "imagefolder",
-        location: "DIR",
-        help: "PNG and JPEG files, one folder per class, below train and val or test, or directly in DIR",
-        options: &[("folder", "read this folder inside DIR, for training and test alike")],
-        open: folder::open,
-    },
-    Format {
-        name: "npy",
-        location: "DIR",
-        help: "NumPy arrays: train_images.npy, train_labels.npy, …, images.npy, labels.npy, or an .npz file",
-        options: &[],
-        open: npy::open,
-    },
-];
-
 /// Options that every data set takes, with their meaning.
-pub const COMMON_OPTIONS: [(&str, &str); 5] = [
+pub const COMMON_OPTIONS: [(&str, &str); 7] = [
     ("size", "bring all images to N×N: shorter side resized, middle cut out"),
     ("resize", "with size: length of the shorter side before the middle is cut out (default: size)"),
+    ("classes", "only the images of these classes, a|b|c, which become 0, 1, 2"),
+    ("map", "a text file with lines `own class, model class`"),
     ("limit", "only the first N images"),
     ("fraction", "a random share of the images, 0 to 1"),
     ("subset_seed", "which random share (default 0)"),
@@ -128,12 +57,6 @@ enum Source {
     Synthetic(Box<SyntheticConfig>),
 }
 
-impl PartialEq for Format {
-    fn eq(&self, other: &Self) -> bool {
-        self.name == other.name
-    }
-}
-
 /// A data set as named on the command line and in recipes; [`DataSpec::open`] gives the images.
 ///
 /// Text form: `cifar10:DIR`, `imagefolder:DIR,size=64`, `synthetic`, `synthetic:texture=1.0,limit=500`.
@@ -144,6 +67,8 @@ pub struct DataSpec {
     source: Source,
     size: Option<usize>,
     resize: Option<usize>,
+    classes: Option<String>,
+    map: Option<PathBuf>,
     limit: Option<usize>,
     fraction: Option<f64>,
     subset_seed: u64,
@@ -170,6 +95,8 @@ impl DataSpec {
             source,
             size: None,
             resize: None,
+            classes: None,
+            map: None,
             limit: None,
             fraction: None,
             subset_seed: 0,
@@ -222,6 +149,8 @@ impl DataSpec {
             "size" | "resize" if positive(value)? > 10_000 => return Err(bad("at most 10000 pixels")),
             "size" => self.size = Some(positive(value)?),
             "resize" => self.resize = Some(positive(value)?),
+            "classes" => self.classes = Some(value.to_owned()),
+            "map" => self.map = Some(PathBuf::from(value)),
             "limit" => self.limit = Some(positive(value)?),
             "fraction" => {
                 let fraction = value.parse().ok().filter(|f| *f > 0.0 && *f <= 1.0);
@@ -247,10 +176,16 @@ impl DataSpec {
     pub fn open(&self, split: Split) -> Result<Arc<dyn Dataset>> {
         let mut dataset: Arc<dyn Dataset> = match &self.source {
             Source::Files { format, path } => {
-                (format.open)(&Request { path, split, options: &self.options })?
+                (format.open)(&Request { name: format.name, path, split, options: &self.options })?
             }
             Source::Synthetic(config) => Arc::new(SyntheticDataset::open((**config).clone(), split)),
         };
+        if let Some(classes) = &self.classes {
+            dataset = Arc::new(Remapped::keep(dataset, classes)?);
+        }
+        if let Some(path) = &self.map {
+            dataset = Arc::new(Remapped::read(dataset, path)?);
+        }
         if let Some(fraction) = self.fraction {
             dataset = Arc::new(Subset::fraction(dataset, fraction, self.subset_seed)?);
         }

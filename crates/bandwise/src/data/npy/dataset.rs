@@ -89,7 +89,7 @@ fn only_npz(folder: &Path) -> Result<Option<PathBuf>> {
 }
 
 /// The image shape `[height, width, channels]` and all pixels with channels last.
-pub(in super::super) fn pixels(images: Array, origin: &Path) -> Result<([usize; 3], Pixels)> {
+pub(crate) fn pixels(images: Array, origin: &Path) -> Result<([usize; 3], Pixels)> {
     let colour = |channels: usize| channels == 1 || channels == 3;
     let (shape, channels_first) = match images.shape[..] {
         [_, height, width] => ([height, width, 1], false),

@@ -7,8 +7,11 @@ use super::Data;
 const MAGIC: &[u8] = b"\x93NUMPY";
 /// NumPy itself refuses longer ones.
 const MAX_HEADER: usize = 10_000;
+/// As much of a file as may precede the elements.
+pub(super) const MAX_BYTES: usize = 12 + MAX_HEADER;
 
 /// What precedes the elements.
+#[derive(Clone)]
 pub(super) struct Header {
     pub(super) dtype: String,
     pub(super) fortran: bool,

@@ -8,9 +8,11 @@ mod header;
 #[cfg(test)]
 mod tests;
 
-pub(super) use dataset::open;
+pub(super) use dataset::{open, pixels};
 
-use std::io::{Read, Seek};
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::path::Path;
 
 use crate::{Error, Result, files};
@@ -102,9 +104,51 @@ pub fn parse(bytes: &[u8], origin: &Path) -> Result<Array> {
     Ok(Array { shape: header.shape, data })
 }
 
+/// The lengths of the axes of a `.npy` file; reads the header only.
+pub fn read_shape(path: &Path) -> Result<Vec<usize>> {
+    open_header(path).map(|(_, header, _)| header.shape)
+}
+
+/// Reads some rows (along the first axis) of a row-major `.npy` file, and nothing else of it.
+pub fn read_rows(path: &Path, rows: Range<usize>) -> Result<Array> {
+    let bad = |reason: &str| Error::format(path, reason);
+    let (mut file, mut header, start) = open_header(path)?;
+    let Some((&count, rest)) = header.shape.split_first().filter(|_| !header.fortran) else {
+        return Err(bad("expected a row-major NumPy array with at least one axis"));
+    };
+    if rows.end > count || rows.start > rows.end {
+        return Err(bad("the NumPy array has fewer rows than expected"));
+    }
+    let row = Header { shape: rest.to_vec(), ..header.clone() }.byte_count();
+    let length =
+        row.and_then(|row| row.checked_mul(rows.len())).map(|n| n as u64).filter(|&n| n <= MAX_BYTES);
+    let (Some(row), Some(length)) = (row, length) else {
+        return Err(bad("the NumPy array is larger than any that can be read"));
+    };
+    let mut bytes = Vec::new();
+    file.seek(SeekFrom::Start(start as u64 + row as u64 * rows.start as u64))
+        .map_err(|e| Error::io(path, e))?;
+    file.take(length).read_to_end(&mut bytes).map_err(|e| Error::io(path, e))?;
+    if bytes.len() as u64 != length {
+        return Err(bad("the NumPy array is cut off: it ends before its last row"));
+    }
+    header.shape[0] = rows.len();
+    let data = header.decode(&bytes).map_err(|reason| Error::format(path, reason))?;
+    Ok(Array { shape: header.shape, data })
+}
+
+/// The open file, its header, and where the elements begin.
+fn open_header(path: &Path) -> Result<(File, Header, usize)> {
+    let mut file = File::open(path).map_err(|e| Error::io(path, e))?;
+    let mut bytes = Vec::new();
+    file.by_ref().take(header::MAX_BYTES as u64).read_to_end(&mut bytes).map_err(|e| Error::io(path, e))?;
+    let (header, start) = Header::parse(&bytes).map_err(|reason| Error::format(path, reason))?;
+    Ok((file, header, start))
+}
+
 /// Reads the arrays of a `.npz` file whose name `wanted` accepts, without its `.npy`.
 pub fn read_npz(path: &Path, wanted: impl Fn(&str) -> bool) -> Result<Vec<(String, Array)>> {
-    let file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
+    let file = File::open(path).map_err(|e| Error::io(path, e))?;
     parse_npz(file, path, wanted)
 }
 
