@@ -8,7 +8,7 @@ use super::*;
 use crate::golden::{self, number};
 use crate::nn::layer::Layer;
 use crate::nn::parameter::{Parameter, Role};
-use crate::nn::{Interface, Pass, Signal};
+use crate::nn::{Interface, Pass, Signal, weights};
 
 fn domain(name: &str) -> Option<Domain> {
     match name {
@@ -216,10 +216,14 @@ fn golden_resnet9_narrow_with_penalties() {
         let expected = |name: &str| tensors.get(&format!("{kind}/{name}"));
         let width = expected("conv.1.weight").unwrap().dim(0).unwrap();
         let model = resnet9(kind, Some(width), expected("fc.weight").unwrap().dim(0).unwrap());
+        // The state dict as published, with its constants.
+        let state =
+            tensors.iter().filter(|(name, _)| name.starts_with(&format!("{kind}/")) && !name.contains("__"));
+        let state = state.map(|(name, tensor)| (name.clone(), tensor.clone())).collect();
+        let matched = weights::match_keys(&weights::shapes(&model), &state).unwrap();
+        assert!(matched.report.is_exact(), "{kind}: {}", matched.report);
         for parameter in model.parameters() {
-            let value = expected(parameter.name()).unwrap_or_else(|| panic!("{kind}/{}", parameter.name()));
-            assert_eq!(value.dims(), parameter.tensor().dims());
-            parameter.set(value).unwrap();
+            parameter.set(&matched.tensors[parameter.name()]).unwrap();
         }
         assert_eq!(model.parameter_count(), size(entry, "n_params"));
         let (input, labels) = (nhwc(expected("__x").unwrap()), labels(&entry["labels"]));

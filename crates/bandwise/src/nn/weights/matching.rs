@@ -14,6 +14,9 @@ const SYNONYMS: [&[&str]; 2] = [&["linear", "fc", "classifier"], &["shortcut", "
 /// How a normalising layer calls its mean and standard deviation.
 const NORMALIZATIONS: [(&str, &str); 4] =
     [("mean", "std"), ("new_mean", "new_std"), ("mu", "sigma"), ("_mean", "_std")];
+/// What state dicts hold beside weights: batch norm's counter, and the fixed cosine basis of decomposed
+/// convolutions (official code of filter frequency regularization).
+const NOT_LEARNED: [&str; 3] = ["num_batches_tracked", "basis", "basis_coef"];
 
 /// The tensors of a file that fit a model.
 #[derive(Debug)]
@@ -167,7 +170,8 @@ fn sort_out_the_rest(report: &mut LoadReport, found: &StateDict, used: &BTreeSet
     let normalization = rest.iter().find_map(|key| normalization(key, found));
     for key in rest {
         let part_of_normalization = normalization.as_ref().is_some_and(|(_, keys)| keys.contains(key));
-        if key.ends_with("num_batches_tracked") {
+        let last = key.trim_end_matches(".weight").rsplit('.').next();
+        if last.is_some_and(|last| NOT_LEARNED.contains(&last)) {
             report.ignored.push(key.clone());
         } else if !part_of_normalization {
             report.unexpected.push(key.clone());

@@ -37,7 +37,7 @@ pub struct LoadReport {
     pub unexpected: Vec<String>,
     /// Names that both have, in different shapes.
     pub misshaped: Vec<Misshaped>,
-    /// Names of the file that no model of ours needs (`num_batches_tracked`).
+    /// Names of the file that no model of ours needs (`num_batches_tracked`, the fixed basis of decomposed convolutions).
     pub ignored: Vec<String>,
     /// Layers that go by another name in the file: (there, here).
     pub renamed: Vec<(String, String)>,
