@@ -55,16 +55,17 @@ fn rgb_to_hsv([r, g, b]: [f64; 3]) -> [f64; 3] {
     } else {
         (g - b) / span
     };
-    [(sixths / 6.0).rem_euclid(1.0), span / value, value]
+    let hue = sixths / 6.0;
+    [if hue < 0.0 { hue + 1.0 } else { hue }, span / value, value]
 }
 
 fn hsv_to_rgb([hue, saturation, value]: [f64; 3]) -> [f64; 3] {
-    let sector = (hue * 6.0).floor();
-    let fraction = hue * 6.0 - sector;
+    let sector = (hue * 6.0) as u8;
+    let fraction = hue * 6.0 - f64::from(sector);
     let low = value * (1.0 - saturation);
     let falling = value * (1.0 - fraction * saturation);
     let rising = value * (1.0 - (1.0 - fraction) * saturation);
-    match sector as u8 % 6 {
+    match sector % 6 {
         0 => [value, rising, low],
         1 => [falling, value, low],
         2 => [low, value, rising],

@@ -47,20 +47,28 @@ pub(super) fn elastic_transform(picture: &Picture, settings: Elastic, random: &m
 
 /// The pixel at a fractional position, bilinearly.
 fn sample(image: &[f32], shape: &Picture, row: f32, column: f32, edge: Edge, out: &mut [f32]) {
-    let (top, left) = (row.floor(), column.floor());
-    let (down, right) = (row - top, column - left);
-    let rows = [0, 1].map(|k| edge.inside(top as isize + k, shape.height) * shape.width);
-    let columns = [0, 1].map(|k| edge.inside(left as isize + k, shape.width));
-    let pixel = |r: usize, c: usize| (rows[r] + columns[c]) * shape.channels;
-    let corners = [
-        (pixel(0, 0), (1.0 - down) * (1.0 - right)),
-        (pixel(0, 1), (1.0 - down) * right),
-        (pixel(1, 0), down * (1.0 - right)),
-        (pixel(1, 1), down * right),
-    ];
+    let (top, left) = (floor(row), floor(column));
+    let (down, right) = (row - top as f32, column - left as f32);
+    let rows = [0, 1].map(|k| edge.inside(top + k, shape.height) * shape.width);
+    let columns = [0, 1].map(|k| edge.inside(left + k, shape.width));
+    let pixel = |r: usize, c: usize| &image[(rows[r] + columns[c]) * shape.channels..][..out.len()];
+    let (upper_left, upper_right, lower_left, lower_right) =
+        (pixel(0, 0), pixel(0, 1), pixel(1, 0), pixel(1, 1));
+    let (a, b) = ((1.0 - down) * (1.0 - right), (1.0 - down) * right);
+    let (c, d) = (down * (1.0 - right), down * right);
     for (channel, out) in out.iter_mut().enumerate() {
-        *out = corners.iter().map(|(start, weight)| image[start + channel] * weight).sum();
+        *out = upper_left[channel] * a
+            + upper_right[channel] * b
+            + lower_left[channel] * c
+            + lower_right[channel] * d;
     }
+}
+
+/// Largest whole number not above `x`; without a call into the mathematics library, which processors without a rounding
+/// instruction in their baseline would need.
+fn floor(x: f32) -> isize {
+    let whole = x as isize;
+    whole - isize::from((whole as f32) > x)
 }
 
 /// The inverse of the affine map that moves three points around the centre by up to `corner` pixels: rows for x and y

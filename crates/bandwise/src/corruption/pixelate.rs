@@ -13,44 +13,51 @@ pub(super) fn pixelate(picture: &Picture, factor: f64) -> Picture {
 }
 
 fn resize(picture: &Picture, height: usize, width: usize) -> Picture {
-    let Picture { height: rows, channels, .. } = *picture;
     let across = Axis::new(picture.width, width);
-    let mut wide = vec![0; rows * width * channels];
-    for (source, out) in
-        picture.bytes.chunks_exact(picture.width * channels).zip(wide.chunks_exact_mut(width * channels))
-    {
-        for (pixel, span) in out.chunks_exact_mut(channels).zip(&across.spans) {
-            for (channel, out) in pixel.iter_mut().enumerate() {
-                let values = source[span.start * channels + channel..].iter().step_by(channels);
-                *out = round(span.weights.iter().zip(values).map(|(w, &v)| w * i32::from(v)).sum());
-            }
-        }
-    }
-    let down = Axis::new(rows, height);
-    let stride = width * channels;
+    let wide = match picture.channels {
+        1 => squeeze_rows::<1>(picture, &across, width),
+        _ => squeeze_rows::<3>(picture, &across, width),
+    };
+    let down = Axis::new(picture.height, height);
+    let stride = width * picture.channels;
     let mut result = vec![0; height * stride];
     let mut sums = vec![0; stride];
-    for (out, span) in result.chunks_exact_mut(stride).zip(&down.spans) {
+    for (index, out) in result.chunks_exact_mut(stride).enumerate() {
         sums.fill(0);
-        for (weight, row) in span.weights.iter().zip(wide[span.start * stride..].chunks_exact(stride)) {
+        let (start, weights) = down.span(index);
+        for (weight, row) in weights.iter().zip(wide[start * stride..].chunks_exact(stride)) {
             sums.iter_mut().zip(row).for_each(|(sum, &v)| *sum += weight * i32::from(v));
         }
         out.iter_mut().zip(&sums).for_each(|(out, &sum)| *out = round(sum));
     }
-    Picture::new(height, width, channels, result)
+    Picture::new(height, width, picture.channels, result)
+}
+
+/// Every row brought to `width` pixels of `C` channels.
+fn squeeze_rows<const C: usize>(picture: &Picture, axis: &Axis, width: usize) -> Vec<u8> {
+    let mut wide = Vec::with_capacity(picture.height * width * C);
+    for row in picture.bytes.chunks_exact(picture.width * C) {
+        for index in 0..width {
+            let (start, weights) = axis.span(index);
+            let mut sums = [0; C];
+            for (weight, pixel) in weights.iter().zip(row[start * C..].chunks_exact(C)) {
+                (0..C).for_each(|channel| sums[channel] += weight * i32::from(pixel[channel]));
+            }
+            wide.extend(sums.map(round));
+        }
+    }
+    wide
 }
 
 fn round(sum: i32) -> u8 {
     ((sum + (1 << (PRECISION - 1))) >> PRECISION).clamp(0, 255) as u8
 }
 
-/// For each output pixel the inputs it averages.
+/// For each output pixel the first of the inputs it averages, and their weights.
 struct Axis {
-    spans: Vec<Span>,
-}
-
-struct Span {
-    start: usize,
+    starts: Vec<usize>,
+    /// Where the weights of each output pixel begin, and in the end their number.
+    offsets: Vec<usize>,
     weights: Vec<i32>,
 }
 
@@ -58,7 +65,8 @@ impl Axis {
     fn new(from: usize, to: usize) -> Self {
         let scale = from as f64 / to as f64;
         let support = 0.5 * scale.max(1.0);
-        let spans = (0..to).map(|index| {
+        let mut axis = Self { starts: Vec::with_capacity(to), offsets: vec![0], weights: Vec::new() };
+        for index in 0..to {
             let centre = (index as f64 + 0.5) * scale;
             let start = ((centre - support + 0.5) as isize).max(0) as usize;
             let end = ((centre + support + 0.5) as usize).min(from);
@@ -66,12 +74,17 @@ impl Axis {
                 let distance = (i as f64 - centre + 0.5) / scale.max(1.0);
                 distance > -0.5 && distance <= 0.5
             };
-            let weights: Vec<f64> = (start..end).map(|i| if inside(i) { 1.0 } else { 0.0 }).collect();
-            let total: f64 = weights.iter().sum();
-            let fixed = |w: f64| (0.5 + w / total * f64::from(1 << PRECISION)) as i32;
-            Span { start, weights: weights.into_iter().map(fixed).collect() }
-        });
-        Self { spans: spans.collect() }
+            let count = (start..end).filter(|&i| inside(i)).count() as f64;
+            let weight = (0.5 + 1.0 / count * f64::from(1 << PRECISION)) as i32;
+            axis.weights.extend((start..end).map(|i| if inside(i) { weight } else { 0 }));
+            axis.starts.push(start);
+            axis.offsets.push(axis.weights.len());
+        }
+        axis
+    }
+
+    fn span(&self, index: usize) -> (usize, &[i32]) {
+        (self.starts[index], &self.weights[self.offsets[index]..self.offsets[index + 1]])
     }
 }
 

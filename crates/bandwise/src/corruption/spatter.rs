@@ -53,7 +53,7 @@ fn shading(liquid: &[u8], height: usize, width: usize) -> Vec<f32> {
     let floats: Vec<f32> = equal.into_iter().map(f32::from).collect();
     let embossed: Vec<f32> =
         correlate(&floats, shape, &emboss, Edge::Mirror).into_iter().map(|v| v.clamp(0.0, 255.0)).collect();
-    correlate(&embossed, shape, &mean, Edge::Mirror).into_iter().map(f32::round).collect()
+    correlate(&embossed, shape, &mean, Edge::Mirror).into_iter().map(|v| f32::from((v + 0.5) as u8)).collect()
 }
 
 /// Canny's edges with Sobel gradients, the L1 norm and OpenCV's tie rules.

@@ -20,10 +20,10 @@ impl Axis {
         let mut axis = Self { first: Vec::new(), second: Vec::new(), weights: Vec::new() };
         for index in trim..trim + side {
             let position = index as f64 * step;
-            let floor = position.floor();
-            let fraction = position - floor;
-            axis.first.push(start + (floor as usize).min(crop - 1));
-            axis.second.push(start + (floor as usize + 1).min(crop - 1));
+            let whole = position as usize;
+            let fraction = position - whole as f64;
+            axis.first.push(start + whole.min(crop - 1));
+            axis.second.push(start + (whole + 1).min(crop - 1));
             // scipy takes positions that rounding pushed beyond the last pixel as outside, where all is black.
             let outside = position > (crop - 1) as f64;
             axis.weights.push(if outside { (0.0, 0.0) } else { (1.0 - fraction, fraction) });
@@ -32,21 +32,22 @@ impl Axis {
     }
 }
 
-/// Adds the image magnified by `zoom` around its middle to `sum`; all single precision except the interpolation.
-fn add_zoomed(image: &[f64], height: usize, width: usize, channels: usize, zoom: f64, sum: &mut [f32]) {
+/// Adds the image, of `C` channels, magnified by `zoom` around its middle to `sum`; all single precision except the
+/// interpolation.
+fn add_zoomed<const C: usize>(image: &[f64], height: usize, width: usize, zoom: f64, sum: &mut [f32]) {
     let (rows, columns) = (Axis::new(height, zoom), Axis::new(width, zoom));
-    let stride = width * channels;
+    let stride = width * C;
     let mut line = vec![0.0; stride];
     for (y, sum) in sum.chunks_exact_mut(stride).enumerate() {
         let (above, below) =
             (&image[rows.first[y] * stride..][..stride], &image[rows.second[y] * stride..][..stride]);
         let (a, b) = rows.weights[y];
         line.iter_mut().zip(above.iter().zip(below)).for_each(|(out, (x0, x1))| *out = x0 * a + x1 * b);
-        for (x, sum) in sum.chunks_exact_mut(channels).enumerate() {
-            let (left, right) = (columns.first[x] * channels, columns.second[x] * channels);
-            let (a, b) = columns.weights[x];
-            for (channel, sum) in sum.iter_mut().enumerate() {
-                *sum += (line[left + channel] * a + line[right + channel] * b) as f32;
+        let neighbours = columns.first.iter().zip(&columns.second).zip(&columns.weights);
+        for (sum, ((&left, &right), &(a, b))) in sum.chunks_exact_mut(C).zip(neighbours) {
+            let (left, right) = (&line[left * C..][..C], &line[right * C..][..C]);
+            for channel in 0..C {
+                sum[channel] += (left[channel] * a + right[channel] * b) as f32;
             }
         }
     }
@@ -55,7 +56,7 @@ fn add_zoomed(image: &[f64], height: usize, width: usize, channels: usize, zoom:
 /// A single-channel field magnified by `zoom` around its middle.
 pub(super) fn clipped_zoom(field: &[f64], height: usize, width: usize, zoom: f64) -> Vec<f32> {
     let mut zoomed = vec![0.0; field.len()];
-    add_zoomed(field, height, width, 1, zoom, &mut zoomed);
+    add_zoomed::<1>(field, height, width, zoom, &mut zoomed);
     zoomed
 }
 
@@ -65,9 +66,8 @@ pub(super) fn zoom_blur(picture: &Picture, end: f64, step: f64) -> Picture {
     let exact: Vec<f64> = image.iter().map(|&x| f64::from(x)).collect();
     let factors = arange(end, step);
     let mut sum = vec![0.0; image.len()];
-    for &zoom in &factors {
-        add_zoomed(&exact, picture.height, picture.width, picture.channels, zoom, &mut sum);
-    }
+    let add = if picture.channels == 1 { add_zoomed::<1> } else { add_zoomed::<3> };
+    factors.iter().for_each(|&zoom| add(&exact, picture.height, picture.width, zoom, &mut sum));
     let count = (factors.len() + 1) as f32;
     picture.with_unit_f32(image.iter().zip(&sum).map(|(x, sum)| (x + sum) / count))
 }
