@@ -1,3 +1,4 @@
 //! Analyses: what a network sees, band by band.
 
 pub mod examples;
+pub mod gradients;
