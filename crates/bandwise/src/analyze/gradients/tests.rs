@@ -2,7 +2,7 @@ use candle_core::Var;
 
 use super::*;
 use crate::golden;
-use crate::nn::loss::log_softmax;
+use crate::nn::loss::pytorch_cross_entropy;
 use crate::nn::{Interface, Normalization};
 use crate::report::Report;
 
@@ -54,9 +54,9 @@ fn measure_with_cancellation(model: &Model, images: &Tensor, labels: &Tensor) ->
     for start in (0..count).step_by(100) {
         let length = (count - start).min(100);
         let pictures = Var::from_tensor(&images.narrow(0, start, length).unwrap()).unwrap();
-        let labels = labels.narrow(0, start, length).unwrap().unsqueeze(1).unwrap();
+        let labels = labels.narrow(0, start, length).unwrap();
         let logits = folded.logits(&pictures, &Pass::eval()).unwrap();
-        let loss = log_softmax(&logits).unwrap().gather(&labels, 1).unwrap().neg().unwrap();
+        let loss = pytorch_cross_entropy(&logits, &labels).unwrap();
         let gradients = loss.sum_all().unwrap().backward().unwrap();
         found.add(gradients.get(&pictures).unwrap()).unwrap();
     }
