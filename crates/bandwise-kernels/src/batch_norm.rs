@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
 
+use crate::batch_norm_tangent::train_tangent;
 use crate::composed;
 use crate::conv::wrap;
 use crate::cpu::batch_norm::{Backward, affine, moments};
@@ -109,8 +110,11 @@ pub fn batch_norm_train_tangent(
     gamma: &Tensor,
     epsilon: f64,
 ) -> Result<Tensor> {
-    check(x, &[("gamma", gamma)], Some(tangent))?;
-    composed::batch_norm_train_tangent(x, tangent, gamma, epsilon)
+    let channels = check(x, &[("gamma", gamma)], Some(tangent))?;
+    if !x.device().is_cpu() || channels == 0 || x.elem_count() == 0 {
+        return composed::batch_norm_train_tangent(x, tangent, gamma, epsilon);
+    }
+    train_tangent(x, tangent, gamma, epsilon)
 }
 
 /// Checks the shapes and returns the number of channels.

@@ -13,6 +13,7 @@
 
 mod allocator;
 mod batch_norm;
+mod batch_norm_tangent;
 mod capabilities;
 mod composed;
 mod conv;

@@ -1,19 +1,23 @@
-//! Our side of `benches/compare_pytorch.py`: reads one line of JSON per piece of work, does it once, and answers
+//! Our side of `benches/compare_pytorch.py` and `benches/compare_jafr.py`: reads one line of JSON per piece of work, does it once, and answers
 //! with the CPU seconds it took.
 //!
 //! `{"model": "resnet18", "work": "attack", "precision": "f32", "batch": 64}` →
 //! `{"seconds": 0.71, "wall": 0.71, "peak_mib": 913}`
 //!
 //! Work: `inference`, `training` (one step of SGD with momentum), `attack` (one gradient with respect to the
-//! pixels, eval mode), `pgd10` (ten attack steps, then a training step). Models are kept between lines.
+//! pixels, eval mode), `pgd10` (ten attack steps, then a training step), `jafr` (a training step with Jacobian
+//! frequency regularization). Models are kept between lines.
 
 use std::collections::HashMap;
 use std::io::{BufRead, Write};
 use std::time::Instant;
 
+use bandwise::method::Jafr;
+use bandwise::method::input_gradient::{InputGradient, joint_gradients};
 use bandwise::nn::loss::mean_cross_entropy;
 use bandwise::nn::{Interface, Model, Pass};
 use bandwise_kernels::{Precision, RecyclingAllocator, capabilities, sign_step};
+use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
 use serde::Deserialize;
 
@@ -77,6 +81,7 @@ impl Bench {
                 }
                 self.train(&images)?;
             }
+            "jafr" => self.train_with_jafr()?,
             other => return Err(format!("no work {other:?}").into()),
         }
         Ok(())
@@ -98,7 +103,22 @@ impl Bench {
     fn train(&mut self, images: &Tensor) -> Outcome<()> {
         self.folded = None;
         let loss = mean_cross_entropy(&self.model.logits(images, &Pass::train(0.0))?, &self.labels)?;
-        let gradients = loss.backward()?;
+        self.update(&loss.backward()?)
+    }
+
+    fn train_with_jafr(&mut self) -> Outcome<()> {
+        self.folded = None;
+        let (images, labels) = (&self.images, &self.labels);
+        let statistics = Pass::batch_statistics(0.0);
+        let clean = InputGradient::of(&self.model.frozen(), images, labels, &statistics)?;
+        let direction = Jafr::default().penalty(&clean.gradient)?.derivative;
+        drop(clean);
+        let loss = |logits: &Tensor| mean_cross_entropy(logits, labels);
+        let joint = joint_gradients(&self.model, images, labels, &direction, &Pass::train(0.0), loss)?;
+        self.update(&joint.parameters)
+    }
+
+    fn update(&mut self, gradients: &GradStore) -> Outcome<()> {
         for (var, momentum) in &mut self.momentum {
             let Some(gradient) = gradients.get(var) else { continue };
             let decayed = (gradient + (var.as_detached_tensor() * 5e-4)?)?;

@@ -17,7 +17,7 @@ fn piece_rows(channels: usize) -> usize {
 }
 
 /// Calls `body(rows, first element)` for every piece of rows, in parallel, and returns the results in order.
-fn map_pieces<R: Send>(
+pub(crate) fn map_pieces<R: Send>(
     length: usize,
     channels: usize,
     body: impl Fn(std::ops::Range<usize>) -> R + Sync,

@@ -18,6 +18,7 @@ pub(crate) mod lanes;
 pub(crate) mod pack;
 pub(crate) mod pool;
 pub(crate) mod portable;
+pub(crate) mod tangent;
 #[cfg(test)]
 mod tests;
 pub(crate) mod winograd;

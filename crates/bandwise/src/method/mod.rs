@@ -3,6 +3,13 @@
 pub mod filter_frequency;
 pub mod fourier_mask;
 pub mod fpcm;
+pub mod grad_align;
+pub mod gradient_penalty;
+pub mod input_gradient;
+pub mod jafr;
 pub mod network;
 
+pub use grad_align::GradAlign;
+pub use gradient_penalty::{GradientNorm, GroupSparsity};
+pub use jafr::Jafr;
 pub use network::{Network, NetworkConfig};

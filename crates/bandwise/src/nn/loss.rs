@@ -34,6 +34,17 @@ pub fn pytorch_cross_entropy(logits: &Tensor, labels: &Tensor) -> Result<Tensor>
     with_gradient(&at(&log_probabilities, labels)?.neg()?, &gradient, logits)
 }
 
+/// The tangent of [`cross_entropy`] per sample, `[batch]`: how it changes when the logits move along
+/// `tangents` `[batch, classes]`. Differentiable in both, to any confidence.
+///
+/// `Σ_k (p_k − y_k)·t_k` is written as `Σ_{k≠label} p_k·(t_k − t_label)`, where nothing cancels.
+pub fn cross_entropy_tangent(logits: &Tensor, tangents: &Tensor, labels: &Tensor) -> Result<Tensor> {
+    let parts = SoftmaxParts::of(logits, labels)?;
+    let relative = tangents.broadcast_sub(&at(tangents, labels)?.unsqueeze(1)?)?;
+    let weighted = (&parts.others * relative)?.sum_keepdim(1)?;
+    Ok((weighted / parts.normaliser()?)?.squeeze(1)?)
+}
+
 /// Cross-entropy against `(1 − smoothing)·onehot + smoothing/classes`, per sample.
 pub fn smoothed_cross_entropy(logits: &Tensor, labels: &Tensor, smoothing: f64) -> Result<Tensor> {
     let parts = SoftmaxParts::of(&logits.detach(), labels)?;
@@ -160,7 +171,7 @@ struct SoftmaxParts {
     label_mask: Tensor,
     /// `z_j − z_label`, `[batch, classes]`.
     gap: Tensor,
-    /// `max(0, max_j gap_j)`, `[batch, 1]`.
+    /// `max(0, max_j gap_j)`, `[batch, 1]`, constant to autodiff.
     shift: Tensor,
     /// `exp(gap_j − shift)`, 0 at the label.
     others: Tensor,
@@ -173,7 +184,7 @@ impl SoftmaxParts {
         let label_mask = one_hot(labels, logits.dim(1)?)?.to_dtype(logits.dtype())?;
         let gap = logits.broadcast_sub(&at(logits, labels)?.unsqueeze(1)?)?;
         // The label's own gap is 0, so the maximum over all classes is never negative.
-        let shift = gap.max_keepdim(1)?;
+        let shift = gap.detach().max_keepdim(1)?;
         let others = (gap.broadcast_sub(&shift)?.exp()? * label_mask.affine(-1.0, 1.0)?)?;
         let others_sum = others.sum_keepdim(1)?;
         Ok(Self { label_mask, gap, shift, others, others_sum })
@@ -188,8 +199,12 @@ impl SoftmaxParts {
     /// `p − y` with `p_label − 1` as minus the sum of the other probabilities.
     fn residual(&self) -> Result<Tensor> {
         let numerator = (&self.others - self.label_mask.broadcast_mul(&self.others_sum)?)?;
-        let denominator = (self.shift.neg()?.exp()? + &self.others_sum)?;
-        Ok(numerator.broadcast_div(&denominator)?)
+        Ok(numerator.broadcast_div(&self.normaliser()?)?)
+    }
+
+    /// The softmax's denominator on the scale of `others`, `[batch, 1]`.
+    fn normaliser(&self) -> Result<Tensor> {
+        Ok((self.shift.neg()?.exp()? + &self.others_sum)?)
     }
 }
 
@@ -257,6 +272,21 @@ mod tests {
         assert_gradient(|z| label_probability(z, &labels()));
         assert_gradient(|z| kl_divergence(z, &fixed));
         assert_gradient(|z| kl_divergence(&fixed, z));
+        assert_gradient(|z| cross_entropy_tangent(z, &fixed, &labels()));
+        assert_gradient(|t| cross_entropy_tangent(&fixed, t, &labels()));
+    }
+
+    #[test]
+    fn the_tangent_of_the_cross_entropy_is_its_directional_derivative() {
+        let (z, direction) =
+            (logits(DType::F64), (logits(DType::F64).as_tensor() * 0.3).unwrap().sin().unwrap());
+        let at =
+            |step: f64| cross_entropy(&(z.as_tensor() + (&direction * step).unwrap()).unwrap(), &labels());
+        let numeric = ((at(1e-5).unwrap() - at(-1e-5).unwrap()).unwrap() / 2e-5).unwrap();
+        let exact = cross_entropy_tangent(&z, &direction, &labels()).unwrap();
+        for (a, b) in to_host(&exact).unwrap().iter().zip(to_host(&numeric).unwrap()) {
+            assert!((a - b).abs() < 1e-9, "{a} against {b}");
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub mod weights;
 pub mod zoo;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use architecture::Interface;
 pub use layer::Layer;

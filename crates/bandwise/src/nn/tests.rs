@@ -8,13 +8,13 @@ use super::{Interface, Model, Normalization, Pass, Signal};
 use crate::golden;
 use crate::random;
 
-fn model(name: &str, width: usize, dtype: DType) -> Model {
+pub(crate) fn model(name: &str, width: usize, dtype: DType) -> Model {
     let interface = Interface { channels: 3, classes: 10, width: Some(width) };
     let constants = Normalization { mean: vec![0.5, 0.4, 0.3], std: vec![0.2, 0.3, 0.25] };
     Model::new(name, interface, Some(&constants), 1, dtype, &Device::Cpu).unwrap()
 }
 
-fn noise(shape: &[usize], dtype: DType, seed: u64) -> Tensor {
+pub(crate) fn noise(shape: &[usize], dtype: DType, seed: u64) -> Tensor {
     use rand::Rng;
     let mut random = random::stream(seed, &[]);
     let values: Vec<f64> = (0..shape.iter().product()).map(|_| random.random()).collect();
@@ -22,7 +22,7 @@ fn noise(shape: &[usize], dtype: DType, seed: u64) -> Tensor {
 }
 
 /// One of each family, at a size that tests quickly.
-const FAMILIES: [(&str, usize); 13] = [
+pub(crate) const FAMILIES: [(&str, usize); 13] = [
     ("smallcnn", 4),
     ("resnet18", 4),
     ("resnet50", 4),
@@ -39,7 +39,7 @@ const FAMILIES: [(&str, usize); 13] = [
 ];
 
 /// Gives running statistics and affine parameters values that a wrong formula would show up with.
-fn disturb(model: &Model) {
+pub(crate) fn disturb(model: &Model) {
     for (index, parameter) in model.parameters().into_iter().enumerate() {
         if parameter.var().rank() == 1 {
             let change = noise(parameter.var().dims(), parameter.var().dtype(), index as u64);

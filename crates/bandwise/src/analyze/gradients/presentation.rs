@@ -1,0 +1,119 @@
+//! Gradient spectra of several models as a section of a report: maps, profiles, numbers.
+
+use super::GradientSpectrum;
+use crate::Result;
+use crate::report::{Axis, Cell, ColourMap, HeatMap, HeatPanel, LinePlot, Section, Series, Table};
+use crate::spectral::bands;
+use crate::spectral::statistics::SpectrumStatistics;
+
+/// The spectra of `models` (name and measurement) and of the pictures they were measured on.
+///
+/// # Errors
+/// If a low-frequency bias cannot be computed.
+pub fn section(models: &[(String, GradientSpectrum)], images: &SpectrumStatistics) -> Result<Section> {
+    let count = images.images();
+    let explanation = format!(
+        "Fourier amplitudes of the gradient of the cross-entropy with respect to the input, averaged over {count} \
+         pictures and their channels: the frequencies that a small change of the picture has to have in order to \
+         change the loss most. The bias is JaFR's: the larger, the lower the frequencies."
+    );
+    Ok(Section::new("Input gradients in the frequency domain")
+        .text(explanation)
+        .table(numbers(models)?)
+        .heat_map(maps(models, false))
+        .heat_map(maps(models, true))
+        .heat_map(image_map(images))
+        .line_plot(profiles(models))
+        .line_plot(relative_profiles(models, images)))
+}
+
+fn numbers(models: &[(String, GradientSpectrum)]) -> Result<Table> {
+    let columns = ["model", "low-frequency bias", "mean norm", "amplitude below a quarter of the band"];
+    let mut table = Table::new("Input gradients", &columns);
+    for (name, spectrum) in models {
+        table = table.row(vec![
+            Cell::text(name),
+            Cell::number(spectrum.low_frequency_bias()?),
+            Cell::number(spectrum.mean_norm()),
+            Cell::percent(low_share(&spectrum.unit)),
+        ]);
+    }
+    Ok(table)
+}
+
+/// Share of the summed amplitude at frequencies with at most a quarter of the largest radius along an axis.
+fn low_share(spectrum: &SpectrumStatistics) -> f64 {
+    let (height, width) = spectrum.size();
+    let limit = height.min(width) as f64 / 8.0;
+    let amplitudes = spectrum.mean_amplitude();
+    let radii = bands::radii(height, width);
+    let low: f64 = amplitudes.iter().zip(radii).filter(|(_, r)| *r <= limit).map(|(a, _)| a).sum();
+    low / amplitudes.iter().sum::<f64>().max(f64::MIN_POSITIVE)
+}
+
+fn maps(models: &[(String, GradientSpectrum)], log1p: bool) -> HeatMap {
+    let (title, value) = match log1p {
+        false => ("Mean amplitude of the input gradient", Axis::new("mean |F|").log()),
+        true => ("Mean log amplitude of the input gradient", Axis::new("mean ln(1 + |F|)")),
+    };
+    let map = HeatMap::new(title, value).colours(ColourMap::Magma).axes(frequency(), frequency());
+    let caption =
+        "Centred: the mean stands in the middle, high frequencies outside. One colour scale for all.";
+    models.iter().fold(map.caption(caption), |map, (name, spectrum)| {
+        let values = match log1p {
+            false => spectrum.amplitudes.mean_amplitude(),
+            true => spectrum.amplitudes.mean_log1p_amplitude(),
+        };
+        map.panel(panel(name, &values, spectrum.amplitudes.size()))
+    })
+}
+
+fn image_map(images: &SpectrumStatistics) -> HeatMap {
+    HeatMap::new("Mean amplitude of the pictures", Axis::new("mean |F|").log())
+        .colours(ColourMap::Magma)
+        .axes(frequency(), frequency())
+        .panel(panel("pictures", &images.mean_amplitude(), images.size()))
+}
+
+fn panel(name: &str, values: &[f64], (height, width): (usize, usize)) -> HeatPanel {
+    let values = bands::shift(values, height, width).iter().map(|v| *v as f32).collect();
+    HeatPanel::new(name, height, width, values)
+}
+
+fn profiles(models: &[(String, GradientSpectrum)]) -> LinePlot {
+    let plot = LinePlot::new("Radial profile of the input gradient", radius(), Axis::new("mean |F|").log());
+    models.iter().enumerate().fold(plot, |plot, (index, (name, spectrum))| {
+        let points = profile(&spectrum.amplitudes, 1.0);
+        plot.series(Series::new(name, points).colour(index))
+    })
+}
+
+/// Profiles of unit-norm gradients and of the pictures, each divided by its mean, so that shapes compare.
+fn relative_profiles(models: &[(String, GradientSpectrum)], images: &SpectrumStatistics) -> LinePlot {
+    let relative = |spectrum: &SpectrumStatistics| {
+        let amplitudes = spectrum.mean_amplitude();
+        let mean = amplitudes.iter().sum::<f64>() / amplitudes.len().max(1) as f64;
+        profile(spectrum, if mean > 0.0 { mean } else { 1.0 })
+    };
+    let value = Axis::new("mean |F| / its mean").log();
+    let mut plot = LinePlot::new("Shape of the spectra", radius(), value)
+        .caption("Every gradient is divided by its norm first, so that all pictures count alike.");
+    for (index, (name, spectrum)) in models.iter().enumerate() {
+        plot = plot.series(Series::new(name, relative(&spectrum.unit)).colour(index));
+    }
+    plot.series(Series::new("pictures", relative(images)).colour(models.len()).dashed())
+}
+
+fn profile(spectrum: &SpectrumStatistics, divisor: f64) -> Vec<[f64; 2]> {
+    let (height, width) = spectrum.size();
+    let means = bands::radial_mean(&spectrum.mean_amplitude(), height, width);
+    means.iter().enumerate().map(|(radius, mean)| [radius as f64, mean / divisor]).collect()
+}
+
+fn radius() -> Axis {
+    Axis::new("frequency (cycles per picture)")
+}
+
+fn frequency() -> Axis {
+    Axis::new("cycles per pixel").range(-0.5, 0.5)
+}

@@ -1,0 +1,109 @@
+//! Simple penalties of the input gradient J, for comparison with JaFR: its norm and its group sparsity.
+//!
+//! J is the gradient of the mean loss, so sums over the batch are means over the images' own gradients.
+
+use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
+
+use super::input_gradient::{Penalty, norms};
+use crate::{Error, Result};
+
+/// λ times the mean L2 norm of the images' loss gradients ("double backpropagation", Drucker and Le Cun
+/// 1992): `[regularizers] gradient_norm = { lambda = 0.1 }` in recipes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GradientNorm {
+    /// Weight in the loss.
+    pub lambda: f64,
+    /// The mean of the *squared* norms instead.
+    pub squared: bool,
+}
+
+impl Default for GradientNorm {
+    fn default() -> Self {
+        Self { lambda: 0.01, squared: false }
+    }
+}
+
+impl GradientNorm {
+    /// Refuses values that make no sense.
+    pub fn validate(&self) -> Result<()> {
+        finite("gradient_norm", self.lambda)
+    }
+
+    /// The unweighted penalty of J `[batch, height, width, channels]`, a differentiable scalar.
+    pub fn value(&self, gradient: &Tensor) -> Result<Tensor> {
+        let norms = norms(gradient)?;
+        match self.squared {
+            true => Ok((norms.sqr()?.sum_all()? * gradient.dim(0)? as f64)?),
+            false => Ok(norms.sum_all()?),
+        }
+    }
+
+    /// The penalty times λ, and its derivative with respect to J.
+    pub fn penalty(&self, gradient: &Tensor) -> Result<Penalty> {
+        Penalty::of(gradient, |gradient| Ok((self.value(gradient)? * self.lambda)?))
+    }
+}
+
+/// λ times the summed Lp norms of all 2×2 windows (stride 2, each channel on its own) of J: few regions of
+/// the image are to matter. `[regularizers] group_sparsity = { lambda = 0.01 }` in recipes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GroupSparsity {
+    /// Weight in the loss.
+    pub lambda: f64,
+    /// p ≥ 1; 2 is the group lasso.
+    pub power: f64,
+}
+
+impl Default for GroupSparsity {
+    fn default() -> Self {
+        Self { lambda: 0.01, power: 2.0 }
+    }
+}
+
+impl GroupSparsity {
+    /// Refuses values that make no sense.
+    pub fn validate(&self) -> Result<()> {
+        if !(self.power.is_finite() && self.power >= 1.0) {
+            return Err(Error::config("group_sparsity: power must be at least 1"));
+        }
+        finite("group_sparsity", self.lambda)
+    }
+
+    /// The unweighted penalty of J `[batch, height, width, channels]`, a differentiable scalar. An odd last row
+    /// or column belongs to no window, as in PyTorch's `LPPool2d`.
+    pub fn value(&self, gradient: &Tensor) -> Result<Tensor> {
+        let (batch, height, width, channels) = gradient.dims4()?;
+        let (rows, columns) = (height / 2, width / 2);
+        let even = gradient.narrow(1, 0, rows * 2)?.narrow(2, 0, columns * 2)?;
+        let windows = even
+            .reshape((batch * rows, 2, columns, 2, channels))?
+            .permute((0, 2, 4, 1, 3))?
+            .reshape((batch * rows * columns * channels, 4))?;
+        // |x| with derivative 0 at 0.
+        let sizes = (&windows * windows.detach().sign()?)?;
+        // The largest entry is factored out: powers of small gradients would underflow.
+        let largest = sizes.detach().max_keepdim(1)?;
+        let empty = largest.eq(0.0)?;
+        let scale = empty.where_cond(&largest.ones_like()?, &largest)?;
+        let powers = sizes.broadcast_div(&scale)?.powf(self.power)?.sum_keepdim(1)?;
+        let safe = empty.where_cond(&powers.ones_like()?, &powers)?;
+        let norm = (safe.powf(1.0 / self.power)? * largest)?;
+        Ok(norm.sum_all()?)
+    }
+
+    /// The penalty times λ, and its derivative with respect to J.
+    pub fn penalty(&self, gradient: &Tensor) -> Result<Penalty> {
+        Penalty::of(gradient, |gradient| Ok((self.value(gradient)? * self.lambda)?))
+    }
+}
+
+fn finite(name: &str, lambda: f64) -> Result<()> {
+    if lambda.is_finite() {
+        Ok(())
+    } else {
+        Err(Error::config(format!("{name}: lambda must be a finite number")))
+    }
+}
