@@ -37,7 +37,7 @@ pub use image::Image;
 pub use loader::{Batch, Loader, LoaderConfig, load_all};
 pub use spec::{DataSpec, Split};
 pub use statistics::Statistics;
-pub use view::{Resized, Subset};
+pub use view::{Grey, Resized, Subset};
 
 use crate::{Error, Result};
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::synthetic::{CueSplit, SyntheticConfig, SyntheticDataset};
-use super::{Dataset, Resized, Subset, cifar, folder, idx, npy};
+use super::{Dataset, Grey, Resized, Subset, cifar, folder, idx, npy};
 use crate::{Error, Result};
 
 /// Training or test images.
@@ -113,12 +113,13 @@ pub static FORMATS: &[Format] = &[
 ];
 
 /// Options that every data set takes, with their meaning.
-pub const COMMON_OPTIONS: [(&str, &str); 5] = [
+pub const COMMON_OPTIONS: [(&str, &str); 6] = [
     ("size", "bring all images to N×N: shorter side resized, middle cut out"),
     ("resize", "with size: length of the shorter side before the middle is cut out (default: size)"),
     ("limit", "only the first N images"),
     ("fraction", "a random share of the images, 0 to 1"),
     ("subset_seed", "which random share (default 0)"),
+    ("gray", "true: one channel instead of red, green and blue"),
 ];
 
 /// Where the images come from.
@@ -147,6 +148,7 @@ pub struct DataSpec {
     limit: Option<usize>,
     fraction: Option<f64>,
     subset_seed: u64,
+    gray: bool,
     /// As written, in order, for display.
     options: Vec<(String, String)>,
 }
@@ -173,6 +175,7 @@ impl DataSpec {
             limit: None,
             fraction: None,
             subset_seed: 0,
+            gray: false,
             options: Vec::new(),
         }
     }
@@ -227,6 +230,7 @@ impl DataSpec {
                 let fraction = value.parse().ok().filter(|f| *f > 0.0 && *f <= 1.0);
                 self.fraction = Some(fraction.ok_or_else(|| bad("a number above 0, at most 1"))?);
             }
+            "gray" => self.gray = value.parse().map_err(|_| bad("true or false"))?,
             "subset_seed" => self.subset_seed = value.parse().map_err(|_| bad("a whole number"))?,
             _ => {
                 let mut known: Vec<&str> = COMMON_OPTIONS.iter().map(|(key, _)| *key).collect();
@@ -260,6 +264,9 @@ impl DataSpec {
         // The synthetic set draws its images in the size asked for.
         if let (Some(size), Source::Files { .. }) = (self.size, &self.source) {
             dataset = Arc::new(Resized::new(dataset, self.resize.unwrap_or(size), size));
+        }
+        if self.gray {
+            dataset = Arc::new(Grey::new(dataset));
         }
         Ok(dataset)
     }
