@@ -1,5 +1,45 @@
-//! Analyses: what a network sees, band by band.
+//! Analyses of trained models: where in the frequency domain they live.
+//!
+//! Every analysis gives plain results for one or several models, from which a CSV text and a report
+//! section are made.
+//!
+//! | file | question |
+//! |---|---|
+//! | `heatmap` | which Fourier waves fool a model (Yin et al. 2019) |
+//! | `bands` | which band of the spectrum is enough, which is needed; accuracy through masks |
+//! | `masks` | learned Fourier masks: energies, differences, similarity |
+//! | `probe`, `embedding` | do masks of images tell their class? |
+//! | `perturbations` | spectra of what attacks add |
+//! | `features` | spectra of feature maps, stage by stage |
+//! | `filters` | energy of convolution filters per DCT frequency |
+//! | `gradients` | spectrum of the input gradient |
+//! | `examples` | pictures under attack, and their spectra |
 
+pub mod bands;
+pub mod embedding;
 pub mod examples;
+pub mod features;
 pub mod filters;
 pub mod gradients;
+pub mod heatmap;
+pub mod masks;
+pub mod perturbations;
+pub mod probe;
+
+#[cfg(test)]
+mod tests;
+
+use crate::Result;
+use crate::attack::Classifier;
+
+/// A classifier with its name in plots.
+#[derive(Clone, Copy)]
+pub struct NamedClassifier<'a> {
+    /// The name.
+    pub label: &'a str,
+    /// The model.
+    pub classifier: &'a dyn Classifier,
+}
+
+/// Told how many parts of an analysis are done, and of how many; an error ends the analysis.
+pub type Progress<'a> = dyn FnMut(usize, usize) -> Result<()> + 'a;

@@ -52,7 +52,7 @@ pub use loader::{Batch, Loader, LoaderConfig, load_all};
 pub use mapping::Remapped;
 pub use spec::{DataSpec, Split};
 pub use statistics::Statistics;
-pub use view::{Resized, Subset};
+pub use view::{Grey, Resized, Subset};
 
 use crate::{Error, Result};
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 pub(super) use super::formats::Request;
 pub use super::formats::{FORMATS, Format};
 use super::synthetic::{CueSplit, SyntheticConfig, SyntheticDataset};
-use super::{Dataset, Remapped, Resized, Subset};
+use super::{Dataset, Grey, Remapped, Resized, Subset};
 use crate::{Error, Result};
 
 /// Training or test images.
@@ -40,7 +40,7 @@ impl fmt::Display for Split {
 }
 
 /// Options that every data set takes, with their meaning.
-pub const COMMON_OPTIONS: [(&str, &str); 7] = [
+pub const COMMON_OPTIONS: [(&str, &str); 8] = [
     ("size", "bring all images to N×N: shorter side resized, middle cut out"),
     ("resize", "with size: length of the shorter side before the middle is cut out (default: size)"),
     ("classes", "only the images of these classes, a|b|c, which become 0, 1, 2"),
@@ -48,6 +48,7 @@ pub const COMMON_OPTIONS: [(&str, &str); 7] = [
     ("limit", "only the first N images"),
     ("fraction", "a random share of the images, 0 to 1"),
     ("subset_seed", "which random share (default 0)"),
+    ("gray", "true: one channel instead of red, green and blue"),
 ];
 
 /// Where the images come from.
@@ -72,6 +73,7 @@ pub struct DataSpec {
     limit: Option<usize>,
     fraction: Option<f64>,
     subset_seed: u64,
+    gray: bool,
     /// As written, in order, for display.
     options: Vec<(String, String)>,
 }
@@ -100,6 +102,7 @@ impl DataSpec {
             limit: None,
             fraction: None,
             subset_seed: 0,
+            gray: false,
             options: Vec::new(),
         }
     }
@@ -156,6 +159,7 @@ impl DataSpec {
                 let fraction = value.parse().ok().filter(|f| *f > 0.0 && *f <= 1.0);
                 self.fraction = Some(fraction.ok_or_else(|| bad("a number above 0, at most 1"))?);
             }
+            "gray" => self.gray = value.parse().map_err(|_| bad("true or false"))?,
             "subset_seed" => self.subset_seed = value.parse().map_err(|_| bad("a whole number"))?,
             _ => {
                 let mut known: Vec<&str> = COMMON_OPTIONS.iter().map(|(key, _)| *key).collect();
@@ -195,6 +199,9 @@ impl DataSpec {
         // The synthetic set draws its images in the size asked for.
         if let (Some(size), Source::Files { .. }) = (self.size, &self.source) {
             dataset = Arc::new(Resized::new(dataset, self.resize.unwrap_or(size), size));
+        }
+        if self.gray {
+            dataset = Arc::new(Grey::new(dataset));
         }
         Ok(dataset)
     }

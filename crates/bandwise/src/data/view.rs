@@ -1,4 +1,4 @@
-//! Data sets seen through another: fewer images, another size.
+//! Data sets seen through another: fewer images, another size, grey.
 
 use std::sync::Arc;
 
@@ -145,6 +145,62 @@ impl Dataset for Resized {
     }
 }
 
+/// Another set's images in grey: one channel, `0.299·R + 0.587·G + 0.114·B` (ITU-R 601, as in Pillow and
+/// torchvision).
+#[derive(Clone)]
+pub struct Grey {
+    inner: Arc<dyn Dataset>,
+    fingerprint: String,
+}
+
+impl Grey {
+    /// Grey images stay as they are.
+    pub fn new(inner: Arc<dyn Dataset>) -> Self {
+        let fingerprint = files::sha256(format!("{} grey", inner.fingerprint()).as_bytes());
+        Self { inner, fingerprint }
+    }
+}
+
+impl Dataset for Grey {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    fn len(&self) -> usize {
+        self.inner.len()
+    }
+
+    fn class_names(&self) -> &[String] {
+        self.inner.class_names()
+    }
+
+    fn get(&self, index: usize) -> Result<(Image, u32)> {
+        let (image, label) = self.inner.get(index)?;
+        if image.channels != 3 {
+            return Ok((image, label));
+        }
+        let luma = |rgb: &[f32]| 0.299 * rgb[0] + 0.587 * rgb[1] + 0.114 * rgb[2];
+        let pixels = image.pixels.chunks_exact(3).map(luma).collect();
+        Ok((Image { height: image.height, width: image.width, channels: 1, pixels }, label))
+    }
+
+    fn label(&self, index: usize) -> Result<u32> {
+        self.inner.label(index)
+    }
+
+    fn texture_label(&self, index: usize) -> Option<u32> {
+        self.inner.texture_label(index)
+    }
+
+    fn image_shape(&self) -> Option<[usize; 3]> {
+        self.inner.image_shape().map(|[height, width, _]| [height, width, 1])
+    }
+
+    fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -184,5 +240,16 @@ mod tests {
     fn resized_images_have_the_promised_shape() {
         let set = Resized::new(ten(), 4, 3);
         assert_eq!(Some(set.get(0).unwrap().0.shape()), set.image_shape());
+    }
+
+    #[test]
+    fn grey_images_have_one_channel() {
+        let pixels = Pixels::Bytes(vec![255, 0, 0, 0, 255, 0, 0, 0, 255, 255, 255, 255]);
+        let set = ArrayDataset::new("c", Path::new("c"), pixels, [2, 2, 3], vec![0], numbered_classes(1));
+        let set = Grey::new(Arc::new(set.unwrap()));
+        let image = set.get(0).unwrap().0;
+        assert_eq!(Some(image.shape()), set.image_shape());
+        assert!(image.pixels.iter().zip([0.299, 0.587, 0.114, 1.0]).all(|(a, b)| (a - b).abs() < 1e-6));
+        assert_eq!(Grey::new(ten()).get(3).unwrap(), ten().get(3).unwrap());
     }
 }

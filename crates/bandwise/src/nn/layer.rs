@@ -33,6 +33,9 @@ pub enum Layer {
     Pool(Pool),
     /// Mean over the map: `[batch, h, w, c]` to `[batch, c]`.
     GlobalAveragePool,
+    /// Means over a grid of so many windows along each side, whatever the size of the map (PyTorch's
+    /// `AdaptiveAvgPool2d`).
+    AdaptiveAveragePool(usize),
     /// `[batch, h, w, c]` to `[batch, c·h·w]`, in PyTorch's (channel-major) order.
     Flatten,
     /// `relu?(main(x) + shortcut(x))`; an empty shortcut is the identity.
@@ -150,6 +153,7 @@ impl Layer {
             Self::Activation(activation) => activation.forward(input),
             Self::Pool(pool) => pool.forward(input),
             Self::GlobalAveragePool => input.linear(|x| Ok(kernels::global_avg_pool(x)?)),
+            Self::AdaptiveAveragePool(side) => input.linear(|x| adaptive_average_pool(x, *side)),
             Self::Flatten => input.linear(flatten),
             Self::Residual(residual) => residual.forward(input, pass),
             Self::PadShortcut(shortcut) => input.linear(|x| shortcut.apply(x)),
@@ -257,6 +261,23 @@ pub fn visit_stages_mut(layers: &mut [Layer], visit: &mut dyn FnMut(&mut Stage) 
         }
     }
     Ok(())
+}
+
+/// A product with one averaging matrix per axis: `[batch, h, w, c]` to `[batch, side, side, c]`.
+fn adaptive_average_pool(x: &Tensor, side: usize) -> Result<Tensor> {
+    let (batch, height, width, channels) = x.dims4()?;
+    let windows = |length: usize| -> Result<Tensor> {
+        let mut weights = vec![0.0f64; side * length];
+        for window in 0..side {
+            let (start, end) = (window * length / side, ((window + 1) * length).div_ceil(side));
+            weights[window * length + start..window * length + end].fill(1.0 / (end - start) as f64);
+        }
+        Ok(Tensor::from_vec(weights, (1, side, length), x.device())?.to_dtype(x.dtype())?)
+    };
+    let rows =
+        windows(height)?.broadcast_matmul(&x.contiguous()?.reshape((batch, height, width * channels))?)?;
+    let both = windows(width)?.broadcast_matmul(&rows.reshape((batch * side, width, channels))?)?;
+    Ok(both.reshape((batch, side, side, channels))?)
 }
 
 fn flatten(x: &Tensor) -> Result<Tensor> {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use candle_core::{DType, Device, Tensor, Var};
 
-use super::{Interface, Model, Normalization, Pass, Signal};
+use super::{Interface, Layer, Model, Normalization, Pass, Signal};
 use crate::golden;
 use crate::random;
 
@@ -22,7 +22,7 @@ pub(crate) fn noise(shape: &[usize], dtype: DType, seed: u64) -> Tensor {
 }
 
 /// One of each family, at a size that tests quickly.
-pub(crate) const FAMILIES: [(&str, usize); 13] = [
+pub(crate) const FAMILIES: [(&str, usize); 14] = [
     ("smallcnn", 4),
     ("resnet18", 4),
     ("resnet50", 4),
@@ -36,6 +36,7 @@ pub(crate) const FAMILIES: [(&str, usize); 13] = [
     ("preactresnet18-bn", 4),
     ("wrn-10-1", 4),
     ("vgg11_bn", 4),
+    ("vgg11_bn-imagenet", 1),
 ];
 
 /// Gives running statistics and affine parameters values that a wrong formula would show up with.
@@ -163,4 +164,14 @@ fn golden_resnet9_plain() {
         let error = golden::max_abs_difference(&logits, &tensors[&format!("plain/__logits_{key}")]);
         assert!(error < 2e-5, "{key}: {error}");
     }
+}
+
+#[test]
+fn adaptive_pooling_takes_pytorchs_windows() {
+    let rows: Vec<f64> = (0..4 * 14).map(|i| (i / 14) as f64).collect();
+    let x = Tensor::from_vec(rows, (1, 4, 14, 1), &Device::Cpu).unwrap();
+    let pooled = Layer::AdaptiveAveragePool(7).forward(&Signal::plain(x), &Pass::eval()).unwrap().value;
+    assert_eq!(pooled.dims(), [1, 7, 7, 1]);
+    let column = golden::values(&pooled.narrow(2, 3, 1).unwrap());
+    assert_eq!(column, [0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0]);
 }

@@ -56,6 +56,10 @@ pub const ENTRIES: &[Entry] = &[
     },
     Entry { name: "vgg11_bn", description: "VGG-11 with batch norm, averaged features, one linear layer" },
     Entry { name: "vgg16_bn", description: "VGG-16 with batch norm, averaged features, one linear layer" },
+    Entry {
+        name: "vgg11_bn-imagenet",
+        description: "VGG-11 with batch norm and torchvision's three linear layers (also vgg16_bn-imagenet)",
+    },
 ];
 
 /// The architecture of that name.
@@ -80,6 +84,8 @@ pub fn find(name: &str) -> Result<Construct> {
             Ok(Box::new(|b, i| preact_resnet::build(preact_resnet::Variant::FinalNorm, b, i)))
         }
         "vgg11_bn" => Ok(Box::new(|b, i| vgg::build(vgg::VGG11, b, i))),
+        "vgg11_bn-imagenet" => Ok(Box::new(|b, i| vgg::build_imagenet(vgg::VGG11, b, i))),
+        "vgg16_bn-imagenet" => Ok(Box::new(|b, i| vgg::build_imagenet(vgg::VGG16, b, i))),
         "vgg16_bn" => Ok(Box::new(|b, i| vgg::build(vgg::VGG16, b, i))),
         _ => numbered(name).unwrap_or_else(|| Err(unknown(name))),
     }

@@ -46,6 +46,9 @@ pub struct Series {
     /// Whether the line is dashed.
     #[serde(default)]
     pub dashed: bool,
+    /// Whether only the points are drawn, without a line.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub scatter: bool,
 }
 
 impl Series {
@@ -69,6 +72,12 @@ impl Series {
     /// Draws the curve dashed.
     pub fn dashed(mut self) -> Self {
         self.dashed = true;
+        self
+    }
+
+    /// Draws the points only, without a line.
+    pub fn scatter(mut self) -> Self {
+        self.scatter = true;
         self
     }
 }
@@ -147,6 +156,13 @@ impl LinePlot {
         if series.band.len() == series.points.len() && !series.band.is_empty() {
             let outline = band_outline(series, self.y.scale, scales[1], place);
             svg.path("band", &outline);
+        }
+        if series.scatter {
+            for (point_index, place) in series.points.iter().map(|p| place(*p)).enumerate() {
+                let Some(place) = place else { continue };
+                svg.marker(series.colour.unwrap_or(index), place, &self.tooltip(series, point_index));
+            }
+            return;
         }
         let thinned = thin(&series.points);
         let line = polyline(thinned.iter().map(|p| place(*p)));

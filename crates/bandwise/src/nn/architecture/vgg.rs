@@ -1,11 +1,11 @@
-//! VGG with batch norm (Simonyan and Zisserman 2015): torchvision's `features` with one linear layer on
-//! the globally averaged map, as is usual for small pictures.
+//! VGG with batch norm (Simonyan and Zisserman 2015): torchvision's `features`, and either its head of
+//! three linear layers or one linear layer on the globally averaged map, as is usual for small pictures.
 
 use bandwise_kernels::ConvConfig;
 
 use super::Interface;
 use crate::Result;
-use crate::nn::build::{Builder, Initialization, max_pool, stage};
+use crate::nn::build::{Builder, Initialization, max_pool, relu, stage};
 use crate::nn::layer::Layer;
 
 /// Convolutions per stage of VGG-11.
@@ -13,8 +13,42 @@ pub const VGG11: [usize; 5] = [1, 1, 2, 2, 2];
 /// Convolutions per stage of VGG-16.
 pub const VGG16: [usize; 5] = [2, 2, 3, 3, 3];
 
-/// Stages of width, 2·width, 4·width, 8·width and 8·width (64 as published), each ended by max pooling.
+/// Stages of width, 2·width, 4·width, 8·width and 8·width (64 as published), each ended by max pooling,
+/// then the mean of the map and one linear layer.
 pub fn build(convolutions: [usize; 5], builder: &mut Builder, interface: Interface) -> Result<Vec<Layer>> {
+    let (mut layers, outputs) = features(convolutions, builder, interface)?;
+    layers.push(Layer::GlobalAveragePool);
+    layers.push(builder.linear("classifier", outputs, interface.classes, true)?);
+    Ok(layers)
+}
+
+/// The same stages with torchvision's head under its names: a 7×7 map and layers of 64·width outputs.
+/// Dropout is left out.
+pub fn build_imagenet(
+    convolutions: [usize; 5],
+    builder: &mut Builder,
+    interface: Interface,
+) -> Result<Vec<Layer>> {
+    let (mut layers, outputs) = features(convolutions, builder, interface)?;
+    let hidden = 64 * interface.width.unwrap_or(64);
+    layers.extend([
+        Layer::AdaptiveAveragePool(7),
+        Layer::Flatten,
+        builder.linear("classifier.0", 49 * outputs, hidden, true)?,
+        relu(),
+        builder.linear("classifier.3", hidden, hidden, true)?,
+        relu(),
+        builder.linear("classifier.6", hidden, interface.classes, true)?,
+    ]);
+    Ok(layers)
+}
+
+/// The stages, and the channels that leave them.
+fn features(
+    convolutions: [usize; 5],
+    builder: &mut Builder,
+    interface: Interface,
+) -> Result<(Vec<Layer>, usize)> {
     builder.initialization = Initialization::HeFanOut;
     let width = interface.width.unwrap_or(64);
     let mut layers = Vec::new();
@@ -34,7 +68,5 @@ pub fn build(convolutions: [usize; 5], builder: &mut Builder, interface: Interfa
         index += 1;
         layers.push(stage(&format!("stage{}", number + 1), outputs, stage_layers));
     }
-    layers.push(Layer::GlobalAveragePool);
-    layers.push(builder.linear("classifier", inputs, interface.classes, true)?);
-    Ok(layers)
+    Ok((layers, inputs))
 }

@@ -1,0 +1,294 @@
+//! Which band of the input's spectrum a classifier needs: accuracy on images of which only a disc, the
+//! outside of a disc, a ring or a sector of the spectrum is left; accuracy through learned masks and
+//! through what they leave out.
+
+use std::fmt::Write;
+
+use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
+
+use super::{NamedClassifier, Progress};
+use crate::evaluate::record::{Record, csv_field};
+use crate::evaluate::statistics::wilson_interval;
+use crate::method::fourier_mask::{Mask, masked_predictions};
+use crate::report::{Axis, Cell, LinePlot, Section, Series, Table};
+use crate::spectral::bands::{self, signed_frequency};
+use crate::{Error, Result};
+
+/// What is left of the spectrum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Window {
+    /// Frequencies up to a radius.
+    LowPass,
+    /// Frequencies above a radius.
+    HighPass,
+    /// A ring between two radii.
+    BandPass,
+    /// A sector of directions (with its opposite).
+    Sector,
+    /// All but a sector.
+    WithoutSector,
+}
+
+impl Window {
+    /// All windows, in the order of the report.
+    pub const ALL: [Self; 5] =
+        [Self::LowPass, Self::HighPass, Self::BandPass, Self::Sector, Self::WithoutSector];
+
+    /// Its name in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::LowPass => "low-pass",
+            Self::HighPass => "high-pass",
+            Self::BandPass => "band-pass",
+            Self::Sector => "sector",
+            Self::WithoutSector => "without sector",
+        }
+    }
+}
+
+/// Accuracy with one window.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BandAccuracy {
+    /// The model.
+    pub label: String,
+    /// Kind of window.
+    pub window: Window,
+    /// Radius in cycles per image, or angle in degrees from the horizontal axis: where the window begins.
+    pub from: f64,
+    /// Where it ends.
+    pub to: f64,
+    /// Right predictions.
+    pub correct: u64,
+    /// Images judged.
+    pub images: u64,
+}
+
+/// What band curves are measured with.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BandConfig {
+    /// Distance between neighbouring radii, in cycles per image; also the width of rings.
+    pub radius_step: f64,
+    /// Number of sectors over 180°.
+    pub sectors: usize,
+    /// Whether the mean colour (zero frequency) stays in every window. Without it, high-pass images are
+    /// black on average and far from anything the model was trained on.
+    pub keep_mean: bool,
+    /// Images in one pass.
+    pub batch_size: usize,
+}
+
+impl Default for BandConfig {
+    fn default() -> Self {
+        Self { radius_step: 1.0, sectors: 8, keep_mean: false, batch_size: 250 }
+    }
+}
+
+/// The un-shifted windows of `config`, with kind and bounds.
+fn windows(height: usize, width: usize, config: &BandConfig) -> Vec<(Window, f64, f64, Vec<f32>)> {
+    let furthest = bands::radii(height, width).into_iter().fold(0.0, f64::max);
+    let count = (furthest / config.radius_step).ceil() as usize;
+    let mut all = Vec::new();
+    for step in 0..=count {
+        let radius = step as f64 * config.radius_step;
+        let inner = radius - config.radius_step;
+        all.push((Window::LowPass, 0.0, radius, bands::low_pass(height, width, radius)));
+        all.push((Window::HighPass, radius, furthest, bands::high_pass(height, width, radius)));
+        if step > 0 {
+            all.push((Window::BandPass, inner, radius, bands::band_pass(height, width, inner, radius)));
+        }
+    }
+    for sector in 0..config.sectors {
+        let bound = |s: usize| s as f64 * 180.0 / config.sectors as f64;
+        let (from, to) = (bound(sector), bound(sector + 1));
+        let inside = directions(height, width, from, to);
+        let outside = inside.iter().map(|v| 1.0 - v).collect();
+        all.push((Window::Sector, from, to, inside));
+        all.push((Window::WithoutSector, from, to, outside));
+    }
+    for (window, _, _, values) in &mut all {
+        // A sector has no direction for zero frequency: it stays where most of the spectrum does.
+        if config.keep_mean || *window == Window::WithoutSector {
+            values[0] = 1.0;
+        }
+    }
+    all
+}
+
+/// 1 where the direction of an un-shifted frequency, counter-clockwise from the horizontal axis and modulo
+/// 180°, lies in `[from, to)`; an even window. Zero frequency is outside.
+fn directions(height: usize, width: usize, from: f64, to: f64) -> Vec<f32> {
+    let inside = |p: usize| {
+        let row = signed_frequency(p / width, height);
+        let column = signed_frequency(p % width, width);
+        // A Nyquist row or column is its own opposite in one coordinate only: no single direction.
+        let angle = (-row as f64).atan2(column as f64).to_degrees().rem_euclid(180.0);
+        p != 0 && angle >= from && angle < to
+    };
+    (0..height * width).map(|p| if inside(p) { 1.0 } else { 0.0 }).collect()
+}
+
+/// Measures every window for every model; `images` `[n, height, width, channels]`.
+pub fn measure(
+    models: &[NamedClassifier],
+    images: &Tensor,
+    labels: &[u32],
+    config: &BandConfig,
+    progress: &mut Progress,
+) -> Result<Vec<BandAccuracy>> {
+    let (count, height, width, _) = images.dims4()?;
+    if config.radius_step.is_nan() || config.radius_step < 0.1 {
+        return Err(Error::config(format!(
+            "radius step {}: expected at least 0.1 cycles",
+            config.radius_step
+        )));
+    }
+    if count != labels.len() || count == 0 {
+        return Err(Error::config(format!("band curves of {count} images with {} labels", labels.len())));
+    }
+    let windows = windows(height, width, config);
+    let mut found = Vec::new();
+    for model in models {
+        for (window, from, to, values) in &windows {
+            progress(found.len(), windows.len() * models.len())?;
+            let mask = Tensor::from_slice(values, (height, width), images.device())?;
+            let predictions = masked_predictions(model.classifier, images, &mask, config.batch_size)?;
+            let correct = predictions.iter().zip(labels).filter(|(p, l)| p == l).count() as u64;
+            let (window, from, to, images) = (*window, *from, *to, count as u64);
+            found.push(BandAccuracy { label: model.label.into(), window, from, to, correct, images });
+        }
+    }
+    progress(found.len(), found.len())?;
+    Ok(found)
+}
+
+/// `model,window,from,to,correct,images,accuracy`.
+pub fn csv(results: &[BandAccuracy]) -> String {
+    let mut text = String::from("model,window,from,to,correct,images,accuracy,ci95_low,ci95_high\n");
+    for r in results {
+        let [low, high] = wilson_interval(r.correct, r.images);
+        let accuracy = r.correct as f64 / r.images as f64;
+        let (label, window) = (csv_field(&r.label), r.window.name());
+        let _ = writeln!(
+            text,
+            "{label},{window},{},{},{},{},{accuracy},{low},{high}",
+            r.from, r.to, r.correct, r.images
+        );
+    }
+    text
+}
+
+/// One record per window and model.
+pub fn records(results: &[BandAccuracy]) -> Vec<Record> {
+    let record = |r: &BandAccuracy| {
+        let mut record = Record::proportion("band_accuracy", r.correct, r.images);
+        record.extra.insert("label".into(), r.label.clone().into());
+        record.extra.insert("window".into(), r.window.name().into());
+        record.extra.insert("from".into(), r.from.into());
+        record.extra.insert("to".into(), r.to.into());
+        record
+    };
+    results.iter().map(record).collect()
+}
+
+/// Curves with Wilson intervals, all models in one plot per window.
+pub fn section(results: &[BandAccuracy]) -> Section {
+    let mut section = Section::new("Which band the models need").text(
+        "Accuracy on images of which only a part of the spectrum is left. Radii are in cycles per image, directions in \
+         degrees from the horizontal axis; bands span 95 % Wilson intervals.",
+    );
+    let mut labels: Vec<&str> = Vec::new();
+    for r in results {
+        if !labels.contains(&&*r.label) {
+            labels.push(&r.label);
+        }
+    }
+    for window in Window::ALL {
+        let (title, axis) = match window {
+            Window::LowPass => ("Low-pass", "largest radius that is left"),
+            Window::HighPass => ("High-pass", "largest radius that is removed"),
+            Window::BandPass => ("Band-pass", "middle of the ring that is left"),
+            Window::Sector => ("One sector", "middle of the sector that is left"),
+            Window::WithoutSector => ("Without one sector", "middle of the sector that is removed"),
+        };
+        let axis = Axis::new(axis);
+        let plot = LinePlot::new(title, axis, Axis::percent("accuracy").range(0.0, 1.0));
+        let plot = labels.iter().enumerate().fold(plot, |plot, (colour, label)| {
+            let mine = results.iter().filter(|r| r.label == **label && r.window == window);
+            let x = |r: &BandAccuracy| match window {
+                Window::LowPass => r.to,
+                Window::HighPass => r.from,
+                _ => 0.5 * (r.from + r.to),
+            };
+            let points = mine.clone().map(|r| [x(r), r.correct as f64 / r.images as f64]).collect();
+            let band = mine.map(|r| wilson_interval(r.correct, r.images)).collect();
+            plot.series(Series::new(*label, points).band(band).colour(colour))
+        });
+        section = section.line_plot(plot);
+    }
+    section
+}
+
+/// What a mask leaves of a model's accuracy.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MaskAccuracy {
+    /// The model.
+    pub label: String,
+    /// Which images were right as they are.
+    pub clean: Vec<bool>,
+    /// Which were right through the mask.
+    pub masked: Vec<bool>,
+    /// Which were right with everything removed that the mask keeps (entries above 1e-8, as in the paper).
+    pub complement: Vec<bool>,
+}
+
+/// Entries of a mask above this count as kept.
+pub const KEPT: f32 = 1e-8;
+
+/// Measures accuracy with and through a mask, and with its complement.
+pub fn mask_accuracy(
+    model: &NamedClassifier,
+    images: &Tensor,
+    labels: &[u32],
+    mask: &Mask,
+    batch_size: usize,
+) -> Result<MaskAccuracy> {
+    let right = |mask: &Mask| -> Result<Vec<bool>> {
+        let predictions =
+            masked_predictions(model.classifier, images, &mask.tensor(images.device())?, batch_size)?;
+        Ok(predictions.iter().zip(labels).map(|(p, l)| p == l).collect())
+    };
+    Ok(MaskAccuracy {
+        label: model.label.into(),
+        clean: right(&Mask::ones(mask.height, mask.width))?,
+        masked: right(mask)?,
+        complement: right(&mask.complement(KEPT))?,
+    })
+}
+
+impl MaskAccuracy {
+    /// Clean, masked and complement accuracy as records.
+    pub fn records(&self) -> Vec<Record> {
+        let parts = [("none", &self.clean), ("masked", &self.masked), ("complement", &self.complement)];
+        let record = |(name, flags): (&str, &Vec<bool>)| {
+            let mut record = Record::accuracy(flags);
+            record.extra.insert("label".into(), self.label.clone().into());
+            record.extra.insert("fourier_mask".into(), name.into());
+            record
+        };
+        parts.map(record).into()
+    }
+}
+
+/// A table of clean, masked and complement accuracy.
+pub fn accuracy_table(results: &[MaskAccuracy]) -> Table {
+    let cell = |flags: &Vec<bool>| {
+        let (correct, total) = (flags.iter().filter(|f| **f).count() as u64, flags.len() as u64);
+        Cell::percent(correct as f64 / total as f64).with_interval(Some(wilson_interval(correct, total)))
+    };
+    let table = Table::new("Accuracy and the mask", &["model", "clean", "through the mask", "complement"]);
+    results.iter().fold(table, |table, r| {
+        table.row(vec![Cell::text(&*r.label), cell(&r.clean), cell(&r.masked), cell(&r.complement)])
+    })
+}

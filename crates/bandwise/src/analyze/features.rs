@@ -1,0 +1,180 @@
+//! Spectra of feature maps, stage by stage: how much fine detail each stage of a network passes on.
+
+use std::fmt::Write;
+
+use candle_core::{Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use super::Progress;
+use crate::evaluate::record::csv_field;
+use crate::nn::{Mode, Model, Pass, Recorder};
+use crate::report::{
+    Axis, Bar, BarPlot, BarSeries, ColourMap, HeatMap, HeatPanel, LinePlot, Section, Series,
+};
+use crate::spectral::bands;
+use crate::spectral::statistics::SpectrumStatistics;
+use crate::{Error, Result};
+
+/// The spectrum of one stage's feature maps.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StageSpectrum {
+    /// PyTorch's name of the stage.
+    pub stage: String,
+    /// Rows of the maps.
+    pub height: usize,
+    /// Columns of the maps.
+    pub width: usize,
+    /// Channels of the maps.
+    pub channels: usize,
+    /// Mean `|F|²` over images and channels, un-shifted.
+    pub power: Vec<f64>,
+    /// Mean power in each ring of radius 0, 1, 2, …
+    pub radial: Vec<f64>,
+}
+
+impl StageSpectrum {
+    /// Share of the power, zero frequency left out, at radii above half of Nyquist.
+    pub fn high_share(&self) -> f64 {
+        let limit = self.height.min(self.width) as f64 / 4.0;
+        let radii = bands::radii(self.height, self.width);
+        let sum = |inside: &dyn Fn(f64) -> bool| -> f64 {
+            radii.iter().zip(&self.power).filter(|(r, _)| inside(**r)).map(|(_, p)| p).sum()
+        };
+        sum(&|r| r > limit) / sum(&|r| r > 0.0).max(f64::MIN_POSITIVE)
+    }
+}
+
+/// The feature spectra of one model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FeatureSpectra {
+    /// The model.
+    pub label: String,
+    /// Its stages, in order.
+    pub stages: Vec<StageSpectrum>,
+    /// Images measured.
+    pub images: usize,
+}
+
+impl FeatureSpectra {
+    /// Runs `images` `[n, height, width, channels]` through the model in evaluation mode.
+    ///
+    /// # Errors
+    /// [`Error::Model`] for a network without stages.
+    pub fn measure(
+        label: &str,
+        model: &Model,
+        images: &Tensor,
+        batch_size: usize,
+        progress: &mut Progress,
+    ) -> Result<Self> {
+        let model = model.folded()?;
+        let count = images.dim(0)?;
+        let mut found: Vec<(String, usize, SpectrumStatistics)> = Vec::new();
+        for start in (0..count).step_by(batch_size.max(1)) {
+            progress(start, count)?;
+            let part = images.narrow(0, start, batch_size.max(1).min(count - start))?.contiguous()?;
+            let recorder = Recorder::new();
+            model.logits(&part, &Pass { mode: Mode::Eval, progress: 1.0, recorder: Some(&recorder) })?;
+            // Maps without extent have no spectrum.
+            let maps = recorder.take().into_iter().filter(|(_, map)| map.rank() == 4);
+            for (index, (name, map)) in maps.enumerate() {
+                let (_, height, width, channels) = map.dims4()?;
+                if found.len() <= index {
+                    found.push((name, channels, SpectrumStatistics::new(height, width, channels)));
+                }
+                found[index].2.add_tensor(&map.to_device(&Device::Cpu)?)?;
+            }
+        }
+        progress(count, count)?;
+        if found.is_empty() {
+            return Err(Error::model(format!("{label}: this architecture has no named stages to record")));
+        }
+        let stage = |(stage, channels, statistics): (String, usize, SpectrumStatistics)| {
+            let (height, width) = statistics.size();
+            let power = statistics.mean_power();
+            let radial = bands::radial_mean(&power, height, width);
+            StageSpectrum { stage, height, width, channels, power, radial }
+        };
+        Ok(Self { label: label.into(), stages: found.into_iter().map(stage).collect(), images: count })
+    }
+}
+
+/// `model,stage,radius,power`.
+pub fn csv(spectra: &[FeatureSpectra]) -> String {
+    let mut text = String::from("model,stage,radius,power\n");
+    for spectrum in spectra {
+        for stage in &spectrum.stages {
+            for (radius, power) in stage.radial.iter().enumerate() {
+                let _ = writeln!(
+                    text,
+                    "{},{},{radius},{power}",
+                    csv_field(&spectrum.label),
+                    csv_field(&stage.stage)
+                );
+            }
+        }
+    }
+    text
+}
+
+/// Spectra of all stages of several models.
+pub fn section(spectra: &[FeatureSpectra]) -> Section {
+    let mut section = Section::new("Feature maps")
+        .text("Power spectra of the maps that leave each stage, mean over images and channels.");
+    let longest = spectra.iter().max_by_key(|s| s.stages.len());
+    let names: Vec<String> =
+        longest.iter().flat_map(|s| s.stages.iter().map(|stage| stage.stage.clone())).collect();
+    let shares = BarPlot::new("Power above half of Nyquist", Axis::percent("share of the power"), names);
+    let shares = spectra.iter().fold(shares, |plot, s| {
+        plot.series(BarSeries::new(
+            &*s.label,
+            s.stages.iter().map(|stage| Bar::new(stage.high_share())).collect(),
+        ))
+    });
+    section = section.bar_plot(shares);
+    for spectrum in spectra {
+        let radial = LinePlot::new(
+            format!("{}: power by radius", spectrum.label),
+            Axis::new("radius, share of Nyquist"),
+            Axis::new("mean |F|² / (height · width)").log(),
+        );
+        let mut maps = HeatMap::new(format!("{}: stages", spectrum.label), Axis::new("mean |F|²").log())
+            .colours(ColourMap::Magma);
+        let mut plot = radial;
+        for stage in &spectrum.stages {
+            let nyquist = stage.height.min(stage.width) as f64 / 2.0;
+            let area = (stage.height * stage.width) as f64;
+            let points =
+                stage.radial.iter().enumerate().map(|(r, p)| [r as f64 / nyquist, p / area]).collect();
+            plot = plot.series(Series::new(&*stage.stage, points));
+            let centred = bands::shift(&stage.power, stage.height, stage.width);
+            let centred = centred.iter().map(|p| *p as f32).collect();
+            maps = maps.panel(HeatPanel::new(&*stage.stage, stage.height, stage.width, centred));
+        }
+        section = section.line_plot(plot).heat_map(maps);
+    }
+    section
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::Interface;
+    use candle_core::DType;
+
+    #[test]
+    fn every_stage_is_measured_and_batches_change_nothing() {
+        let interface = Interface { channels: 3, classes: 4, width: Some(4) };
+        let model = Model::new("resnet20", interface, None, 1, DType::F32, &Device::Cpu).unwrap();
+        let images = Tensor::rand(0f32, 1.0, (5, 16, 12, 3), &Device::Cpu).unwrap();
+        let measure =
+            |batch| FeatureSpectra::measure("a", &model, &images, batch, &mut |_, _| Ok(())).unwrap();
+        let (one, other) = (measure(2), measure(5));
+        let sizes: Vec<_> = one.stages.iter().map(|s| (&*s.stage, s.height, s.width, s.channels)).collect();
+        assert_eq!(sizes, [("layer1", 16, 12, 4), ("layer2", 8, 6, 8), ("layer3", 4, 3, 16)]);
+        for (a, b) in one.stages.iter().zip(&other.stages) {
+            assert!(a.power.iter().zip(&b.power).all(|(a, b)| (a - b).abs() <= 1e-5 * b.abs().max(1e-3)));
+            assert!((0.0..=1.0).contains(&a.high_share()));
+        }
+    }
+}

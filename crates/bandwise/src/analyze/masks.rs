@@ -1,0 +1,284 @@
+//! Learned Fourier masks compared: how their energy spreads over rings and sectors, how masks of two
+//! models differ, how alike the masks of images are.
+
+use std::fmt::Write;
+
+use serde::{Deserialize, Serialize};
+
+use crate::evaluate::record::csv_field;
+use crate::method::fourier_mask::{EpochLog, Mask};
+use crate::report::{
+    Axis, Bar, BarPlot, BarSeries, Cell, ColourMap, HeatMap, HeatPanel, ImageGrid, LinePlot, Picture,
+    Section, Series, Table,
+};
+use crate::spectral::bands::{self, BandMasks};
+use crate::{Error, Result};
+
+/// Rings and sectors of the paper's figures.
+pub const BANDS: usize = 32;
+
+/// A mask and where its energy is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MaskProfile {
+    /// The model, class or training variant.
+    pub label: String,
+    /// Rows of the mask.
+    pub height: usize,
+    /// Columns of the mask.
+    pub width: usize,
+    /// Even part, centred.
+    pub centred: Vec<f32>,
+    /// ‖M‖₁ / (height · width).
+    pub relative_l1: f64,
+    /// Share of entries above 1e-8.
+    pub support: f64,
+    /// L2 norm in each ring from the centre outwards, after division by the whole norm.
+    pub radial: Vec<f64>,
+    /// L2 norm in each sector, counter-clockwise from the horizontal axis.
+    pub angular: Vec<f64>,
+}
+
+impl MaskProfile {
+    /// Measures the even part of `mask` in [`BANDS`] rings and sectors.
+    pub fn new(label: impl Into<String>, mask: &Mask) -> Result<Self> {
+        let centred = mask.centred();
+        let (radial, angular) = BandMasks::new(mask.height, mask.width, BANDS)?.energies(&centred);
+        Ok(Self {
+            label: label.into(),
+            height: mask.height,
+            width: mask.width,
+            centred,
+            relative_l1: mask.relative_l1(),
+            support: mask.support(super::bands::KEPT),
+            radial,
+            angular,
+        })
+    }
+
+    /// Mean distance of the mask's energy from the mean, as a share of the largest radius: small for masks
+    /// of low frequencies.
+    pub fn centroid(&self) -> f64 {
+        let (mut weighted, mut total) = (0.0, 0.0);
+        let reach = (self.height as f64 / 2.0).hypot(self.width as f64 / 2.0);
+        for (p, value) in self.centred.iter().enumerate() {
+            let row = (p / self.width) as f64 - (self.height / 2) as f64;
+            let column = (p % self.width) as f64 - (self.width / 2) as f64;
+            let energy = f64::from(*value).powi(2);
+            (weighted, total) = (weighted + energy * row.hypot(column) / reach, total + energy);
+        }
+        if total > 0.0 { weighted / total } else { 0.0 }
+    }
+
+    /// The mask as a picture: centred even part, black 0 to bright 1.
+    pub fn picture(&self) -> Picture {
+        picture(&self.centred, self.height, self.width)
+    }
+}
+
+/// A centred mask as a picture: black 0 to bright 1.
+pub fn picture(centred: &[f32], height: usize, width: usize) -> Picture {
+    Picture::heat(centred, height, width, ColourMap::Magma, Some([0.0, 1.0]))
+}
+
+/// Centred differences of all pairs (later minus earlier), plain.
+pub fn differences(profiles: &[MaskProfile]) -> Result<Vec<(String, Vec<f32>)>> {
+    let mut all = Vec::new();
+    for (index, first) in profiles.iter().enumerate() {
+        for second in &profiles[index + 1..] {
+            if (first.height, first.width) != (second.height, second.width) {
+                return Err(Error::config(format!(
+                    "the masks of {} and {} differ in size: {}x{} and {}x{}",
+                    first.label, second.label, first.height, first.width, second.height, second.width
+                )));
+            }
+            let values = second.centred.iter().zip(&first.centred).map(|(b, a)| b - a).collect();
+            all.push((format!("{} − {}", second.label, first.label), values));
+        }
+    }
+    Ok(all)
+}
+
+/// Differences brought to `[−½, ½]` together, as published: smallest to −½, largest to ½ (so 0 is not in
+/// general no difference).
+pub fn rescaled(differences: &[(String, Vec<f32>)]) -> Vec<(String, Vec<f32>)> {
+    let all = || differences.iter().flat_map(|(_, values)| values.iter().copied());
+    let (low, high) = (all().fold(f32::INFINITY, f32::min), all().fold(f32::NEG_INFINITY, f32::max));
+    let span = if high > low { high - low } else { 1.0 };
+    let scale = |values: &Vec<f32>| values.iter().map(|v| (v - low) / span - 0.5).collect();
+    differences.iter().map(|(label, values)| (label.clone(), scale(values))).collect()
+}
+
+/// Cosine of the angle between two masks of one size; 0 if one of them is empty.
+pub fn similarity(first: &Mask, second: &Mask) -> f64 {
+    cosine(&first.even().values, &second.even().values)
+}
+
+fn cosine(first: &[f32], second: &[f32]) -> f64 {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+    let norm = (dot(first, first) * dot(second, second)).sqrt();
+    if norm > 0.0 { dot(first, second) / norm } else { 0.0 }
+}
+
+/// Mean similarity of the masks of images within and between classes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClassSimilarity {
+    /// Mean cosine of all pairs of one class with another (or itself, without an image with itself),
+    /// `[classes · classes]`; NaN where there is no pair.
+    pub matrix: Vec<f64>,
+    /// Names of the classes.
+    pub classes: Vec<String>,
+    /// Mean over pairs of the same class.
+    pub within: f64,
+    /// Mean over pairs of different classes.
+    pub between: f64,
+}
+
+impl ClassSimilarity {
+    /// Measures all pairs.
+    pub fn new(masks: &[Mask], labels: &[u32], classes: &[String]) -> Self {
+        let count = classes.len();
+        let (mut sums, mut pairs) = (vec![0.0; count * count], vec![0.0; count * count]);
+        let even: Vec<Vec<f32>> = masks.iter().map(|m| m.even().values).collect();
+        for (i, first) in even.iter().enumerate() {
+            for (j, second) in even.iter().enumerate().skip(i + 1) {
+                let value = cosine(first, second);
+                let (a, b) = (labels[i] as usize, labels[j] as usize);
+                if a >= count || b >= count {
+                    continue;
+                }
+                for cell in if a == b { vec![a * count + b] } else { vec![a * count + b, b * count + a] } {
+                    sums[cell] += value;
+                    pairs[cell] += 1.0;
+                }
+            }
+        }
+        let mean = |same: bool| {
+            let cells = (0..count * count).filter(|c| (c / count.max(1) == c % count.max(1)) == same);
+            let (sum, total) = cells.fold((0.0, 0.0), |(s, t), c| (s + sums[c], t + pairs[c]));
+            sum / total
+        };
+        let matrix = sums.iter().zip(&pairs).map(|(s, p)| s / p).collect();
+        Self { matrix, classes: classes.to_vec(), within: mean(true), between: mean(false) }
+    }
+
+    /// The matrix as colour.
+    pub fn heat_map(&self) -> HeatMap {
+        let count = self.classes.len();
+        let values = self.matrix.iter().map(|v| *v as f32).collect();
+        let map = HeatMap::new("Similarity of masks by class", Axis::new("mean cosine"))
+            .panel(HeatPanel::new("", count, count, values))
+            .caption(format!("Mean within classes {:.4}, between classes {:.4}.", self.within, self.between));
+        map.annotated(self.classes.clone(), self.classes.clone())
+    }
+}
+
+/// `mask,band,kind,energy`.
+pub fn csv(profiles: &[MaskProfile]) -> String {
+    let mut text = String::from("mask,kind,band,energy\n");
+    for profile in profiles {
+        for (kind, energies) in [("radial", &profile.radial), ("angular", &profile.angular)] {
+            for (band, energy) in energies.iter().enumerate() {
+                let _ = writeln!(text, "{},{kind},{band},{energy}", csv_field(&profile.label));
+            }
+        }
+    }
+    text
+}
+
+/// Masks, their energies and their differences, side by side.
+pub fn section(profiles: &[MaskProfile]) -> Result<Section> {
+    let mut pictures = ImageGrid::new("Fourier masks", &[]);
+    let cells: Vec<Picture> = profiles.iter().map(|p| p.picture().caption(&*p.label)).collect();
+    for row in cells.chunks(6) {
+        pictures = pictures.row("", row.to_vec());
+    }
+    let pictures = pictures.caption("Even part, zero frequency in the centre; black 0, bright 1.");
+    let table =
+        Table::new("Sparsity", &["mask", "‖M‖₁ / ‖M₀‖₁", "entries kept", "mean radius of its energy"]);
+    let table = profiles.iter().fold(table, |table, p| {
+        table.row(vec![
+            Cell::text(&*p.label),
+            Cell::percent(p.relative_l1),
+            Cell::percent(p.support),
+            Cell::percent(p.centroid()),
+        ])
+    });
+    let first = profiles.first().ok_or_else(|| Error::config("there are no masks to show"))?;
+    let reach = (first.height as f64 / 2.0).hypot(first.width as f64 / 2.0);
+    let curves = |title: &str, axis: &str, scale: f64, energies: &dyn Fn(&MaskProfile) -> Vec<f64>| {
+        let plot = LinePlot::new(title, Axis::new(axis), Axis::new("L2 norm, share of the whole"));
+        profiles.iter().enumerate().fold(plot, |plot, (colour, p)| {
+            let energies = energies(p);
+            let points = energies.iter().enumerate();
+            let points =
+                points.map(|(i, e)| [(i as f64 + 0.5) * scale / energies.len() as f64, *e]).collect();
+            plot.series(Series::new(&*p.label, points).colour(colour))
+        })
+    };
+    let section = Section::new("Fourier masks")
+        .text("Which input frequencies each network needs in order to answer as it does (Karantzas et al. 2022).")
+        .images(pictures)
+        .table(table)
+        .line_plot(curves("Radial energy", "radius (cycles per image)", reach, &|p| p.radial.clone()))
+        .line_plot(curves("Angular energy", "direction (degrees)", 360.0, &|p| p.angular.clone()));
+    let differences = differences(profiles)?;
+    if differences.is_empty() || differences.len() > 10 {
+        return Ok(section);
+    }
+    let largest = differences.iter().flat_map(|(_, v)| v).fold(0.0f32, |m, v| m.max(v.abs()));
+    let map =
+        HeatMap::new("Differences", Axis::new("difference").range(f64::from(-largest), f64::from(largest)))
+            .colours(ColourMap::Diverging);
+    let map = differences.into_iter().fold(map, |map, (label, values)| {
+        map.panel(HeatPanel::new(label, first.height, first.width, values))
+    });
+    Ok(section.heat_map(map))
+}
+
+/// How learning of data-set masks went.
+pub fn learning_section(histories: &[(&str, &[EpochLog])]) -> Section {
+    let plot = |title: &str, axis: Axis, value: &dyn Fn(&EpochLog) -> f64| {
+        let plot = LinePlot::new(title, Axis::new("epoch"), axis);
+        histories.iter().enumerate().fold(plot, |plot, (colour, (label, history))| {
+            let points = history.iter().map(|log| [log.epoch as f64, value(log)]).collect();
+            plot.series(Series::new(*label, points).colour(colour))
+        })
+    };
+    Section::new("Learning the masks")
+        .line_plot(plot("Relative L1 norm", Axis::percent("‖M‖₁ / ‖M₀‖₁"), &|l| l.relative_l1))
+        .line_plot(plot("Masked accuracy", Axis::percent("accuracy through the mask"), &|l| {
+            l.masked_accuracy
+        }))
+        .line_plot(plot("Invariance", Axis::new("mean (CE masked − CE clean)²").log(), &|l| l.invariance))
+}
+
+/// The mean of masks of one size, un-shifted; `None` without masks.
+pub fn mean(masks: &[Mask]) -> Option<Mask> {
+    let first = masks.first()?;
+    let mut sum = vec![0.0f32; first.values.len()];
+    for mask in masks {
+        sum.iter_mut().zip(&mask.values).for_each(|(s, v)| *s += v / masks.len() as f32);
+    }
+    Some(Mask::new(first.height, first.width, sum))
+}
+
+/// How many steps the masks of images took and how sparse they are, in classes of equal width.
+pub fn histogram(title: &str, axis: &str, values: &[f64], bins: usize) -> BarPlot {
+    let (low, high) =
+        values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(*v), h.max(*v)));
+    let width = if high > low { (high - low) / bins as f64 } else { 1.0 };
+    let mut counts = vec![0.0; bins];
+    for value in values {
+        counts[(((value - low) / width) as usize).min(bins - 1)] += 1.0;
+    }
+    let names = (0..bins).map(|b| format!("{:.3}", low + (b as f64 + 0.5) * width)).collect();
+    BarPlot::new(title, Axis::new("images"), names)
+        .series(BarSeries::new(axis, counts.into_iter().map(Bar::new).collect()))
+}
+
+/// The frequencies of a centred mask that are at least half let through, as a share of each ring of
+/// [`bands::radius_index`]; for tables.
+pub fn radial_support(mask: &Mask) -> Vec<f64> {
+    let open: Vec<f64> = mask.even().values.iter().map(|v| if *v >= 0.5 { 1.0 } else { 0.0 }).collect();
+    bands::radial_mean(&open, mask.height, mask.width)
+}

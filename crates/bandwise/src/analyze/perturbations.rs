@@ -1,0 +1,183 @@
+//! Spectra of adversarial perturbations, and whether they lie where a learned mask says that the network
+//! looks.
+
+use std::fmt::Write;
+
+use candle_core::{DType, Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use crate::evaluate::record::csv_field;
+use crate::method::fourier_mask::Mask;
+use crate::report::{Axis, Cell, ColourMap, HeatMap, HeatPanel, LinePlot, Section, Series, Table};
+use crate::spectral::bands;
+use crate::spectral::statistics::SpectrumStatistics;
+use crate::{Error, Result};
+
+/// The spectrum of what an attack added to many images.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PerturbationSpectrum {
+    /// The model that was attacked.
+    pub label: String,
+    /// Rows of the spectrum.
+    pub height: usize,
+    /// Columns of the spectrum.
+    pub width: usize,
+    /// Mean `|F|²` over images and channels, un-shifted.
+    pub power: Vec<f64>,
+    /// Share of the whole power in each ring of radius 0, 1, 2, …
+    pub radial_share: Vec<f64>,
+    /// Images with a perturbation.
+    pub images: usize,
+    /// How the power lies to the model's mask, if there is one.
+    pub mask: Option<MaskOverlap>,
+}
+
+/// How a spectrum lies to a mask.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MaskOverlap {
+    /// Share of the power that passes the mask, `Σ M²·P / Σ P`.
+    pub passing: f64,
+    /// What would pass if the power were spread evenly, mean of `M²`.
+    pub evenly: f64,
+    /// Correlation of mask and log-power over all frequencies but zero.
+    pub correlation: f64,
+}
+
+impl PerturbationSpectrum {
+    /// Measures `adversarial − clean`, both `[n, height, width, channels]`; images that the attack left
+    /// alone are not counted.
+    pub fn measure(label: &str, clean: &Tensor, adversarial: &Tensor, mask: Option<&Mask>) -> Result<Self> {
+        let (count, height, width, channels) = clean.dims4()?;
+        if adversarial.dims() != clean.dims() {
+            return Err(Error::config(format!(
+                "clean images {:?} and adversarial ones {:?} do not belong together",
+                clean.dims(),
+                adversarial.dims()
+            )));
+        }
+        let difference = (adversarial - clean)?.to_device(&Device::Cpu)?.to_dtype(DType::F64)?;
+        let mut statistics = SpectrumStatistics::new(height, width, channels);
+        for row in 0..count {
+            let values: Vec<f64> = difference.get(row)?.flatten_all()?.to_vec1()?;
+            if values.iter().any(|v| *v != 0.0) {
+                statistics.add(&values)?;
+            }
+        }
+        let power = statistics.mean_power();
+        let total: f64 = power.iter().sum::<f64>().max(f64::MIN_POSITIVE);
+        let radial_share = bands::radial_sum(&power, height, width).iter().map(|p| p / total).collect();
+        let mask = match mask {
+            Some(mask) if (mask.height, mask.width) != (height, width) => {
+                return Err(Error::config(format!(
+                    "the mask is {}x{}, the images are {height}x{width}",
+                    mask.height, mask.width
+                )));
+            }
+            Some(mask) => Some(overlap(&mask.even(), &power)),
+            None => None,
+        };
+        Ok(Self {
+            label: label.into(),
+            height,
+            width,
+            power,
+            radial_share,
+            images: statistics.images(),
+            mask,
+        })
+    }
+}
+
+fn overlap(mask: &Mask, power: &[f64]) -> MaskOverlap {
+    let gains: Vec<f64> = mask.values.iter().map(|v| f64::from(*v)).collect();
+    let passing: f64 = gains.iter().zip(power).map(|(m, p)| m * m * p).sum();
+    let total: f64 = power.iter().sum::<f64>().max(f64::MIN_POSITIVE);
+    let evenly = gains.iter().map(|m| m * m).sum::<f64>() / gains.len() as f64;
+    let logs: Vec<f64> = power.iter().map(|p| (p + 1e-30).ln()).collect();
+    MaskOverlap { passing: passing / total, evenly, correlation: correlation(&gains[1..], &logs[1..]) }
+}
+
+/// Pearson's correlation; 0 where one side does not vary.
+fn correlation(first: &[f64], second: &[f64]) -> f64 {
+    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64;
+    let (a, b) = (mean(first), mean(second));
+    let (mut product, mut square_a, mut square_b) = (0.0, 0.0, 0.0);
+    for (x, y) in first.iter().zip(second) {
+        product += (x - a) * (y - b);
+        square_a += (x - a).powi(2);
+        square_b += (y - b).powi(2);
+    }
+    let norm = (square_a * square_b).sqrt();
+    if norm > 0.0 { product / norm } else { 0.0 }
+}
+
+/// `model,radius,power_share`.
+pub fn csv(spectra: &[PerturbationSpectrum]) -> String {
+    let mut text = String::from("model,radius,power_share\n");
+    for spectrum in spectra {
+        for (radius, share) in spectrum.radial_share.iter().enumerate() {
+            let _ = writeln!(text, "{},{radius},{share}", csv_field(&spectrum.label));
+        }
+    }
+    text
+}
+
+/// Power of the perturbations of several models side by side. `attack` names what made them.
+pub fn section(spectra: &[PerturbationSpectrum], attack: &str) -> Section {
+    let mut map = HeatMap::new("Power of perturbations", Axis::new("mean |F|²").log())
+        .colours(ColourMap::Magma)
+        .full_width()
+        .caption("Zero frequency in the centre.");
+    let mut radial = LinePlot::new(
+        "Power by radius",
+        Axis::new("radius (cycles per image)"),
+        Axis::percent("share of the whole power"),
+    );
+    let mut table = Table::new(
+        "Perturbations and masks",
+        &["model", "images", "power within the mask", "if spread evenly", "correlation with log-power"],
+    );
+    for (colour, s) in spectra.iter().enumerate() {
+        let centred: Vec<f32> = bands::shift(&s.power, s.height, s.width).iter().map(|p| *p as f32).collect();
+        map = map.panel(HeatPanel::new(&*s.label, s.height, s.width, centred));
+        let points = s.radial_share.iter().enumerate().map(|(r, share)| [r as f64, *share]).collect();
+        radial = radial.series(Series::new(&*s.label, points).colour(colour));
+        let cells = match s.mask {
+            Some(m) => [Cell::percent(m.passing), Cell::percent(m.evenly), Cell::number(m.correlation)],
+            None => [Cell::empty(), Cell::empty(), Cell::empty()],
+        };
+        table = table
+            .row([Cell::text(&*s.label), Cell::number(s.images as f64)].into_iter().chain(cells).collect());
+    }
+    Section::new("Adversarial perturbations")
+        .text(format!("Spectra of what {attack} adds to the images, mean over images and channels."))
+        .heat_map(map)
+        .line_plot(radial)
+        .table(table)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spectral::noise::fourier_basis;
+
+    #[test]
+    fn a_single_wave_lies_where_it_lies() {
+        let clean = Tensor::full(0.5f32, (3, 8, 8, 1), &Device::Cpu).unwrap();
+        let wave: Vec<f32> = fourier_basis(8, 8, 0, 3).iter().map(|v| *v as f32).collect();
+        let wave = Tensor::from_vec(wave, (1, 8, 8, 1), &Device::Cpu).unwrap();
+        // The first image is left alone.
+        let scale = Tensor::new(&[0f32, 0.1, 0.2], &Device::Cpu).unwrap().reshape((3, 1, 1, 1)).unwrap();
+        let adversarial = clean.broadcast_add(&wave.broadcast_mul(&scale).unwrap()).unwrap();
+        let mut mask = Mask::new(8, 8, vec![0.0; 64]);
+        (mask.values[3], mask.values[5]) = (1.0, 1.0);
+        let found = PerturbationSpectrum::measure("a", &clean, &adversarial, Some(&mask)).unwrap();
+        assert_eq!(found.images, 2);
+        assert!((found.radial_share[3] - 1.0).abs() < 1e-6);
+        let overlap = found.mask.unwrap();
+        assert!((overlap.passing - 1.0).abs() < 1e-6 && (overlap.evenly - 2.0 / 64.0).abs() < 1e-12);
+        assert!(overlap.correlation > 0.5);
+        let wrong = Mask::ones(4, 4);
+        assert!(PerturbationSpectrum::measure("a", &clean, &adversarial, Some(&wrong)).is_err());
+    }
+}

@@ -1,0 +1,176 @@
+//! Analyses against reference values, and their promises.
+
+use candle_core::{DType, Device, Tensor};
+
+use super::bands::{BandConfig, Window, mask_accuracy, measure};
+use super::heatmap::{FourierHeatMap, HeatMapConfig, HeatMapData};
+use super::masks::{ClassSimilarity, MaskProfile, differences, rescaled, similarity};
+use super::*;
+use crate::attack::FrozenModel;
+use crate::golden;
+use crate::method::fourier_mask::Mask;
+use crate::nn::{Interface, Model, Normalization};
+
+/// The reference's pretrained network and its first `count` images and labels.
+fn golden_model(folder: &std::path::Path, name: &str, count: usize) -> (FrozenModel, Tensor, Vec<u32>) {
+    let weights = golden::tensors(folder, &format!("{name}_akamaster.safetensors"));
+    let classes = weights["linear.weight"].dim(0).unwrap();
+    let interface = Interface { channels: 3, classes, width: None };
+    let constants = Normalization { mean: vec![0.485, 0.456, 0.406], std: vec![0.229, 0.224, 0.225] };
+    let model = Model::new(name, interface, Some(&constants), 0, DType::F32, &Device::Cpu).unwrap();
+    for parameter in model.parameters() {
+        parameter.set(&weights[parameter.name()]).unwrap();
+    }
+    let bytes = std::fs::read(folder.join("cifar10_500.bin")).unwrap();
+    let records: Vec<&[u8]> = bytes.chunks_exact(3073).take(count).collect();
+    let labels = records.iter().map(|r| u32::from(r[0])).collect();
+    let pixels: Vec<f32> = records
+        .iter()
+        .flat_map(|r| (0..3072).map(move |i| f32::from(r[1 + i % 3 * 1024 + i / 3]) / 255.0))
+        .collect();
+    let images = Tensor::from_vec(pixels, (count, 32, 32, 3), &Device::Cpu).unwrap();
+    (FrozenModel::folded(&model).unwrap(), images, labels)
+}
+
+/// `heatG_wrong_clip_vV`, `heatG_wrong_noclip_vV`: G×G cells, L2 norm V.
+#[test]
+fn golden_fourier_heat_maps() {
+    let Some(folder) = golden::folder() else { return };
+    let tensors = golden::tensors(&folder, "case7_spectral.safetensors");
+    let json = golden::json(&folder, "case7_spectral.json");
+    let number = |key: &str| json[key].as_u64().map(|n| n as usize);
+    let mut seen = 0;
+    for (name, expected) in &tensors {
+        let Some((grid, rest)) = name.strip_prefix("heat").and_then(|n| n.split_once("_wrong_")) else {
+            continue;
+        };
+        let Some((clip, norm)) = rest.split_once("_v") else { continue };
+        let side = expected.dim(0).unwrap();
+        let frequencies: Vec<i64> = match json[format!("grid{grid}")].as_array() {
+            Some(list) => list.iter().map(|f| f.as_i64().unwrap()).collect(),
+            None => (0..side as i64).map(|i| i - side as i64 / 2).collect(),
+        };
+        assert_eq!(frequencies.len(), side, "{name}");
+        let count = number(&format!("n_heat{grid}")).or(number("n_heatmap")).unwrap();
+        let offset = number("offset").unwrap_or(0);
+        let (model, images, labels) = golden_model(&folder, json["model"].as_str().unwrap(), offset + count);
+        let images = images.narrow(0, offset, count).unwrap().contiguous().unwrap();
+        let signs = golden::values(&tensors["signs"].narrow(0, 0, count).unwrap());
+        let signs = signs.into_iter().map(|s| s as f32).collect();
+        let data = HeatMapData { images: &images, labels: &labels[offset..], signs };
+        let clip = clip == "clip";
+        let config = HeatMapConfig { norm: norm.parse().unwrap(), clip, ..Default::default() };
+        let model = NamedClassifier { label: "model", classifier: &model };
+        // Of large maps every fifth row: a whole one takes minutes.
+        let step = if side > 16 { 5 } else { 1 };
+        let rows: Vec<i64> = frequencies.iter().copied().step_by(step).collect();
+        let grid = [&*rows, &*frequencies];
+        let ours = FourierHeatMap::measure(&model, &data, grid, &config, &mut |_, _| Ok(())).unwrap();
+        let theirs = golden::values(expected);
+        let theirs = theirs.chunks(side).step_by(step).flatten().copied().collect::<Vec<f64>>();
+        assert_eq!(ours.wrong.len(), theirs.len());
+        let worst =
+            ours.wrong.iter().zip(&theirs).map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max);
+        assert!(worst <= 2.0, "{name}: a cell differs by {worst} images");
+        seen += 1;
+    }
+    assert!(seen > 0);
+}
+
+/// A classifier that only sees the mean of each of its classes' channels.
+struct Brightness;
+
+impl Classifier for Brightness {
+    fn logits(&self, images: &Tensor) -> Result<Tensor> {
+        Ok(images.mean((1, 2))?)
+    }
+
+    fn num_classes(&self) -> usize {
+        3
+    }
+}
+
+fn coloured() -> (Tensor, Vec<u32>) {
+    let labels = vec![0u32, 1, 2, 1];
+    let pixels = labels
+        .iter()
+        .flat_map(|l| (0..42).flat_map(move |_| (0..3).map(move |c| if c == *l { 0.9f32 } else { 0.2 })));
+    (Tensor::from_vec(pixels.collect(), (4, 6, 7, 3), &Device::Cpu).unwrap(), labels)
+}
+
+#[test]
+fn batches_and_symmetry_change_no_heat_map() {
+    let (images, labels) = coloured();
+    let model = NamedClassifier { label: "mean", classifier: &Brightness };
+    let measure = |batch_size| {
+        let config = HeatMapConfig { norm: 6.0, clip: true, batch_size, ..Default::default() };
+        let mut calls = 0;
+        let map = FourierHeatMap::full(&model, &images, &labels, &config, &mut |_, total| {
+            calls += 1;
+            assert_eq!(total, (5 * 7usize).div_ceil(2));
+            Ok(())
+        });
+        assert!(calls > 1);
+        map.unwrap()
+    };
+    let (one, other) = (measure(3), measure(1000));
+    assert_eq!(one.wrong, other.wrong);
+    assert_eq!((one.rows.len(), one.columns.len(), one.clean_wrong), (5, 7, 0));
+    let cell = |i: usize, j: usize| one.wrong[i * 7 + j];
+    assert!((0..5).all(|i| (0..7).all(|j| cell(i, j) == cell(4 - i, 6 - j))));
+    // Only the constant wave moves a mean.
+    assert!(cell(2, 3) > 0, "{:?}", one.wrong);
+}
+
+#[test]
+fn a_model_of_the_mean_needs_the_mean_alone() {
+    let (images, labels) = coloured();
+    let model = NamedClassifier { label: "mean", classifier: &Brightness };
+    let config = BandConfig { sectors: 4, ..Default::default() };
+    let found = measure(&[model], &images, &labels, &config, &mut |_, _| Ok(())).unwrap();
+    for result in &found {
+        let all = result.correct == 4;
+        let expected = matches!(result.window, Window::LowPass | Window::WithoutSector);
+        assert_eq!(all, expected, "{result:?}");
+    }
+    let kept = BandConfig { keep_mean: true, ..config };
+    let found = measure(&[model], &images, &labels, &kept, &mut |_, _| Ok(())).unwrap();
+    assert!(found.iter().all(|r| r.correct == 4));
+    assert!(super::bands::csv(&found).lines().count() == found.len() + 1);
+
+    let mut mask = Mask::new(6, 7, vec![0.0; 42]);
+    mask.values[0] = 1.0;
+    let accuracy = mask_accuracy(&model, &images, &labels, &mask, 3).unwrap();
+    assert!(accuracy.masked.iter().all(|c| *c) && !accuracy.complement.iter().all(|c| *c));
+}
+
+#[test]
+fn profiles_and_differences_of_masks() {
+    let profile = |values: Vec<f32>| MaskProfile::new("a", &Mask::new(8, 8, values)).unwrap();
+    let low = profile((0..64).map(|p| if matches!(p, 0 | 1 | 7 | 8 | 56) { 1.0 } else { 0.0 }).collect());
+    let whole = profile(vec![1.0; 64]);
+    assert!(low.centroid() < whole.centroid());
+    assert!((low.relative_l1 - 5.0 / 64.0).abs() < 1e-9 && (low.support - 5.0 / 64.0).abs() < 1e-9);
+    let pairs = differences(&[whole.clone(), low.clone()]).unwrap();
+    assert_eq!(pairs.len(), 1);
+    assert_eq!(pairs[0].1.iter().sum::<f32>(), 5.0 - 64.0);
+    let scaled = rescaled(&pairs);
+    assert!(scaled[0].1.iter().all(|v| *v == -0.5 || *v == 0.5));
+    let small = MaskProfile::new("b", &Mask::ones(4, 4)).unwrap();
+    assert!(differences(&[whole, small]).unwrap_err().to_string().contains("differ in size"));
+}
+
+#[test]
+fn masks_of_a_class_are_alike() {
+    let mask = |at: usize| {
+        let mut mask = Mask::new(4, 4, vec![0.1; 16]);
+        (mask.values[at], mask.values[4 - at]) = (1.0, 1.0);
+        mask
+    };
+    let masks = [mask(1), mask(1), mask(2), mask(2)];
+    assert!((similarity(&masks[0], &masks[1]) - 1.0).abs() < 1e-9);
+    let classes = ["a".to_string(), "b".to_string()];
+    let found = ClassSimilarity::new(&masks, &[0, 0, 1, 1], &classes);
+    assert!(found.within > 0.99 && found.between < 0.5);
+    assert_eq!(found.matrix.len(), 4);
+}
