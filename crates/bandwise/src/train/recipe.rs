@@ -173,6 +173,7 @@ impl Recipe {
             toml::from_str(text).map_err(explain)?
         } else {
             let mut table: toml::Table = toml::from_str(text).map_err(explain)?;
+            fill_default_sections(&mut table, text, overrides);
             for change in overrides {
                 apply(&mut table, change)?;
             }
@@ -208,6 +209,23 @@ impl Recipe {
         self.schedule.check()?;
         self.objective.validate()?;
         self.evaluation.attack.iter().chain(&self.evaluation.final_attacks).try_for_each(Attack::validate)
+    }
+}
+
+/// Writes out the sections that the recipe leaves at their default and an override reaches into, so
+/// that `optimizer.momentum=0.8` changes the default optimiser. An override that names another one
+/// (`optimizer.name="adam"`) starts from nothing instead.
+fn fill_default_sections(table: &mut toml::Table, text: &str, overrides: &[String]) {
+    let whole = toml::from_str::<Recipe>(text).ok().and_then(|recipe| toml::Table::try_from(recipe).ok());
+    let Some(mut defaults) = whole else { return };
+    for (section, _) in overrides.iter().filter_map(|change| change.split_once('=')?.0.trim().split_once('.'))
+    {
+        let renamed = format!("{section}.name");
+        let is_renamed =
+            |change: &String| change.split_once('=').is_some_and(|(key, _)| key.trim() == renamed);
+        if !table.contains_key(section) && !overrides.iter().any(is_renamed) {
+            table.extend(defaults.remove(section).map(|value| (section.to_owned(), value)));
+        }
     }
 }
 
@@ -284,7 +302,15 @@ mod tests {
         let message = Recipe::parse(&text, &[]).unwrap_err().to_string();
         assert!(message.contains("did you mean `epochs`"), "{message}");
         let message = Recipe::parse(MINIMAL, &["optimizer.momentun=0.5".into()]).unwrap_err().to_string();
-        assert!(message.contains("momentum"), "{message}");
+        assert!(message.contains("did you mean `momentum`"), "{message}");
+    }
+
+    #[test]
+    fn overrides_reach_into_default_sections() {
+        let recipe = Recipe::parse(MINIMAL, &["optimizer.momentum=0.8".into()]).unwrap();
+        assert!(matches!(recipe.optimizer, OptimizerConfig::Sgd { momentum: 0.8, weight_decay: 5e-4, .. }));
+        let recipe = Recipe::parse(MINIMAL, &["optimizer.name=\"adam\"".into()]).unwrap();
+        assert!(matches!(recipe.optimizer, OptimizerConfig::Adam { .. }));
     }
 
     #[test]
