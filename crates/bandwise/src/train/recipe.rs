@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::objective::Objective;
 use super::optimizer::OptimizerConfig;
+use super::regularizers::Regularizers;
 use super::schedule::Schedule;
 use crate::attack::Attack;
 use crate::data::{Augment, DataSpec};
@@ -49,6 +50,9 @@ pub struct Recipe {
     /// What is minimised.
     #[serde(default)]
     pub objective: Objective,
+    /// What is added to it.
+    #[serde(default, skip_serializing_if = "Regularizers::is_empty")]
+    pub regularizers: Regularizers,
     /// What is measured, and when.
     #[serde(default)]
     pub evaluation: EvaluationConfig,
@@ -87,6 +91,9 @@ pub struct EvaluationConfig {
     /// Also measure robust accuracy under this attack, and keep the best by it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attack: Option<Attack>,
+    /// Follow the input gradients (low-frequency bias, norm, alignment) of the first so many test pictures;
+    /// 0 for none.
+    pub track_gradients: usize,
     /// Pictures per pass.
     pub batch_size: usize,
     /// Attacks measured on the whole test split when training has ended.
@@ -96,7 +103,14 @@ pub struct EvaluationConfig {
 
 impl Default for EvaluationConfig {
     fn default() -> Self {
-        Self { every: 1, limit: None, attack: None, batch_size: 250, final_attacks: Vec::new() }
+        Self {
+            every: 1,
+            limit: None,
+            attack: None,
+            track_gradients: 0,
+            batch_size: 250,
+            final_attacks: Vec::new(),
+        }
     }
 }
 
@@ -208,6 +222,7 @@ impl Recipe {
         self.optimizer.check()?;
         self.schedule.check()?;
         self.objective.validate()?;
+        self.regularizers.validate()?;
         self.evaluation.attack.iter().chain(&self.evaluation.final_attacks).try_for_each(Attack::validate)
     }
 }

@@ -16,8 +16,9 @@ use super::schedule;
 use super::step::Step;
 use super::tally::{Sums, Tally};
 use super::tensorboard::EventWriter;
+use crate::analyze::gradients::GradientSummary;
 use crate::attack::FrozenModel;
-use crate::data::{Dataset, Loader, LoaderConfig, Split, Subset};
+use crate::data::{Dataset, Loader, LoaderConfig, Split, Subset, load_all};
 use crate::evaluate::accuracy::{self, Settings};
 use crate::method::Network;
 use crate::{Error, Result};
@@ -217,8 +218,7 @@ impl<'a> Trainer<'a> {
             epoch: self.position.epoch,
             progress: (self.position.epoch + 1) as f64 / self.recipe.epochs as f64,
         };
-        let outcome = self.recipe.objective.forward(&step)?;
-        let gradients = outcome.loss.backward()?;
+        let (outcome, gradients) = self.recipe.regularizers.backward(&self.recipe.objective, &step)?;
         self.optimizer.step(&gradients, rate)?;
         tally.add(&outcome.loss, &outcome.logits, labels)
     }
@@ -274,12 +274,27 @@ impl<'a> Trainer<'a> {
             values.insert("test/robust_accuracy".into(), share(&robust));
             criteria = vec![("best", share(&robust)), ("best-sum", share(&clean) + share(&robust))];
         }
+        if self.recipe.evaluation.track_gradients > 0 {
+            self.track_gradients(values)?;
+        }
         for (name, value) in criteria {
             if self.position.best.get(name).is_none_or(|(best, _)| value > *best) {
                 self.position.best.insert(name.into(), (value, self.position.epoch));
                 self.network.save(&self.folder.file(&format!("{name}.safetensors")))?;
             }
         }
+        Ok(())
+    }
+
+    /// What the input gradients of the first test pictures look like.
+    fn track_gradients(&self, values: &mut BTreeMap<String, f64>) -> Result<()> {
+        let batch = load_all(self.test.as_ref(), Some(self.recipe.evaluation.track_gradients))?;
+        let (images, labels) = (batch.images.to_device(&self.device)?, batch.labels.to_device(&self.device)?);
+        let (size, seed) = (self.recipe.evaluation.batch_size, self.recipe.seed);
+        let found = GradientSummary::measure(&self.network.model, &images, &labels, size, seed)?;
+        values.insert("test/low_frequency_bias".into(), found.low_frequency_bias);
+        values.insert("test/gradient_norm".into(), found.norm);
+        values.insert("test/gradient_alignment".into(), found.alignment);
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! Standard training: min CE(f(x), y), with optional label smoothing.
 
+use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::Outcome;
@@ -19,7 +20,11 @@ pub struct Standard {
 impl Standard {
     pub(super) fn forward(&self, step: &Step) -> Result<Outcome> {
         let logits = step.logits(step.images)?;
-        let loss = smoothed_cross_entropy(&logits, step.labels, self.label_smoothing)?.mean_all()?;
-        Ok(Outcome { loss, logits })
+        Ok(Outcome { loss: self.loss(&logits, step.labels)?, logits })
+    }
+
+    /// The loss of clean logits `[batch, classes]`, a scalar.
+    pub fn loss(&self, logits: &Tensor, labels: &Tensor) -> Result<Tensor> {
+        Ok(smoothed_cross_entropy(logits, labels, self.label_smoothing)?.mean_all()?)
     }
 }

@@ -1,0 +1,172 @@
+//! What can be added to any objective: the `[regularizers]` table of a recipe.
+//!
+//! Regularizers of the input gradient share their work: J at the clean pictures comes from one frozen
+//! pass, all penalties of J are summed before the one dual pass that differentiates them, and where the
+//! objective looks at clean pictures only, its own gradient comes out of that same pass (see
+//! [`crate::method::input_gradient`]).
+
+use candle_core::backprop::GradStore;
+use candle_core::Tensor;
+use rand::RngCore;
+use serde::{Deserialize, Serialize};
+
+use super::objective::{Objective, Outcome};
+use super::step::Step;
+use crate::Result;
+use crate::method::filter_frequency::Penalty as FilterPenalty;
+use crate::method::grad_align::{GradAlign, uniform_noise};
+use crate::method::input_gradient::{InputGradient, Penalty, joint_gradients, pull_back};
+use crate::method::{GradientNorm, GroupSparsity, Jafr};
+use crate::nn::Pass;
+use crate::random;
+
+/// All regularizers of a run; absent ones cost nothing.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Regularizers {
+    /// Filter frequency regularization: λ times the norms of high-frequency filter coefficients.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub filter_frequency: Option<FilterPenalty>,
+    /// Jacobian frequency regularization.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jafr: Option<Jafr>,
+    /// Gradient alignment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grad_align: Option<GradAlign>,
+    /// The input gradient's L2 norm.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gradient_norm: Option<GradientNorm>,
+    /// The input gradient's group sparsity.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group_sparsity: Option<GroupSparsity>,
+}
+
+impl Regularizers {
+    /// Whether nothing is added.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Refuses values that make no sense.
+    pub fn validate(&self) -> Result<()> {
+        self.filter_frequency.as_ref().map_or(Ok(()), FilterPenalty::validate)?;
+        self.jafr.as_ref().map_or(Ok(()), Jafr::validate)?;
+        self.grad_align.as_ref().map_or(Ok(()), GradAlign::validate)?;
+        self.gradient_norm.as_ref().map_or(Ok(()), GradientNorm::validate)?;
+        self.group_sparsity.as_ref().map_or(Ok(()), GroupSparsity::validate)
+    }
+
+    /// Loss (with all penalties), logits and weight gradients of one batch. The outcome is detached.
+    pub fn backward(&self, objective: &Objective, step: &Step) -> Result<(Outcome, GradStore)> {
+        let Penalties { at_clean, elsewhere } = self.penalties(step)?;
+        let (Outcome { loss, logits }, mut gradients) = match (&at_clean, objective) {
+            (Some(penalty), Objective::Standard(standard)) => {
+                let loss = |logits: &Tensor| self.with_filters(standard.loss(logits, step.labels)?, step);
+                let (direction, train) = (&penalty.derivative, Pass::train(step.progress));
+                let joint = joint_gradients(step.model, step.images, step.labels, direction, &train, loss)?;
+                (Outcome { loss: joint.loss, logits: joint.logits }, joint.parameters)
+            }
+            _ => {
+                let outcome = objective.forward(step)?;
+                let loss = self.with_filters(outcome.loss, step)?;
+                let mut gradients = loss.backward()?;
+                // Detached: the graph of this pass is gone before the dual pass needs memory.
+                let outcome = Outcome { loss: loss.detach(), logits: outcome.logits.detach() };
+                drop(loss);
+                if let Some(penalty) = &at_clean {
+                    gradients.extend(pulled_back(step, step.images, penalty)?)?;
+                }
+                (outcome, gradients)
+            }
+        };
+        let mut total = at_clean.map_or(0.0, |penalty| penalty.value);
+        for (images, penalty) in elsewhere {
+            gradients.extend(pulled_back(step, &images, &penalty)?)?;
+            total += penalty.value;
+        }
+        Ok((Outcome { loss: (loss + total)?, logits }, gradients))
+    }
+
+    /// Adds the penalties of the weights themselves.
+    fn with_filters(&self, loss: Tensor, step: &Step) -> Result<Tensor> {
+        match &self.filter_frequency {
+            Some(penalty) => Ok((loss + penalty.value(step.model)?)?),
+            None => Ok(loss),
+        }
+    }
+
+    fn look_at_gradients(&self) -> bool {
+        self.jafr.is_some()
+            || self.grad_align.is_some()
+            || self.gradient_norm.is_some()
+            || self.group_sparsity.is_some()
+    }
+
+    /// The penalties of the input gradient, by the pictures it is taken at.
+    fn penalties(&self, step: &Step) -> Result<Penalties> {
+        if !self.look_at_gradients() {
+            return Ok(Penalties::default());
+        }
+        let clean = input_gradient(step, step.images)?;
+        let mut found = Penalties::default();
+        if let Some(jafr) = &self.jafr {
+            found.add_at_clean(jafr.penalty(&clean)?)?;
+        }
+        if let Some(norm) = &self.gradient_norm {
+            found.add_at_clean(norm.penalty(&clean)?)?;
+        }
+        if let Some(sparsity) = &self.group_sparsity {
+            found.add_at_clean(sparsity.penalty(&clean)?)?;
+        }
+        if let Some(align) = &self.grad_align {
+            let moved = moved_images(align, step)?;
+            let (first, second) = align.penalty(&clean, &input_gradient(step, &moved)?)?;
+            if let Some(first) = first {
+                // Its value is that of `second`, and counts once.
+                found.add_at_clean(Penalty { value: 0.0, ..first })?;
+            }
+            found.elsewhere.push((moved, second));
+        }
+        Ok(found)
+    }
+}
+
+/// Penalties of the gradient at the clean pictures, summed, and of that at others.
+#[derive(Default)]
+struct Penalties {
+    at_clean: Option<Penalty>,
+    elsewhere: Vec<(Tensor, Penalty)>,
+}
+
+impl Penalties {
+    fn add_at_clean(&mut self, penalty: Penalty) -> Result<()> {
+        self.at_clean = Some(match self.at_clean.take() {
+            Some(sum) => sum.plus(penalty)?,
+            None => penalty,
+        });
+        Ok(())
+    }
+}
+
+/// Batch statistics, running ones untouched.
+fn pass(step: &Step) -> Pass<'static> {
+    Pass::batch_statistics(step.progress)
+}
+
+fn input_gradient(step: &Step, images: &Tensor) -> Result<Tensor> {
+    Ok(InputGradient::of(&step.model.frozen(), images, step.labels, &pass(step))?.gradient)
+}
+
+fn pulled_back(step: &Step, images: &Tensor, penalty: &Penalty) -> Result<GradStore> {
+    pull_back(step.model, images, step.labels, &penalty.derivative, &pass(step))
+}
+
+/// The clean pictures moved by GradAlign's uniform noise, new in each epoch.
+fn moved_images(align: &GradAlign, step: &Step) -> Result<Tensor> {
+    let seed = random::stream(step.seed, &[random::tag("grad_align"), step.epoch]).next_u64();
+    let noise = uniform_noise(step.images, align.epsilon.value(), seed, step.image_ids)?;
+    Ok((step.images + noise)?)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,104 @@
+use std::path::Path;
+
+use candle_core::{DType, Device};
+
+use super::*;
+use crate::attack::{Attack, Fgsm};
+use crate::golden;
+use crate::nn::Model;
+use crate::nn::tests::{disturb, model, noise};
+use crate::train::objective::{Adversarial, Standard};
+use crate::train::recipe::Recipe;
+use crate::train::step::AttackMode;
+
+fn everything() -> Regularizers {
+    Regularizers {
+        filter_frequency: Some(FilterPenalty { depth: 1.0, ..FilterPenalty::default() }),
+        jafr: Some(Jafr { lambda: 0.1, per_image: true, ..Jafr::default() }),
+        grad_align: Some(GradAlign { detach_clean: false, ..GradAlign::default() }),
+        gradient_norm: Some(GradientNorm::default()),
+        group_sparsity: Some(GroupSparsity::default()),
+    }
+}
+
+fn with_step<T>(model: &Model, action: impl FnOnce(&Step) -> T) -> T {
+    let images = noise(&[3, 16, 16, 3], DType::F64, 5);
+    let labels = Tensor::new(&[1u32, 4, 7], &Device::Cpu).unwrap();
+    let (image_ids, seed) = (&[10, 11, 12][..], 3);
+    action(&Step { model, images: &images, labels: &labels, image_ids, seed, epoch: 0, progress: 0.1 })
+}
+
+/// Loss and its slope along a fixed random direction of all weights, at weights moved by `at` along it.
+fn loss_and_slope(regularizers: &Regularizers, objective: &Objective, model: &Model, at: f64) -> (f64, f64) {
+    let trainable = model.trainable();
+    let before: Vec<Tensor> = trainable.iter().map(|(_, var)| var.copy().unwrap()).collect();
+    let directions: Vec<Tensor> = (0..trainable.len())
+        .map(|i| (noise(before[i].dims(), DType::F64, 50 + i as u64) - 0.5).unwrap())
+        .collect();
+    for (((_, var), old), direction) in trainable.iter().zip(&before).zip(&directions) {
+        var.set(&(old + (direction * (0.1 * at)).unwrap()).unwrap()).unwrap();
+    }
+    let (outcome, gradients) = with_step(model, |step| regularizers.backward(objective, step).unwrap());
+    let slope = trainable.iter().zip(&directions).filter_map(|((_, var), direction)| {
+        let along = (gradients.get(var)? * direction).unwrap();
+        Some(0.1 * golden::values(&along).iter().sum::<f64>())
+    });
+    let slope = slope.sum();
+    for ((_, var), old) in trainable.iter().zip(&before) {
+        var.set(old).unwrap();
+    }
+    (golden::values(&outcome.loss.reshape(1).unwrap())[0], slope)
+}
+
+#[test]
+fn all_regularizers_together_equal_finite_differences() {
+    let model = model("smallcnn", 4, DType::F64);
+    disturb(&model);
+    let objective = Objective::Standard(Standard { label_smoothing: 0.1 });
+    let (_, slope) = loss_and_slope(&everything(), &objective, &model, 0.0);
+    // J jumps where a ReLU switches: a wrong slope is wrong for all steps.
+    let errors = [1e-5, 1e-6, 1e-7].map(|step| {
+        let [above, below] = [step, -step].map(|at| loss_and_slope(&everything(), &objective, &model, at).0);
+        ((above - below) / (2.0 * step) - slope).abs() / slope.abs()
+    });
+    assert!(errors.iter().any(|error| *error < 1e-4), "{slope}: {errors:?}");
+}
+
+#[test]
+fn clean_pictures_cost_one_pass_less_and_give_the_same() {
+    // An attack of no strength: the same loss through the general path.
+    let attack = Attack::Fgsm(Fgsm { epsilon: "0".parse().unwrap(), ..Fgsm::default() });
+    let (attack_mode, label_smoothing) = (AttackMode::Eval, 0.0);
+    let general = Objective::Adversarial(Adversarial { attack, attack_mode, label_smoothing });
+    let model = model("smallcnn", 4, DType::F64);
+    let one = loss_and_slope(&everything(), &Objective::default(), &model, 0.0);
+    let other = loss_and_slope(&everything(), &general, &model, 0.0);
+    assert!((one.0 - other.0).abs() < 1e-9 && (one.1 - other.1).abs() < 1e-9, "{one:?} {other:?}");
+}
+
+#[test]
+fn without_regularizers_nothing_changes() {
+    let model = model("smallcnn", 4, DType::F64);
+    with_step(&model, |step| {
+        let (outcome, gradients) = Regularizers::default().backward(&Objective::default(), step).unwrap();
+        let plain = Objective::default().forward(step).unwrap();
+        let expected = plain.loss.backward().unwrap();
+        assert!(golden::max_abs_difference(&outcome.loss, &plain.loss) < 1e-12);
+        for (name, var) in model.trainable() {
+            let [ours, plain] = [&gradients, &expected].map(|store| store.get(&var).unwrap());
+            assert!(golden::max_abs_difference(ours, plain) < 1e-12, "{name}");
+        }
+    });
+}
+
+#[test]
+fn recipes_of_the_paper_are_valid() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes/jafr");
+    let files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    for file in &files {
+        let recipe = Recipe::read(file, &[]).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(file.file_stem().and_then(|s| s.to_str()), Some(recipe.name.as_str()));
+        assert_eq!(recipe.regularizers.jafr.is_some(), recipe.name.contains("-jafr"), "{}", recipe.name);
+    }
+    assert!(files.len() >= 20);
+}
