@@ -5,6 +5,7 @@ pub mod checkpoint;
 pub mod objective;
 pub mod optimizer;
 pub mod recipe;
+pub mod regularizers;
 pub mod run;
 pub mod schedule;
 pub mod session;

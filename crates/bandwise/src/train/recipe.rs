@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::objective::Objective;
 use super::optimizer::OptimizerConfig;
+use super::regularizers::Regularizers;
 use super::schedule::Schedule;
 use crate::attack::Attack;
 use crate::data::{Augment, DataSpec};
@@ -49,6 +50,9 @@ pub struct Recipe {
     /// What is minimised.
     #[serde(default)]
     pub objective: Objective,
+    /// What is added to it.
+    #[serde(default, skip_serializing_if = "Regularizers::is_empty")]
+    pub regularizers: Regularizers,
     /// What is measured, and when.
     #[serde(default)]
     pub evaluation: EvaluationConfig,
@@ -207,6 +211,8 @@ impl Recipe {
         self.optimizer.check()?;
         self.schedule.check()?;
         self.objective.validate()?;
+        self.regularizers.validate()?;
+        self.model.validate()?;
         self.evaluation.attack.iter().chain(&self.evaluation.final_attacks).try_for_each(Attack::validate)
     }
 }
@@ -263,6 +269,31 @@ mod tests {
     fn a_minimal_recipe_survives_writing_and_reading() {
         let recipe = Recipe::parse(MINIMAL, &[]).unwrap();
         assert_eq!(Recipe::parse(&recipe.to_toml().unwrap(), &[]).unwrap(), recipe);
+    }
+
+    /// Every file in `recipes/`, as it is and after a round trip.
+    #[test]
+    fn all_recipes_of_the_repository_are_valid() {
+        let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes")];
+        let mut count = 0;
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path.extension().is_some_and(|extension| extension == "toml") {
+                    let recipe = Recipe::read(&path, &[]).unwrap_or_else(|e| panic!("{e}"));
+                    assert_eq!(Recipe::parse(&recipe.to_toml().unwrap(), &[]).unwrap(), recipe);
+                    assert_eq!(
+                        path.file_stem().and_then(|s| s.to_str()),
+                        Some(&*recipe.name),
+                        "name and file"
+                    );
+                    count += 1;
+                }
+            }
+        }
+        assert!(count > 2, "{count} recipes");
     }
 
     #[test]

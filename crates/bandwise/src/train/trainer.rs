@@ -218,6 +218,7 @@ impl<'a> Trainer<'a> {
             progress: (self.position.epoch + 1) as f64 / self.recipe.epochs as f64,
         };
         let outcome = self.recipe.objective.forward(&step)?;
+        let outcome = self.recipe.regularizers.apply(&step, outcome)?;
         let gradients = outcome.loss.backward()?;
         self.optimizer.step(&gradients, rate)?;
         tally.add(&outcome.loss, &outcome.logits, labels)
