@@ -39,6 +39,9 @@ pub struct ConvertArguments {
     /// Standard deviation of each channel
     #[arg(long, value_name = "R,G,B", requires = "mean", value_delimiter = ',')]
     std: Option<Vec<f64>>,
+    /// Turn convolutions that were trained as cosine coefficients into plain ones
+    #[arg(long)]
+    recompose: bool,
 }
 
 /// Runs the command.
@@ -57,12 +60,13 @@ pub fn run(arguments: &ConvertArguments) -> Result<bool> {
         std: arguments.std.clone(),
     };
     match model.config(arguments.classes, arguments.channels)? {
-        Some(config) => {
-            let (network, report) = Network::load(&arguments.input, Some(config), &Device::Cpu)?;
+        config if config.is_some() || arguments.recompose => {
+            let (network, report) = Network::load(&arguments.input, config, &Device::Cpu)?;
             println!("{report}");
+            let network = if arguments.recompose { network.recomposed()? } else { network };
             network.save(&arguments.output)?;
         }
-        None => {
+        _ => {
             let file = weights::read(&arguments.input)?;
             weights::write_safetensors(&arguments.output, &file.tensors, &file.metadata)?;
             println!("{} tensors", file.tensors.len());

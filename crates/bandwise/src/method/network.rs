@@ -6,9 +6,12 @@ use std::path::Path;
 use candle_core::{DType, Device};
 use serde::{Deserialize, Serialize};
 
+use super::filter_frequency::{self, Decomposition};
 use super::fpcm::{self, FpcmConfig};
-use crate::nn::weights::{self, LoadReport};
-use crate::nn::{Interface, Model, Normalization};
+use crate::nn::architecture::Construct;
+use crate::nn::decomposed::Domain;
+use crate::nn::weights::{self, LoadReport, StateDict};
+use crate::nn::{Interface, Model, Normalization, zoo};
 use crate::{Error, Result};
 
 /// The key of the safetensors header that holds the configuration.
@@ -35,13 +38,24 @@ pub struct NetworkConfig {
     /// FPCM blocks behind stages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fpcm: Option<FpcmConfig>,
+    /// Convolutions as coefficients in the cosine basis (filter frequency regularization).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decomposition: Option<Decomposition>,
 }
 
 impl NetworkConfig {
     /// An architecture with everything else left open.
     pub fn new(architecture: &str) -> Self {
         let architecture = architecture.into();
-        Self { architecture, classes: None, channels: None, width: None, normalization: None, fpcm: None }
+        Self {
+            architecture,
+            classes: None,
+            channels: None,
+            width: None,
+            normalization: None,
+            fpcm: None,
+            decomposition: None,
+        }
     }
 
     /// Fills in what only the data knows.
@@ -49,6 +63,12 @@ impl NetworkConfig {
         self.classes.get_or_insert(classes);
         self.channels.get_or_insert(channels);
         self
+    }
+
+    /// Refuses names and values that make no sense.
+    pub fn validate(&self) -> Result<()> {
+        let _: Construct = zoo::find(&self.architecture)?;
+        self.decomposition.iter().try_for_each(Decomposition::validate)
     }
 
     /// A freshly initialised model; three channels and ten classes where nothing else is said.
@@ -62,6 +82,9 @@ impl NetworkConfig {
         let mut model = Model::new(&self.architecture, interface, normalization, seed, dtype, device)?;
         if let Some(config) = &self.fpcm {
             fpcm::install(&mut model, config, seed)?;
+        }
+        if let Some(decomposition) = &self.decomposition {
+            filter_frequency::decompose(&mut model, decomposition, seed)?;
         }
         Ok(model)
     }
@@ -102,18 +125,26 @@ impl Network {
                 path.display()
             ))
         })?;
+        // What the file's names say about the model counts where the configuration leaves it open.
+        let mut config = config;
+        config.decomposition = config.decomposition.or_else(|| decomposition_of(&file.tensors));
         let expected = weights::shapes(&config.build(0, DType::F32, &Device::Cpu)?);
         let matched = file.match_keys(&expected)?;
         let report = matched.report.clone();
         let tensors = matched.complete().map_err(|e| Error::format(path, e.to_string()))?;
-        // A checkpoint that normalises in a layer of its own says what the model must do.
-        let mut config = config;
         if config.normalization.is_none() {
             config.normalization = report.normalization.as_ref().map(|found| found.constants.clone());
         }
         let network = Self::new(config, 0, device)?;
         network.model.set_state(&tensors)?;
         Ok((network, report))
+    }
+
+    /// The same function with plain convolutions, under PyTorch's usual names.
+    pub fn recomposed(mut self) -> Result<Self> {
+        filter_frequency::recompose(&mut self.model)?;
+        self.config.decomposition = None;
+        Ok(self)
     }
 
     /// Writes weights and configuration as safetensors, atomically.
@@ -130,4 +161,17 @@ impl Network {
             .map(|(key, value)| (key.to_string(), value))
             .into())
     }
+}
+
+/// The decomposition that a state dict was trained with, as its names tell.
+fn decomposition_of(tensors: &StateDict) -> Option<Decomposition> {
+    let named = |suffix: &str| tensors.keys().any(|name| name.ends_with(suffix));
+    let kind = if named(".coefficients.weight") {
+        Domain::Signal
+    } else if named(".coefficients") {
+        Domain::Weight
+    } else {
+        return None;
+    };
+    Some(Decomposition { kind, ..Decomposition::default() })
 }

@@ -223,6 +223,7 @@ impl Recipe {
         self.schedule.check()?;
         self.objective.validate()?;
         self.regularizers.validate()?;
+        self.model.validate()?;
         self.evaluation.attack.iter().chain(&self.evaluation.final_attacks).try_for_each(Attack::validate)
     }
 }
@@ -296,6 +297,31 @@ mod tests {
     fn a_minimal_recipe_survives_writing_and_reading() {
         let recipe = Recipe::parse(MINIMAL, &[]).unwrap();
         assert_eq!(Recipe::parse(&recipe.to_toml().unwrap(), &[]).unwrap(), recipe);
+    }
+
+    /// Every file in `recipes/`, as it is and after a round trip.
+    #[test]
+    fn all_recipes_of_the_repository_are_valid() {
+        let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes")];
+        let mut count = 0;
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path.extension().is_some_and(|extension| extension == "toml") {
+                    let recipe = Recipe::read(&path, &[]).unwrap_or_else(|e| panic!("{e}"));
+                    assert_eq!(Recipe::parse(&recipe.to_toml().unwrap(), &[]).unwrap(), recipe);
+                    assert_eq!(
+                        path.file_stem().and_then(|s| s.to_str()),
+                        Some(&*recipe.name),
+                        "name and file"
+                    );
+                    count += 1;
+                }
+            }
+        }
+        assert!(count > 2, "{count} recipes");
     }
 
     #[test]
