@@ -44,6 +44,12 @@ pub fn batch_norm_train(
     if count == 0 {
         bail!("batch_norm: no values to take statistics of in {:?}", x.dims());
     }
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        let (y, statistics) = crate::cuda::batch_norm::train(x, gamma, beta, epsilon, residual, relu)?;
+        let (mean, variance) = (statistics.get(0)?, statistics.get(1)?);
+        return Ok((y, BatchStatistics { mean, variance, count }));
+    }
     if !x.device().is_cpu() {
         let (y, mean, variance) = composed::batch_norm_train(x, gamma, beta, epsilon, residual, relu)?;
         return Ok((y, BatchStatistics { mean, variance, count }));
@@ -77,6 +83,11 @@ pub fn batch_norm_eval(
     relu: bool,
 ) -> Result<Tensor> {
     check(x, &[("gamma", gamma), ("beta", beta), ("mean", mean), ("variance", variance)], residual)?;
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        let statistics = Tensor::stack(&[mean, variance], 0)?;
+        return crate::cuda::batch_norm::eval(x, gamma, beta, &statistics, epsilon, residual, relu);
+    }
     if !x.device().is_cpu() {
         return composed::batch_norm_eval(x, gamma, beta, mean, variance, epsilon, residual, relu);
     }

@@ -35,7 +35,7 @@ impl Capabilities {
     /// What `precision` runs as on this machine.
     pub fn path(&self, precision: Precision) -> &'static str {
         match precision {
-            Precision::F32 => self.f32_path,
+            Precision::F32 | Precision::Tf32 => self.f32_path,
             Precision::F32x3 => self.f32x3_path,
             Precision::Bf16 => self.bf16_path.unwrap_or(self.f32_path),
         }

@@ -4,6 +4,7 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 
 use crate::composed;
 use crate::cpu::conv_weight;
+use crate::cpu::depthwise;
 use crate::cpu::gather::{Epilogue, gather};
 use crate::cpu::geometry::Geometry;
 use crate::cpu::pack::{Direction, Packed, pack};
@@ -23,6 +24,9 @@ pub enum Precision {
     /// Winograd's filtering where there are none (about four times the rounding error of [`Precision::F32`]).
     /// Convolutions that neither serves are computed as [`Precision::F32`].
     F32x3,
+    /// Factors rounded to ten bits of mantissa on CUDA's tensor cores, sums in f32; on the CPU the same as
+    /// [`Precision::F32`].
+    Tf32,
     /// Factors rounded to bf16, sums in f32, where the machine has bf16 products; elsewhere the same as
     /// [`Precision::F32`].
     Bf16,
@@ -59,6 +63,10 @@ impl Default for ConvConfig {
 /// If shapes, groups or number types do not fit together.
 pub fn conv2d(x: &Tensor, w: &Tensor, config: &ConvConfig) -> Result<Tensor> {
     let geometry = Geometry::new(x.dims(), w.dims(), config)?;
+    #[cfg(feature = "cudnn")]
+    if x.device().is_cuda() {
+        return crate::cuda::conv::conv2d(x, w, geometry);
+    }
     if !x.device().is_cpu() {
         return composed::conv2d(x, w, config);
     }
@@ -166,6 +174,7 @@ pub(crate) fn wrap<T: Element>(values: Vec<T>) -> CpuStorage {
 pub(crate) enum PackedForward<T> {
     Direct(Packed<T>),
     Winograd(Spectrum<T>),
+    Depthwise(Vec<T>),
 }
 
 impl<T: Element> PackedForward<T> {
@@ -173,6 +182,7 @@ impl<T: Element> PackedForward<T> {
         let kernels = T::kernels();
         match winograd::suitable(kernels, geometry) {
             Some(t) => Self::Winograd(Spectrum::new(kernels, t, weight, geometry, Direction::Forward)),
+            None if depthwise::suitable(geometry) => Self::Depthwise(depthwise::pack(geometry, weight)),
             None => {
                 let walk = geometry.forward_walk();
                 Self::Direct(pack(kernels, weight, geometry, &walk, Direction::Forward))
@@ -182,8 +192,12 @@ impl<T: Element> PackedForward<T> {
 
     pub(crate) fn run(&self, geometry: &Geometry, input: &[T], epilogue: Epilogue<'_, T>) -> Vec<T> {
         let kernels = T::kernels();
+        let (inner, outer) = (geometry.in_channels, geometry.out_channels);
         let packed = match (self, winograd::suitable(kernels, geometry)) {
             (Self::Direct(packed), _) => packed,
+            (Self::Depthwise(weights), _) => {
+                return depthwise::run(kernels, &[geometry.forward_walk()], input, weights, inner, epilogue);
+            }
             (Self::Winograd(spectrum), Some(transforms)) => {
                 return winograd::forward(kernels, transforms, geometry, spectrum, input, epilogue);
             }
@@ -191,7 +205,6 @@ impl<T: Element> PackedForward<T> {
         };
         let walk = geometry.forward_walk();
         let length = geometry.output_shape().iter().product();
-        let (inner, outer) = (geometry.in_channels, geometry.out_channels);
         // SAFETY: the forward walk visits every output pixel, in every block of channels.
         unsafe {
             produce(length, |target| gather(kernels, &walk, input, inner, packed, epilogue, target, outer))
@@ -204,6 +217,7 @@ pub(crate) enum PackedData<T> {
     /// One set of panels per phase of the stride.
     Direct(Vec<Packed<T>>),
     Winograd(Spectrum<T>),
+    Depthwise(Vec<T>),
 }
 
 impl<T: Element> PackedData<T> {
@@ -211,6 +225,7 @@ impl<T: Element> PackedData<T> {
         let kernels = T::kernels();
         match winograd::suitable(kernels, geometry) {
             Some(t) => Self::Winograd(Spectrum::new(kernels, t, weight, geometry, Direction::Data)),
+            None if depthwise::suitable(geometry) => Self::Depthwise(depthwise::pack(geometry, weight)),
             None => {
                 let walks = geometry.data_walks();
                 let pack = |walk| pack(kernels, weight, geometry, walk, Direction::Data);
@@ -223,8 +238,13 @@ impl<T: Element> PackedData<T> {
     /// or the same as at packing.
     pub(crate) fn run(&self, geometry: &Geometry, gradient: &[T]) -> Vec<T> {
         let kernels = T::kernels();
+        let (inner, outer) = (geometry.in_channels, geometry.out_channels);
         let phases = match (self, winograd::suitable(kernels, geometry)) {
             (Self::Direct(phases), _) => phases,
+            (Self::Depthwise(weights), _) => {
+                let walks = geometry.data_walks();
+                return depthwise::run(kernels, &walks, gradient, weights, inner, Epilogue::NONE);
+            }
             (Self::Winograd(spectrum), Some(transforms)) => {
                 let mirrored = winograd::mirrored(geometry);
                 return winograd::forward(kernels, transforms, &mirrored, spectrum, gradient, Epilogue::NONE);
@@ -232,7 +252,6 @@ impl<T: Element> PackedData<T> {
             (Self::Winograd(_), None) => unreachable!("suitability does not depend on the image"),
         };
         let length = geometry.input_shape().iter().product();
-        let (inner, outer) = (geometry.in_channels, geometry.out_channels);
         // SAFETY: the walks of all phases together visit every input pixel, in every block of channels; a
         // walk without taps stores zeros.
         unsafe {
@@ -250,6 +269,9 @@ fn weight_gradient<T: Element>(geometry: &Geometry, input: &[T], gradient: &[T])
     let kernels = T::kernels();
     match winograd::suitable(kernels, geometry) {
         Some(transforms) => winograd::weight_gradient(kernels, transforms, geometry, input, gradient),
+        None if depthwise::suitable(geometry) => {
+            depthwise::weight_gradient(kernels, geometry, input, gradient)
+        }
         None => conv_weight::weight_gradient(kernels, geometry, input, gradient),
     }
 }

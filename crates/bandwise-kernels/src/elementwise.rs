@@ -1,5 +1,7 @@
 //! ReLU, its tangent, and the step of a sign-gradient attack.
 
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
 
 use crate::composed;
@@ -8,12 +10,17 @@ use crate::cpu::elementwise as kernels;
 use crate::element::{Element, elements, with_element};
 use crate::frozen::Mask;
 
+/// Whether this crate has kernels for the tensor's device.
+pub(crate) fn has_kernels(x: &Tensor) -> bool {
+    x.device().is_cpu() || (cfg!(feature = "cuda") && x.device().is_cuda())
+}
+
 /// `max(x, 0)`, any shape. The gradient at 0 is 0.
 ///
 /// # Errors
 /// If the tensor is neither f32 nor f64.
 pub fn relu(x: &Tensor) -> Result<Tensor> {
-    if !x.device().is_cpu() {
+    if !has_kernels(x) {
         return x.relu();
     }
     x.contiguous()?.apply_op1(Relu)
@@ -32,6 +39,11 @@ impl CustomOp1 for Relu {
         })
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, storage: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        crate::cuda::elementwise::relu(storage, layout)
+    }
+
     fn bwd(&self, _x: &Tensor, result: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
         Ok(Some(result.apply_op2_no_bwd(&gradient.contiguous()?, &Mask)?))
     }
@@ -45,7 +57,7 @@ pub fn relu_tangent(y: &Tensor, tangent: &Tensor) -> Result<Tensor> {
     if y.dims() != tangent.dims() {
         bail!("relu_tangent: value {:?} and tangent {:?} differ", y.dims(), tangent.dims());
     }
-    if !y.device().is_cpu() {
+    if !has_kernels(y) {
         return composed::relu_tangent(y, tangent);
     }
     y.detach().contiguous()?.apply_op2(&tangent.contiguous()?, MaskTangent)
@@ -66,6 +78,17 @@ impl CustomOp2 for MaskTangent {
         l2: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         Mask.cpu_fwd(s1, l1, s2, l2)
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        s1: &CudaStorage,
+        l1: &Layout,
+        s2: &CudaStorage,
+        l2: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        Mask.cuda_fwd(s1, l1, s2, l2)
     }
 
     fn bwd(
@@ -96,7 +119,7 @@ pub fn sign_step(x: &Tensor, gradient: &Tensor, origin: &Tensor, step: f64, epsi
         );
     }
     let (x, gradient, origin) = (x.detach(), gradient.detach(), origin.detach());
-    if !x.device().is_cpu() {
+    if !has_kernels(&x) {
         return composed::sign_step(&x, &gradient, &origin, step, epsilon);
     }
     let op = SignStep { step, epsilon };
@@ -132,5 +155,18 @@ impl CustomOp3 for SignStep {
             let values = self.run::<T>(elements(s1, l1)?, elements(s2, l2)?, elements(s3, l3)?);
             Ok((wrap(values), l1.shape().clone()))
         })
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        s1: &CudaStorage,
+        l1: &Layout,
+        s2: &CudaStorage,
+        l2: &Layout,
+        s3: &CudaStorage,
+        l3: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        crate::cuda::elementwise::sign_step([s1, s2, s3], [l1, l2, l3], self.step, self.epsilon)
     }
 }

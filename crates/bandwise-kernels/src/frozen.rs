@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, OnceLock};
 
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Layout, Result, Shape, Tensor, bail};
 
 use crate::conv::{ConvConfig, PackedData, PackedForward, conv2d, wrap};
@@ -95,6 +97,15 @@ impl FrozenConv2d {
         }
         if !x.device().is_cpu() || !matches!(x.dtype(), DType::F32 | DType::F64) {
             let mut y = conv2d(x, weight, config)?;
+            #[cfg(feature = "cuda")]
+            if x.device().is_cuda() {
+                // bias, residual and ReLU as one pass: batch norm of mean 0 and variance 1
+                let ones = Tensor::ones(weight.dim(0)?, x.dtype(), x.device())?;
+                let zeros = ones.zeros_like()?;
+                let statistics = Tensor::stack(&[&zeros, &ones], 0)?;
+                let bias = bias.as_ref().unwrap_or(&zeros);
+                return crate::cuda::batch_norm::eval(&y, &ones, bias, &statistics, 0.0, residual, relu);
+            }
             if let Some(bias) = bias {
                 y = y.broadcast_add(bias)?;
             }
@@ -254,5 +265,16 @@ impl CustomOp2 for Mask {
         with_element!(s1, self.name(), T => {
             Ok((wrap(mask::<T>(elements(s1, l1)?, elements(s2, l2)?)), l1.shape().clone()))
         })
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        s1: &CudaStorage,
+        l1: &Layout,
+        s2: &CudaStorage,
+        l2: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        crate::cuda::elementwise::mask(s1, l1, s2, l2)
     }
 }

@@ -3,7 +3,8 @@
 //! Every operator is one public function on candle tensors, with a handwritten gradient that candle's
 //! `backward` calls. Activations are `[batch, height, width, channels]`, convolution weights keep PyTorch's
 //! `[out, in / groups, kernel height, kernel width]`. On the CPU the operators run on this crate's own kernels
-//! (chosen at run time, see [`capabilities`]); on other devices they are composed of candle's operators.
+//! (chosen at run time, see [`capabilities`]); on CUDA (feature `cudnn`) on cuDNN and kernels of ours; on other devices
+//! they are composed of candle's operators.
 //!
 //! Results on the CPU have the same bits for any number of threads: work is cut by shape alone, and partial
 //! sums are added in a fixed order.
@@ -17,6 +18,8 @@ mod capabilities;
 mod composed;
 mod conv;
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod element;
 mod elementwise;
 mod frozen;

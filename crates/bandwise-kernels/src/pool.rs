@@ -30,11 +30,11 @@ fn windows(x: &Tensor, kernel: usize, stride: usize, padding: usize) -> Result<W
 }
 
 impl Windows {
-    fn input_shape(&self) -> Shape {
+    pub(crate) fn input_shape(&self) -> Shape {
         (self.batch, self.in_height, self.in_width, self.channels).into()
     }
 
-    fn output_shape(&self) -> Shape {
+    pub(crate) fn output_shape(&self) -> Shape {
         (self.batch, self.out_height, self.out_width, self.channels).into()
     }
 }
@@ -46,6 +46,10 @@ impl Windows {
 /// If the window does not fit, or the padding exceeds half the kernel.
 pub fn max_pool2d(x: &Tensor, kernel: usize, stride: usize, padding: usize) -> Result<Tensor> {
     let windows = windows(x, kernel, stride, padding)?;
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return crate::cuda::pool::max(&windows, x, x);
+    }
     if !x.device().is_cpu() {
         return composed::max_pool2d(x, kernel, stride, padding);
     }
@@ -68,6 +72,10 @@ pub fn max_pool2d_tangent(
     if x.dims() != tangent.dims() {
         bail!("max_pool2d_tangent: value {:?} and tangent {:?} differ", x.dims(), tangent.dims());
     }
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return crate::cuda::pool::max(&windows, x, tangent);
+    }
     if !x.device().is_cpu() {
         return composed::max_pool2d_tangent(x, tangent, kernel, stride, padding);
     }
@@ -86,6 +94,10 @@ pub fn max_pool2d_tangent(
 /// If the window does not fit, or the padding exceeds half the kernel.
 pub fn avg_pool2d(x: &Tensor, kernel: usize, stride: usize, padding: usize) -> Result<Tensor> {
     let windows = windows(x, kernel, stride, padding)?;
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return crate::cuda::pool::average(&windows, x);
+    }
     if !x.device().is_cpu() {
         return composed::avg_pool2d(x, kernel, stride, padding);
     }

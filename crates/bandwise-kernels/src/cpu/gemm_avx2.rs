@@ -2,6 +2,7 @@
 
 use std::arch::x86_64::*;
 
+use super::depthwise;
 use super::kernel::{DotTile, Kernels, OuterTile};
 use super::winograd_tile;
 
@@ -16,6 +17,7 @@ pub(crate) const KERNELS: Kernels<f32> = Kernels {
     narrow: LANES,
     dot: dot_tile,
     outer: outer_tile,
+    pixels: depthwise::avx2::kernels(),
     transforms: [Some(winograd_tile::AVX2_TWO), Some(winograd_tile::AVX2_FOUR)],
     halves: None,
 };

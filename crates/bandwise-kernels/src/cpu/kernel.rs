@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use super::depthwise::PixelKernels;
 use super::winograd_tile::Transforms;
 use crate::element::Element;
 
@@ -61,6 +62,8 @@ pub(crate) struct Kernels<T> {
     /// # Safety
     /// As for `dot`.
     pub outer: unsafe fn(&OuterTile<T>),
+    /// Whole pixels, for depthwise convolution.
+    pub pixels: PixelKernels<T>,
     /// Winograd's transforms with 2 and with 4 outputs, where there are any.
     pub transforms: [Option<Transforms<T>>; 2],
     /// Products of bf16, where there are any.

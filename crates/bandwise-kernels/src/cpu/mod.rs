@@ -2,6 +2,7 @@
 
 pub(crate) mod batch_norm;
 pub(crate) mod conv_weight;
+pub(crate) mod depthwise;
 pub(crate) mod detect;
 pub(crate) mod elementwise;
 pub(crate) mod gather;

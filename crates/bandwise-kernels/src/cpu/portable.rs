@@ -3,6 +3,7 @@
 
 use crate::element::Element;
 
+use super::depthwise;
 use super::kernel::{DotTile, Kernels, OuterTile};
 
 const ROWS: usize = 4;
@@ -125,6 +126,7 @@ macro_rules! instantiate {
                     narrow: NARROW,
                     dot: dot_tile::<T>,
                     outer: outer_tile::<T>,
+                    pixels: depthwise::$module::kernels(),
                     transforms: [None, None],
                     halves: None,
                 }

@@ -1,6 +1,7 @@
 //! Every path of this machine against the portable one, and the same bits for any number of threads.
 
 use super::conv_weight::weight_gradient;
+use super::depthwise;
 use super::detect::{find_f32, find_f64};
 use super::gather::{Epilogue, gather};
 use super::geometry::Geometry;
@@ -142,6 +143,32 @@ fn all_single_precision_paths_agree() {
 #[test]
 fn all_double_precision_paths_agree() {
     compare(&find_f64(), 1e-14);
+}
+
+#[test]
+fn depthwise_is_a_grouped_convolution_on_all_paths() {
+    for (x, kernel, stride) in [([2, 9, 8, 21], 3, 1), ([3, 8, 8, 64], 5, 2), ([1, 30, 40, 80], 3, 1)] {
+        let config = ConvConfig { padding: kernel / 2, stride, groups: x[3], ..Default::default() };
+        let geometry = Geometry::new(&x, &[x[3], 1, kernel, kernel], &config).unwrap();
+        let expected = run(&find_f64()[0], &geometry);
+        let channels = geometry.in_channels;
+        let (inputs, outputs) = (expected[1].len(), expected[0].len());
+        let (x, w) = (values::<f32>(inputs, 1), values::<f32>(expected[2].len(), 2));
+        let (dy, residual) = (values::<f32>(outputs, 3), values::<f32>(outputs, 4));
+        let bias = values::<f32>(channels, 5);
+        let epilogue = Epilogue { bias: Some(&bias), residual: Some(&residual), relu: true };
+        let weights = depthwise::pack(&geometry, &w);
+        for path in &find_f32() {
+            let forward = [geometry.forward_walk()];
+            let y = depthwise::run(path, &forward, &x, &weights, channels, epilogue);
+            let dx = depthwise::run(path, &geometry.data_walks(), &dy, &weights, channels, Epilogue::NONE);
+            let dw = depthwise::weight_gradient(path, &geometry, &x, &dy);
+            for (i, found) in [y, dx, dw].iter().enumerate() {
+                let error = relative(found, &expected[i]);
+                assert!(error < 1e-6, "{} {i}: {error:e} for {geometry:?}", path.name);
+            }
+        }
+    }
 }
 
 #[test]

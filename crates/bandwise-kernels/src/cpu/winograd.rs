@@ -27,7 +27,7 @@ const LARGEST_FOR_FOUR: usize = 320 * 320;
 pub(crate) fn suitable<'a, T>(kernels: &'a Kernels<T>, geometry: &Geometry) -> Option<&'a Transforms<T>> {
     let config = geometry.config;
     let transforms = match config.precision {
-        Precision::F32 | Precision::Bf16 => kernels.transforms[0].as_ref()?,
+        Precision::F32 | Precision::Tf32 | Precision::Bf16 => kernels.transforms[0].as_ref()?,
         // Without matrix units, near-f32 accuracy is had fastest by the larger tile, unless its transformed
         // kernel (four times the weights) is too large for the caches.
         Precision::F32x3 => {

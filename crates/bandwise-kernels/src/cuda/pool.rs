@@ -1,0 +1,215 @@
+//! Pooling on CUDA. Positions of the largest values are a u32 tensor on the device.
+
+use candle_core::cuda_backend::cudarc::driver::DeviceRepr;
+use candle_core::{CpuStorage, CudaStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
+
+use super::launch::{CudaElement, NULL, kernel, launch, per_element, uninitialised, view, with_cuda_element};
+use crate::cpu::pool::Windows;
+
+/// [`Windows`] as `kernels.cu` declares it.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct DeviceWindows([u64; 9]);
+
+// SAFETY: nine plain 64-bit numbers, as in the struct of the kernels.
+unsafe impl DeviceRepr for DeviceWindows {}
+
+impl From<&Windows> for DeviceWindows {
+    fn from(w: &Windows) -> Self {
+        let sizes = [
+            w.batch,
+            w.in_height,
+            w.in_width,
+            w.channels,
+            w.out_height,
+            w.out_width,
+            w.kernel,
+            w.stride,
+            w.padding,
+        ];
+        Self(sizes.map(|size| size as u64))
+    }
+}
+
+/// The largest values of `x`'s windows, or the tangent's values at their places; differentiable in `values`.
+pub(crate) fn max(windows: &Windows, x: &Tensor, values: &Tensor) -> Result<Tensor> {
+    let positions = x.detach().contiguous()?.apply_op1_no_bwd(&Positions(*windows))?;
+    values.contiguous()?.apply_op2(&positions, Gather(*windows))
+}
+
+/// The mean of every window.
+pub(crate) fn average(windows: &Windows, x: &Tensor) -> Result<Tensor> {
+    x.contiguous()?.apply_op1(Average(*windows))
+}
+
+fn no_cpu() -> Result<(CpuStorage, Shape)> {
+    bail!("internal error: a CUDA operator was given a CPU tensor")
+}
+
+struct Positions(Windows);
+
+impl CustomOp1 for Positions {
+    fn name(&self) -> &'static str {
+        "max pool positions"
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+        no_cpu()
+    }
+
+    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        with_cuda_element!(x, self.name(), T => {
+            let (device, count) = (&x.device, self.0.output_length());
+            let mut out = uninitialised::<u32>(device, count)?;
+            let windows = DeviceWindows::from(&self.0);
+            let x = view::<T>(x, layout)?;
+            launch!(kernel::<T>(device, "argmax")?, per_element(count); &x, &mut out, &windows, &(count as u64));
+            Ok((CudaStorage::wrap_cuda_slice(out, device.clone()), self.0.output_shape()))
+        })
+    }
+}
+
+/// Values at the positions, the second argument.
+struct Gather(Windows);
+
+impl CustomOp2 for Gather {
+    fn name(&self) -> &'static str {
+        "max pool"
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+        no_cpu()
+    }
+
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        layout: &Layout,
+        p: &CudaStorage,
+        p_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        with_cuda_element!(x, self.name(), T => {
+            let (device, count) = (&x.device, self.0.output_length());
+            let mut out = uninitialised::<T>(device, count)?;
+            let batch = self.0.batch.max(1);
+            let images = ((self.0.input_length() / batch) as u64, (count / batch) as u64);
+            let (values, positions) = (view::<T>(x, layout)?, positions(p, p_layout)?);
+            launch!(
+                kernel::<T>(device, "gather")?, per_element(count);
+                &values, &positions, &mut out, &images.0, &images.1, &(count as u64)
+            );
+            Ok((CudaStorage::wrap_cuda_slice(out, device.clone()), self.0.output_shape()))
+        })
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        positions: &Tensor,
+        _result: &Tensor,
+        gradient: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        if !x.track_op() {
+            return Ok((None, None));
+        }
+        Ok((Some(gradient.contiguous()?.apply_op2_no_bwd(positions, &Scatter(self.0))?), None))
+    }
+}
+
+fn positions<'a>(
+    storage: &'a CudaStorage,
+    layout: &Layout,
+) -> Result<candle_core::cuda_backend::cudarc::driver::CudaView<'a, u32>> {
+    match layout.contiguous_offsets() {
+        Some((start, end)) => Ok(storage.as_cuda_slice::<u32>()?.slice(start..end)),
+        None => bail!("internal error: positions of max pooling are not contiguous"),
+    }
+}
+
+/// The transpose of [`Gather`], or without positions of [`Average`].
+struct Scatter(Windows);
+
+impl Scatter {
+    fn run<T: CudaElement>(
+        &self,
+        gradient: (&CudaStorage, &Layout),
+        positions: Option<&candle_core::cuda_backend::cudarc::driver::CudaView<'_, u32>>,
+    ) -> Result<(CudaStorage, Shape)> {
+        let (device, count) = (&gradient.0.device, self.0.input_length());
+        let mut out = uninitialised::<T>(device, count)?;
+        let windows = DeviceWindows::from(&self.0);
+        let (function, gradient) = (kernel::<T>(device, "scatter")?, view::<T>(gradient.0, gradient.1)?);
+        let count = count as u64;
+        match positions {
+            Some(positions) => launch!(
+                function, per_element(count as usize); &gradient, positions, &mut out, &windows, &count
+            ),
+            None => {
+                launch!(function, per_element(count as usize); &gradient, &NULL, &mut out, &windows, &count)
+            }
+        }
+        Ok((CudaStorage::wrap_cuda_slice(out, device.clone()), self.0.input_shape()))
+    }
+}
+
+impl CustomOp1 for Scatter {
+    fn name(&self) -> &'static str {
+        "average pool gradient"
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+        no_cpu()
+    }
+
+    fn cuda_fwd(&self, s: &CudaStorage, l: &Layout) -> Result<(CudaStorage, Shape)> {
+        with_cuda_element!(s, "average pool gradient", T => self.run::<T>((s, l), None))
+    }
+}
+
+impl CustomOp2 for Scatter {
+    fn name(&self) -> &'static str {
+        "max pool gradient"
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+        no_cpu()
+    }
+
+    fn cuda_fwd(
+        &self,
+        s: &CudaStorage,
+        l: &Layout,
+        p: &CudaStorage,
+        p_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let positions = positions(p, p_layout)?;
+        with_cuda_element!(s, "max pool gradient", T => self.run::<T>((s, l), Some(&positions)))
+    }
+}
+
+struct Average(Windows);
+
+impl CustomOp1 for Average {
+    fn name(&self) -> &'static str {
+        "average pool"
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+        no_cpu()
+    }
+
+    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        with_cuda_element!(x, self.name(), T => {
+            let (device, count) = (&x.device, self.0.output_length());
+            let mut out = uninitialised::<T>(device, count)?;
+            let windows = DeviceWindows::from(&self.0);
+            let x = view::<T>(x, layout)?;
+            launch!(kernel::<T>(device, "average")?, per_element(count); &x, &mut out, &windows, &(count as u64));
+            Ok((CudaStorage::wrap_cuda_slice(out, device.clone()), self.0.output_shape()))
+        })
+    }
+
+    fn bwd(&self, _x: &Tensor, _result: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
+        Ok(Some(gradient.contiguous()?.apply_op1_no_bwd(&Scatter(self.0))?))
+    }
+}
