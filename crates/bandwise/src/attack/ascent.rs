@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use super::geometry::{Noise, noise, normalized, norms, project};
 use super::oracle::{Goal, Objective, Oracle};
-use super::wave::{Wave, select_all};
-use super::{AttackContext, AttackResult, Classifier, Norm};
+use super::wave::{Wave, pick, select_all};
+use super::{AttackContext, AttackResult, Band, Classifier, Norm};
 use crate::nn::loss;
 use crate::{Error, Result};
 
@@ -36,6 +36,8 @@ pub(crate) struct Ascent {
     pub objective: Objective,
     /// Decay of MI-FGSM's accumulated gradient.
     pub momentum: Option<f64>,
+    /// Frequencies to which gradient and perturbation are confined.
+    pub band: Option<Band>,
 }
 
 /// The rows still alive.
@@ -127,6 +129,9 @@ impl Ascent {
     }
 
     fn step(&self, state: &mut State, mut gradient: Tensor) -> Result<()> {
+        if let Some(band) = &self.band {
+            gradient = band.filter(&gradient)?;
+        }
         if let Some(decay) = self.momentum {
             // Dong et al. 2018, eq. 6: the mean absolute value scales each image's gradient.
             let unit = gradient.broadcast_div(&(norms(&gradient, Norm::L1)? + 1e-12)?)?;
@@ -137,12 +142,25 @@ impl Ascent {
             state.velocity = Some(velocity.clone());
             gradient = velocity;
         }
+        if self.norm == Norm::Linf && self.band.is_none() {
+            state.x = bandwise_kernels::sign_step(
+                &state.x,
+                &gradient,
+                &state.origin,
+                self.step_size,
+                self.epsilon,
+            )?;
+            return Ok(());
+        }
         let direction = match self.norm {
             Norm::Linf => gradient.sign()?,
             _ => normalized(&gradient, Norm::L2)?,
         };
         let moved = (&state.x + direction.affine(self.step_size, 0.0)?)?;
-        state.x = project(&moved, &state.origin, self.norm, self.epsilon)?;
+        state.x = match &self.band {
+            Some(band) => band.confine(&moved, &state.origin, self.norm, self.epsilon)?,
+            None => project(&moved, &state.origin, self.norm, self.epsilon)?,
+        };
         Ok(())
     }
 
@@ -188,7 +206,10 @@ impl Ascent {
         };
         let scale = if self.start == Start::Gaussian { 0.001 } else { self.epsilon };
         let moved = (origin + noise(origin, seed, &tags, kind)?.affine(scale, 0.0)?)?;
-        Ok(moved.clamp(0.0, 1.0)?)
+        match &self.band {
+            Some(band) => band.confine(&moved, origin, self.norm, self.epsilon),
+            None => Ok(moved.clamp(0.0, 1.0)?),
+        }
     }
 }
 
@@ -213,15 +234,14 @@ impl Strongest {
             (self.x, self.losses) = (Some(x.clone()), losses.to_vec());
             return Ok(());
         };
-        let better: Vec<u8> = (0..losses.len()).map(|i| u8::from(losses[i] > self.losses[i])).collect();
-        for (row, _) in better.iter().enumerate().filter(|(_, better)| **better == 1) {
+        let better: Vec<bool> = losses.iter().zip(&self.losses).map(|(new, old)| new > old).collect();
+        for (row, _) in better.iter().enumerate().filter(|(_, better)| **better) {
             self.losses[row] = losses[row];
             let outcome = &mut wave.outcomes[wave.alive[row]];
             (outcome.broken, outcome.margin) = (verdicts[row].wrong, verdicts[row].margin);
             outcome.restart = verdicts[row].wrong.then_some(restart);
         }
-        let better = Tensor::from_vec(better, (losses.len(), 1, 1, 1), x.device())?;
-        *x = better.broadcast_as(x.shape())?.where_cond(x, previous)?;
+        *x = pick(&better, x, previous)?;
         self.x = Some(x.clone());
         Ok(())
     }

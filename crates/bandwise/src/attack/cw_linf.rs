@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ascent::{Ascent, Start};
 use super::oracle::Objective;
-use super::{AttackContext, AttackResult, Classifier, Epsilon, Norm};
+use super::{AttackContext, AttackResult, Band, Classifier, Epsilon, Norm};
 use crate::Result;
 
 /// PGD on the margin `max_{j≠label} z_j − z_label`, 50 steps by default.
@@ -23,11 +23,21 @@ pub struct CwLinf {
     pub start: Start,
     /// Independent attempts; an image is broken if one succeeds.
     pub restarts: usize,
+    /// Frequencies to which the perturbation is confined; all if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub band: Option<Band>,
 }
 
 impl Default for CwLinf {
     fn default() -> Self {
-        Self { epsilon: Epsilon::of_255(8.0), step_size: None, steps: 50, start: Start::Random, restarts: 1 }
+        Self {
+            epsilon: Epsilon::of_255(8.0),
+            step_size: None,
+            steps: 50,
+            start: Start::Random,
+            restarts: 1,
+            band: None,
+        }
     }
 }
 
@@ -50,6 +60,7 @@ impl CwLinf {
             restarts: self.restarts,
             objective: Objective::Margin,
             momentum: None,
+            band: self.band.clone(),
         }
         .run(model, images, labels, context)
     }

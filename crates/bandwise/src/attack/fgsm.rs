@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ascent::{Ascent, Start};
 use super::oracle::Objective;
-use super::{AttackContext, AttackResult, Classifier, Epsilon, Norm};
+use super::{AttackContext, AttackResult, Band, Classifier, Epsilon, Norm};
 use crate::Result;
 
 /// One step of length ε along the sign of the gradient (L2: along the gradient).
@@ -19,11 +19,14 @@ pub struct Fgsm {
     /// Computes the gradient of the cross-entropy exactly. Off, it is rounded as in PyTorch's float32, so that
     /// published numbers come out; a few very confident images then survive for no other reason.
     pub exact_gradient: bool,
+    /// Frequencies to which the perturbation is confined; all if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub band: Option<Band>,
 }
 
 impl Default for Fgsm {
     fn default() -> Self {
-        Self { norm: Norm::Linf, epsilon: Epsilon::of_255(8.0), exact_gradient: false }
+        Self { norm: Norm::Linf, epsilon: Epsilon::of_255(8.0), exact_gradient: false, band: None }
     }
 }
 
@@ -46,6 +49,7 @@ impl Fgsm {
             restarts: 1,
             objective: Objective::cross_entropy(self.exact_gradient),
             momentum: None,
+            band: self.band.clone(),
         }
         .run(model, images, labels, context)
     }
@@ -67,6 +71,9 @@ pub struct RandomFgsm {
     /// Computes the gradient of the cross-entropy exactly. Off, it is rounded as in PyTorch's float32, so that
     /// published numbers come out; a few very confident images then survive for no other reason.
     pub exact_gradient: bool,
+    /// Frequencies to which the perturbation is confined; all if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub band: Option<Band>,
 }
 
 impl Default for RandomFgsm {
@@ -77,6 +84,7 @@ impl Default for RandomFgsm {
             step_size: None,
             restarts: 1,
             exact_gradient: false,
+            band: None,
         }
     }
 }
@@ -100,6 +108,7 @@ impl RandomFgsm {
             restarts: self.restarts,
             objective: Objective::cross_entropy(self.exact_gradient),
             momentum: None,
+            band: self.band.clone(),
         }
         .run(model, images, labels, context)
     }

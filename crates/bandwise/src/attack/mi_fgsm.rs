@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ascent::{Ascent, Start};
 use super::oracle::Objective;
-use super::{AttackContext, AttackResult, Classifier, Epsilon, Norm};
+use super::{AttackContext, AttackResult, Band, Classifier, Epsilon, Norm};
 use crate::Result;
 
 /// Iterated FGSM whose direction accumulates the L1-normalised gradients.
@@ -26,6 +26,9 @@ pub struct MiFgsm {
     /// Computes the gradient of the cross-entropy exactly. Off, it is rounded as in PyTorch's float32, so that
     /// published numbers come out; a few very confident images then survive for no other reason.
     pub exact_gradient: bool,
+    /// Frequencies to which the perturbation is confined; all if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub band: Option<Band>,
 }
 
 impl Default for MiFgsm {
@@ -37,6 +40,7 @@ impl Default for MiFgsm {
             steps: 10,
             decay: 1.0,
             exact_gradient: false,
+            band: None,
         }
     }
 }
@@ -60,6 +64,7 @@ impl MiFgsm {
             restarts: 1,
             objective: Objective::cross_entropy(self.exact_gradient),
             momentum: Some(self.decay),
+            band: self.band.clone(),
         }
         .run(model, images, labels, context)
     }

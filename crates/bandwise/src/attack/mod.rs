@@ -10,24 +10,42 @@
 //! | `pgd` | PGD with restarts | L∞, L2 |
 //! | `mi_fgsm` | momentum iterative FGSM | L∞, L2 |
 //! | `cw_linf` | PGD on Carlini and Wagner's margin | L∞ |
+//! | `cw_l2` | Carlini and Wagner's minimum-norm attack | L2 |
+//! | `deepfool` | DeepFool | L∞, L2 |
+//! | `apgd` | APGD-CE, APGD-DLR, APGD-T | L∞, L2, L1 |
+//! | `fab` | FAB, FAB-T | L∞, L2, L1 |
+//! | `square` | Square (black box) | L∞, L2, L1 |
+//! | `autoattack` | `standard`, `plus`, `rand`, `custom` | L∞, L2, L1 |
+//! | `fourier_basis` | single Fourier waves (black box) | L∞, L2 |
+//! | `low_frequency` | SimBA in the DCT basis (black box) | L∞, L2 |
+//!
+//! FGSM, R-FGSM, PGD, MI-FGSM and CW-L∞ can be confined to a [`Band`] of frequencies.
 //!
 //! Beneath them: `ascent` (the loop of the simple gradient attacks), `oracle` (questions to the
 //! model), `wave` (who is still alive), `geometry` and `projection` (balls and boxes).
 
+mod apgd;
 mod ascent;
+mod autoattack;
+mod band;
+mod boundary;
+mod check;
+mod cw_l2;
 mod cw_linf;
+mod deepfool;
 mod epsilon;
+mod fab;
 mod fgsm;
+mod fourier_basis;
 mod frozen;
-#[allow(dead_code)]
 mod geometry;
+mod low_frequency;
 mod mi_fgsm;
-#[allow(dead_code)] // parts wait for the stronger attacks
 mod oracle;
+mod overrides;
 mod pgd;
-#[allow(dead_code)]
 mod projection;
-#[allow(dead_code)]
+mod square;
 mod wave;
 
 use std::fmt;
@@ -37,16 +55,29 @@ use std::sync::atomic::AtomicBool;
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
+pub use apgd::{Apgd, ApgdTargeted};
 pub use ascent::Start;
+pub use autoattack::{AutoAttack, Version, merged};
+pub use band::Band;
+pub use check::{Warning, check_model};
+pub use cw_l2::CwL2;
 pub use cw_linf::CwLinf;
+pub use deepfool::DeepFool;
 pub use epsilon::Epsilon;
+pub use fab::Fab;
 pub use fgsm::{Fgsm, RandomFgsm};
+pub use fourier_basis::FourierBasis;
 pub use frozen::FrozenModel;
 pub use geometry::Norm;
+pub use low_frequency::LowFrequency;
 pub use mi_fgsm::MiFgsm;
+pub use overrides::Overrides;
 pub use pgd::{Pgd, PgdLoss};
+pub use square::Square;
+pub use wave::{Verdict, verdicts};
 
 use crate::{Error, Result};
+use oracle::Objective;
 
 /// A frozen classifier: images `[batch, height, width, channels]` in `[0, 1]` to logits
 /// `[batch, classes]`. It computes no gradients of its weights.
@@ -110,6 +141,9 @@ pub struct Outcome {
     /// Size of the smallest perturbation found, for minimum-norm attacks; may exceed ε.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub distance: Option<f64>,
+    /// What broke it: the part of AutoAttack, or the frequency of a Fourier attack.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
 }
 
 /// Adversarial images in the caller's order, and what happened to each.
@@ -119,30 +153,55 @@ pub struct AttackResult {
     pub images: Tensor,
     /// One per image.
     pub outcomes: Vec<Outcome>,
+    /// What a reader of the result must know.
+    pub warnings: Vec<Warning>,
 }
 
 /// An attack with its parameters. In recipes: `{ name = "pgd", epsilon = "8/255", steps = 10 }`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "name")]
+#[serde(tag = "name", rename_all = "kebab-case")]
 pub enum Attack {
     /// Fast gradient sign method.
-    #[serde(rename = "fgsm")]
     Fgsm(Fgsm),
     /// FGSM with a random start.
     #[serde(rename = "rfgsm")]
     RandomFgsm(RandomFgsm),
     /// Projected gradient descent.
-    #[serde(rename = "pgd")]
     Pgd(Pgd),
     /// Momentum iterative FGSM.
     #[serde(rename = "mifgsm")]
     MiFgsm(MiFgsm),
     /// PGD on the margin.
-    #[serde(rename = "cw-linf")]
     CwLinf(CwLinf),
+    /// Carlini and Wagner's minimum-norm attack.
+    CwL2(CwL2),
+    /// DeepFool.
+    #[serde(rename = "deepfool")]
+    DeepFool(DeepFool),
+    /// APGD on the cross-entropy.
+    ApgdCe(Apgd),
+    /// APGD on the DLR loss.
+    ApgdDlr(Apgd),
+    /// APGD on the targeted DLR loss.
+    #[serde(rename = "apgd-t")]
+    ApgdTargeted(ApgdTargeted),
+    /// FAB, untargeted.
+    Fab(Fab),
+    /// FAB, targeted.
+    #[serde(rename = "fab-t")]
+    FabTargeted(Fab),
+    /// Square.
+    Square(Square),
+    /// AutoAttack.
+    #[serde(rename = "autoattack")]
+    AutoAttack(AutoAttack),
+    /// Single Fourier waves.
+    FourierBasis(FourierBasis),
+    /// SimBA in the DCT basis.
+    LowFrequency(LowFrequency),
 }
 
-/// Applies an expression to the parameters inside any variant.
+/// Applies an expression to the parameters inside any variant that has the field used.
 macro_rules! each {
     ($attack:expr, $inner:ident => $body:expr) => {
         match $attack {
@@ -151,13 +210,41 @@ macro_rules! each {
             Attack::Pgd($inner) => $body,
             Attack::MiFgsm($inner) => $body,
             Attack::CwLinf($inner) => $body,
+            Attack::CwL2($inner) => $body,
+            Attack::DeepFool($inner) => $body,
+            Attack::ApgdCe($inner) | Attack::ApgdDlr($inner) => $body,
+            Attack::ApgdTargeted($inner) => $body,
+            Attack::Fab($inner) | Attack::FabTargeted($inner) => $body,
+            Attack::Square($inner) => $body,
+            Attack::AutoAttack($inner) => $body,
+            Attack::FourierBasis($inner) => $body,
+            Attack::LowFrequency($inner) => $body,
         }
     };
 }
 
 impl Attack {
-    /// Names accepted on the command line and in recipes.
-    pub const NAMES: [&'static str; 5] = ["fgsm", "rfgsm", "pgd", "mifgsm", "cw-linf"];
+    /// Names accepted on the command line.
+    pub const NAMES: [&'static str; 18] = [
+        "fgsm",
+        "rfgsm",
+        "pgd",
+        "mifgsm",
+        "cw-linf",
+        "cw-l2",
+        "deepfool",
+        "apgd-ce",
+        "apgd-dlr",
+        "apgd-t",
+        "fab",
+        "fab-t",
+        "square",
+        "autoattack",
+        "autoattack-plus",
+        "autoattack-rand",
+        "fourier-basis",
+        "low-frequency",
+    ];
 
     /// The name of this attack.
     pub fn name(&self) -> &'static str {
@@ -167,6 +254,22 @@ impl Attack {
             Self::Pgd(_) => "pgd",
             Self::MiFgsm(_) => "mifgsm",
             Self::CwLinf(_) => "cw-linf",
+            Self::CwL2(_) => "cw-l2",
+            Self::DeepFool(_) => "deepfool",
+            Self::ApgdCe(_) => "apgd-ce",
+            Self::ApgdDlr(_) => "apgd-dlr",
+            Self::ApgdTargeted(_) => "apgd-t",
+            Self::Fab(_) => "fab",
+            Self::FabTargeted(_) => "fab-t",
+            Self::Square(_) => "square",
+            Self::AutoAttack(attack) => match attack.version {
+                Version::Standard => "autoattack",
+                Version::Plus => "autoattack-plus",
+                Version::Rand => "autoattack-rand",
+                Version::Custom => "autoattack-custom",
+            },
+            Self::FourierBasis(_) => "fourier-basis",
+            Self::LowFrequency(_) => "low-frequency",
         }
     }
 
@@ -183,6 +286,15 @@ impl Attack {
             Self::Pgd(attack) => attack.norm,
             Self::MiFgsm(attack) => attack.norm,
             Self::CwLinf(_) => Norm::Linf,
+            Self::CwL2(_) => Norm::L2,
+            Self::DeepFool(attack) => attack.norm,
+            Self::ApgdCe(attack) | Self::ApgdDlr(attack) => attack.norm,
+            Self::ApgdTargeted(attack) => attack.norm,
+            Self::Fab(attack) | Self::FabTargeted(attack) => attack.norm,
+            Self::Square(attack) => attack.norm,
+            Self::AutoAttack(attack) => attack.norm,
+            Self::FourierBasis(attack) => attack.norm,
+            Self::LowFrequency(attack) => attack.norm,
         }
     }
 
@@ -206,7 +318,24 @@ impl Attack {
                 context.image_ids.len()
             )));
         }
-        each!(self, attack => attack.run(model, images, labels, context))
+        match self {
+            Self::Fgsm(attack) => attack.run(model, images, labels, context),
+            Self::RandomFgsm(attack) => attack.run(model, images, labels, context),
+            Self::Pgd(attack) => attack.run(model, images, labels, context),
+            Self::MiFgsm(attack) => attack.run(model, images, labels, context),
+            Self::CwLinf(attack) => attack.run(model, images, labels, context),
+            Self::CwL2(attack) => attack.run(model, images, labels, context),
+            Self::DeepFool(attack) => attack.run(model, images, labels, context),
+            Self::ApgdCe(attack) => attack.run(Objective::CrossEntropy, model, images, labels, context),
+            Self::ApgdDlr(attack) => attack.run(Objective::Dlr, model, images, labels, context),
+            Self::ApgdTargeted(attack) => attack.run(model, images, labels, context),
+            Self::Fab(attack) => attack.run(false, model, images, labels, context),
+            Self::FabTargeted(attack) => attack.run(true, model, images, labels, context),
+            Self::Square(attack) => attack.run(model, images, labels, context),
+            Self::AutoAttack(attack) => attack.run(model, images, labels, context),
+            Self::FourierBasis(attack) => attack.run(model, images, labels, context),
+            Self::LowFrequency(attack) => attack.run(model, images, labels, context),
+        }
     }
 
     /// The adversarial images alone, `[n, height, width, channels]`.
@@ -229,7 +358,55 @@ impl Attack {
                 epsilon.value()
             )));
         }
+        if let Self::AutoAttack(attack) = self {
+            attack.validate()?;
+        }
         Ok(())
+    }
+}
+
+/// Passes of one image through a model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Passes {
+    /// Forward passes without a graph.
+    pub forward: u64,
+    /// Forward passes with a backward pass.
+    pub gradient: u64,
+}
+
+impl Attack {
+    /// The most that this attack spends on one image, if the image survives to the end.
+    pub fn passes(&self, classes: usize) -> Passes {
+        let classes = classes as u64;
+        let n = |count: usize| count as u64;
+        let targets = |targets: usize| n(targets).min(classes.saturating_sub(1));
+        let (forward, gradient) = match self {
+            Self::Fgsm(_) => (1, 1),
+            Self::RandomFgsm(a) => (n(a.restarts), n(a.restarts)),
+            Self::Pgd(a) => (n(a.restarts), n(a.restarts * a.steps)),
+            Self::MiFgsm(a) => (1, n(a.steps)),
+            Self::CwLinf(a) => (n(a.restarts), n(a.restarts * a.steps)),
+            Self::CwL2(a) => (1, n(a.search_steps * a.steps)),
+            Self::DeepFool(a) => (n(a.steps) + 1, n(a.steps) * classes),
+            Self::ApgdCe(a) | Self::ApgdDlr(a) => (1, n(a.restarts * (a.steps + 1) * a.averaged_gradients)),
+            Self::ApgdTargeted(a) => {
+                (1, targets(a.targets) * n(a.restarts * (a.steps + 1) * a.averaged_gradients))
+            }
+            Self::Fab(a) => (n(a.restarts * a.steps), n(a.restarts * a.steps) * classes),
+            Self::FabTargeted(a) => {
+                let starts = targets(a.targets) * n(a.restarts);
+                (starts * n(a.steps), starts * n(a.steps))
+            }
+            Self::Square(a) => (n(a.restarts) * n(a.queries + 1) + 1, 0),
+            Self::AutoAttack(a) => {
+                let parts = a.parts(classes as usize).unwrap_or_default();
+                let passes = parts.iter().map(|part| part.passes(classes as usize));
+                passes.fold((1, 0), |sum, part| (sum.0 + part.forward, sum.1 + part.gradient))
+            }
+            Self::FourierBasis(a) => (n(a.queries), 0),
+            Self::LowFrequency(a) => (n(a.queries), 0),
+        };
+        Passes { forward, gradient }
     }
 }
 
@@ -244,10 +421,27 @@ impl FromStr for Attack {
             "pgd" => Self::Pgd(Pgd::default()),
             "mifgsm" => Self::MiFgsm(MiFgsm::default()),
             "cw-linf" => Self::CwLinf(CwLinf::default()),
+            "cw-l2" => Self::CwL2(CwL2::default()),
+            "deepfool" => Self::DeepFool(DeepFool::default()),
+            "apgd-ce" => Self::ApgdCe(Apgd::default()),
+            "apgd-dlr" => Self::ApgdDlr(Apgd::default()),
+            "apgd-t" => Self::ApgdTargeted(ApgdTargeted::default()),
+            "fab" => Self::Fab(Fab::default()),
+            "fab-t" => Self::FabTargeted(Fab::default()),
+            "square" => Self::Square(Square::default()),
+            "autoattack" => Self::AutoAttack(AutoAttack::default()),
+            "autoattack-plus" => {
+                Self::AutoAttack(AutoAttack { version: Version::Plus, ..AutoAttack::default() })
+            }
+            "autoattack-rand" => {
+                Self::AutoAttack(AutoAttack { version: Version::Rand, ..AutoAttack::default() })
+            }
+            "fourier-basis" => Self::FourierBasis(FourierBasis::default()),
+            "low-frequency" => Self::LowFrequency(LowFrequency::default()),
             _ => {
                 let nearest = Self::NAMES
                     .into_iter()
-                    .max_by(|a, b| strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name)))
+                    .min_by_key(|known| strsim::damerau_levenshtein(known, name))
                     .expect("there are names");
                 return Err(Error::config(format!(
                     "no attack `{name}`; did you mean `{nearest}`? There are: {}",
@@ -264,5 +458,7 @@ impl fmt::Display for Attack {
     }
 }
 
+#[cfg(test)]
+mod golden_tests;
 #[cfg(test)]
 mod tests;

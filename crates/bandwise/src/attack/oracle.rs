@@ -12,9 +12,9 @@ use crate::{Error, Result};
 /// What a gradient attack climbs. All are maximised, and positive margins mean "misclassified".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Objective {
-    /// Cross-entropy of the label.
+    /// Cross-entropy of the label, gradient exact.
     CrossEntropy,
-    /// Its gradient as PyTorch rounds it in float32.
+    /// Cross-entropy, its gradient as PyTorch rounds it in float32.
     PytorchCrossEntropy,
     /// `max_{j≠label} z_j − z_label`.
     Margin,
@@ -142,27 +142,20 @@ impl<'a> Oracle<'a> {
         })
     }
 
-    /// Logits `[n, classes]` and the gradient of every logit, one `[n, h, w, c]` per class.
+    /// Logits `[n, classes]` and the gradient of every logit, one `[n, h, w, c]` per class, for images
+    /// that fit into one batch.
     pub fn jacobian(&self, images: &Tensor) -> Result<(Tensor, Vec<Tensor>)> {
-        let classes = self.model.num_classes();
-        let mut logits = Vec::new();
-        let mut gradients = vec![Vec::new(); classes];
-        for (start, count) in self.batches(images)? {
-            self.check_interrupt()?;
-            let pixels = Var::from_tensor(&images.narrow(0, start, count)?.contiguous()?)?;
-            let answer = self.model.logits(&pixels)?;
-            for (class, parts) in gradients.iter_mut().enumerate() {
-                let logit = answer.narrow(1, class, 1)?.sum_all()?;
-                parts.push(pixel_gradient(&logit, &pixels)?);
-            }
-            logits.push(answer.detach());
-        }
-        let gradients = gradients.iter().map(|parts| Tensor::cat(parts, 0)).collect::<Result<_, _>>()?;
-        Ok((Tensor::cat(&logits, 0)?, gradients))
+        self.check_interrupt()?;
+        let pixels = Var::from_tensor(&images.contiguous()?)?;
+        let logits = self.model.logits(&pixels)?;
+        let gradients = (0..self.model.num_classes())
+            .map(|class| pixel_gradient(&logits.narrow(1, class, 1)?.sum_all()?, &pixels))
+            .collect::<Result<_>>()?;
+        Ok((logits.detach(), gradients))
     }
 
     /// Equal shares no larger than the batch size, as (start, count).
-    fn batches(&self, images: &Tensor) -> Result<impl Iterator<Item = (usize, usize)> + use<>> {
+    pub fn batches(&self, images: &Tensor) -> Result<impl Iterator<Item = (usize, usize)> + use<>> {
         let total = images.dim(0)?;
         let parts = total.div_ceil(self.batch_size).max(1);
         Ok((0..parts).map(move |part| {

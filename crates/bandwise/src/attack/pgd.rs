@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ascent::{Ascent, Start};
 use super::oracle::Objective;
-use super::{AttackContext, AttackResult, Classifier, Epsilon, Norm};
+use super::{AttackContext, AttackResult, Band, Classifier, Epsilon, Norm};
 use crate::Result;
 
 /// The loss that PGD climbs.
@@ -47,6 +47,9 @@ pub struct Pgd {
     /// Computes the gradient of the cross-entropy exactly. Off, it is rounded as in PyTorch's float32, so that
     /// published numbers come out; a few very confident images then survive for no other reason.
     pub exact_gradient: bool,
+    /// Frequencies to which the perturbation is confined; all if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub band: Option<Band>,
 }
 
 impl Default for Pgd {
@@ -60,6 +63,7 @@ impl Default for Pgd {
             restarts: 1,
             loss: PgdLoss::CrossEntropy,
             exact_gradient: false,
+            band: None,
         }
     }
 }
@@ -88,6 +92,7 @@ impl Pgd {
                 PgdLoss::KlDivergence => Objective::Divergence,
             },
             momentum: None,
+            band: self.band.clone(),
         }
         .run(model, images, labels, context)
     }

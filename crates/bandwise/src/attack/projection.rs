@@ -12,29 +12,31 @@ use crate::Result;
 ///
 /// What the official `L1_projection` computes (Croce and Hein 2021, "Mind the box", prop. 2.1).
 pub(crate) fn onto_l1_ball_and_box(origin: &Tensor, delta: &Tensor, epsilon: f64) -> Result<Tensor> {
-    rows(&[origin, delta], delta, |parts| {
-        let (origin, delta) = (parts[0], parts[1]);
-        // Largest magnitude each coordinate may keep because of the box.
-        let reach: Vec<f64> = origin
-            .iter()
-            .zip(delta)
-            .map(|(x, d)| d.abs().min(if *d > 0.0 { 1.0 - x } else { *x }).max(0.0))
-            .collect();
-        // Shrinking every magnitude by λ gives min(reach, |δ| − λ), clipped at zero.
-        let magnitude = |lambda: f64, i: usize| reach[i].min((delta[i].abs() - lambda).max(0.0));
-        let total = |lambda: f64| (0..reach.len()).map(|i| magnitude(lambda, i)).sum::<f64>();
-        let lambda = if total(0.0) <= epsilon {
-            0.0
-        } else {
-            let (mut low, mut high) = (0.0, delta.iter().fold(0.0, |m: f64, d| m.max(d.abs())));
-            for _ in 0..60 {
-                let middle = 0.5 * (low + high);
-                if total(middle) > epsilon { low = middle } else { high = middle }
-            }
-            high
-        };
-        (0..reach.len()).map(|i| magnitude(lambda, i).copysign(delta[i])).collect()
-    })
+    rows(&[origin, delta], delta, |parts| l1_ball_and_box(parts[0], parts[1], epsilon))
+}
+
+/// [`onto_l1_ball_and_box`] for one image.
+pub(crate) fn l1_ball_and_box(origin: &[f64], delta: &[f64], epsilon: f64) -> Vec<f64> {
+    // Largest magnitude each coordinate may keep because of the box.
+    let reach: Vec<f64> = origin
+        .iter()
+        .zip(delta)
+        .map(|(x, d)| d.abs().min(if *d > 0.0 { 1.0 - x } else { *x }).max(0.0))
+        .collect();
+    // Shrinking every magnitude by λ gives min(reach, |δ| − λ), clipped at zero.
+    let magnitude = |lambda: f64, i: usize| reach[i].min((delta[i].abs() - lambda).max(0.0));
+    let total = |lambda: f64| (0..reach.len()).map(|i| magnitude(lambda, i)).sum::<f64>();
+    let lambda = if total(0.0) <= epsilon {
+        0.0
+    } else {
+        let (mut low, mut high) = (0.0, delta.iter().fold(0.0, |m: f64, d| m.max(d.abs())));
+        for _ in 0..60 {
+            let middle = 0.5 * (low + high);
+            if total(middle) > epsilon { low = middle } else { high = middle }
+        }
+        high
+    };
+    (0..reach.len()).map(|i| magnitude(lambda, i).copysign(delta[i])).collect()
 }
 
 /// The smallest step `d` from `points` to the hyperplane `⟨w, ·⟩ = b` that stays in the box, `[n, size]`.

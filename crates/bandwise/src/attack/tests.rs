@@ -101,7 +101,12 @@ fn perturbations_stay_in_the_ball_and_broken_images_are_misclassified() {
     let (images, labels, ids) = pictures(&model, 8);
     let truth = labels.to_vec1::<u32>().unwrap();
     for name in Attack::NAMES {
+        // Large enough that even random search breaks something on sixteen pixels.
         let attack: Attack = name.parse().unwrap();
+        let epsilon =
+            if attack.norm() == Norm::Linf { Epsilon::of_255(32.0) } else { Epsilon::of_255(200.0) };
+        let (attack, _) =
+            Overrides { epsilon: Some(epsilon), ..Overrides::default() }.apply(&attack).unwrap();
         let result = attack.run(&model, &images, &labels, &AttackContext::evaluation(2, &ids, 3)).unwrap();
         let sizes = geometry::host_norms(&(&result.images - &images).unwrap(), attack.norm()).unwrap();
         let judged = wave::verdicts(&model.logits(&result.images).unwrap(), &truth).unwrap();
@@ -110,7 +115,9 @@ fn perturbations_stay_in_the_ball_and_broken_images_are_misclassified() {
                 !outcome.broken || *size <= attack.epsilon().value() * (1.0 + 1e-5) + 1e-6,
                 "{name}: {size}"
             );
-            assert_eq!(verdict.wrong, outcome.broken, "{name}");
+            // Minimum-norm attacks may return a misclassified image outside the ball.
+            let inside = outcome.distance.is_none_or(|distance| distance <= attack.epsilon().value());
+            assert_eq!(verdict.wrong && inside, outcome.broken, "{name}");
             assert!((verdict.margin - outcome.margin).abs() < 1e-4, "{name}");
         }
         assert!(result.outcomes.iter().any(|o| o.broken), "{name} broke nothing");

@@ -10,7 +10,7 @@ use crate::{Error, Result};
 
 /// What the logits say about one image.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Verdict {
+pub struct Verdict {
     /// The predicted class is not the label.
     pub wrong: bool,
     /// `z_label − max_{j≠label} z_j`.
@@ -18,7 +18,10 @@ pub(crate) struct Verdict {
 }
 
 /// Judges logits `[n, classes]` against labels; the first of equal logits is the prediction.
-pub(crate) fn verdicts(logits: &Tensor, labels: &[u32]) -> Result<Vec<Verdict>> {
+///
+/// # Errors
+/// [`Error::Model`] for logits that are not numbers, or a label the model does not know.
+pub fn verdicts(logits: &Tensor, labels: &[u32]) -> Result<Vec<Verdict>> {
     let rows = logits.to_dtype(candle_core::DType::F64)?.to_vec2::<f64>()?;
     rows.iter()
         .zip(labels)
@@ -134,7 +137,7 @@ impl Wave {
         }
         let parts: Vec<&Tensor> = self.finished.iter().map(|(_, rows)| rows).collect();
         let images = Tensor::cat(&parts, 0)?.index_select(&self.indices(&place)?, 0)?;
-        Ok(AttackResult { images, outcomes: self.outcomes })
+        Ok(AttackResult { images, outcomes: self.outcomes, warnings: Vec::new() })
     }
 }
 
@@ -144,6 +147,13 @@ pub(crate) fn select_all(tensors: &mut [&mut Tensor], stay: &Tensor) -> Result<(
         **tensor = tensor.index_select(stay, 0)?;
     }
     Ok(())
+}
+
+/// Rows of `yes` where `which` is set, of `no` elsewhere.
+pub(crate) fn pick(which: &[bool], yes: &Tensor, no: &Tensor) -> Result<Tensor> {
+    let mask: Vec<u8> = which.iter().map(|&w| u8::from(w)).collect();
+    let mask = Tensor::from_vec(mask, (which.len(), 1, 1, 1), yes.device())?;
+    Ok(mask.broadcast_as(yes.shape())?.where_cond(yes, no)?)
 }
 
 /// Elements of a host array at the rows `stay`.

@@ -1,7 +1,27 @@
-//! Accuracy with confidence intervals: clean, under attack, under shifts.
+//! Measuring robustness: journals, tables and records with their proof.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`contract`] | the check before anything expensive, and what the evaluation will cost |
+//! | [`engine`] | fills a journal, on what is missing and still alive |
+//! | [`journal`] | one line per (image, attack): continues after a kill, merges from shards |
+//! | [`shard`] | shares of the images for job arrays |
+//! | [`tables`] | each attack alone, the worst case, paired comparisons, exchange formats |
+//! | [`accuracy`] | clean and robust accuracy in memory, for training and the demo |
+//! | [`cues`] | accuracy on the cue splits of the synthetic data |
+//! | [`suite`] | attacks by name, records of accuracies |
+//! | [`record`] | one number with everything needed to believe it |
+//! | [`statistics`] | confidence intervals and paired tests |
 
 pub mod accuracy;
+pub mod contract;
 pub mod cues;
+pub mod engine;
+#[cfg(test)]
+mod engine_tests;
+pub mod journal;
 pub mod record;
+pub mod shard;
 pub mod statistics;
 pub mod suite;
+pub mod tables;

@@ -263,6 +263,7 @@ mod tests {
             Tensor::new(&[[0.3, 0.1, -1.0, 2.0], [0.0, 0.0, 1.0, 0.5], [1.0, 0.0, 0.2, 0.1]], &Device::Cpu)
                 .unwrap();
         assert_gradient(|z| cross_entropy(z, &labels()));
+        assert_gradient(|z| pytorch_cross_entropy(z, &labels()));
         assert_gradient(|z| smoothed_cross_entropy(z, &labels(), 0.1));
         assert_gradient(|z| margin(z, &labels()));
         assert_gradient(|z| dlr(z, &labels()));

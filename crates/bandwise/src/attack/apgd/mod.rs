@@ -1,0 +1,322 @@
+//! Auto-PGD (Croce and Hein 2020): PGD with momentum that halves its own step size.
+//!
+//! Follows the official `autopgd_base.py` to the letter: checkpoints, oscillation count (including
+//! its wrap-around at the first checkpoint), momentum, restarts on the survivors only. For L1 it is
+//! the sparse variant of "Mind the box" (Croce and Hein 2021). `run` is one start of the attack.
+
+mod run;
+#[cfg(test)]
+mod tests;
+
+use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
+
+pub(crate) use run::{Run, Schedule};
+
+use super::ascent::Start;
+use super::autoattack::merged;
+use super::check::Warning;
+use super::geometry::{Noise, noise, normalized};
+use super::oracle::{Goal, Objective, Oracle};
+use super::projection::onto_l1_ball_and_box;
+use super::wave::{Wave, pick, select_all};
+use super::{AttackContext, AttackResult, Classifier, Epsilon, Norm};
+use crate::{Error, Result, random};
+
+/// APGD on the cross-entropy (`apgd-ce`) or the DLR loss (`apgd-dlr`, at least three classes).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Apgd {
+    /// L∞, L2 or L1.
+    pub norm: Norm,
+    /// Radius of the ball.
+    pub epsilon: Epsilon,
+    /// Gradient steps of one start (official `n_iter`).
+    pub steps: usize,
+    /// Starts; later ones see the survivors only.
+    pub restarts: usize,
+    /// Share of improving steps below which the step size is halved (official `rho`).
+    pub rho: f64,
+    /// Gradients averaged per step, for randomised models (official `eot_iter`).
+    pub averaged_gradients: usize,
+    /// Random on the surface of the ball, or zero.
+    pub start: Start,
+    /// L1 only: spend 30 % of the steps at 3ε and 30 % at 2ε first (official `use_largereps`).
+    pub shrinking_radius: bool,
+}
+
+impl Default for Apgd {
+    fn default() -> Self {
+        Self {
+            norm: Norm::Linf,
+            epsilon: Epsilon::of_255(8.0),
+            steps: 100,
+            restarts: 1,
+            rho: 0.75,
+            averaged_gradients: 1,
+            start: Start::Random,
+            shrinking_radius: false,
+        }
+    }
+}
+
+/// Targeted APGD on the targeted DLR loss (`apgd-t`, at least four classes): each of the strongest
+/// wrong classes in turn, on the survivors.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ApgdTargeted {
+    /// L∞, L2 or L1.
+    pub norm: Norm,
+    /// Radius of the ball.
+    pub epsilon: Epsilon,
+    /// Gradient steps of one start (official `n_iter`).
+    pub steps: usize,
+    /// Starts per target.
+    pub restarts: usize,
+    /// Target classes (official `n_target_classes`); at most the number of classes − 1 are used.
+    pub targets: usize,
+    /// Share of improving steps below which the step size is halved.
+    pub rho: f64,
+    /// Gradients averaged per step.
+    pub averaged_gradients: usize,
+    /// L1 only: begin at larger radii.
+    pub shrinking_radius: bool,
+}
+
+impl Default for ApgdTargeted {
+    fn default() -> Self {
+        Self {
+            norm: Norm::Linf,
+            epsilon: Epsilon::of_255(8.0),
+            steps: 100,
+            restarts: 1,
+            targets: 9,
+            rho: 0.75,
+            averaged_gradients: 1,
+            shrinking_radius: false,
+        }
+    }
+}
+
+impl Apgd {
+    /// Attacks `images` `[n, height, width, channels]` with `labels` `[n]` u32.
+    pub(crate) fn run(
+        &self,
+        objective: Objective,
+        model: &dyn Classifier,
+        images: &Tensor,
+        labels: &Tensor,
+        context: &AttackContext,
+    ) -> Result<AttackResult> {
+        if objective == Objective::Dlr {
+            need_classes(model, 3, "apgd-dlr", "apgd-ce")?;
+        }
+        let name = if objective == Objective::Dlr { "apgd-dlr" } else { "apgd-ce" };
+        let mut starts = Starts::new(name, self.start, model, images, labels, context, Vec::new())?;
+        for restart in 0..self.restarts.max(1) {
+            starts.attack_survivors(&self.schedule(), objective, restart, None)?;
+        }
+        starts.finish()
+    }
+
+    pub(crate) fn schedule(&self) -> Schedule {
+        Schedule {
+            norm: self.norm,
+            epsilon: self.epsilon.value(),
+            steps: self.steps,
+            rho: self.rho,
+            averaged_gradients: self.averaged_gradients.max(1),
+            shrinking_radius: self.shrinking_radius && self.norm == Norm::L1,
+        }
+    }
+}
+
+impl ApgdTargeted {
+    /// Attacks `images` `[n, height, width, channels]` with `labels` `[n]` u32.
+    pub fn run(
+        &self,
+        model: &dyn Classifier,
+        images: &Tensor,
+        labels: &Tensor,
+        context: &AttackContext,
+    ) -> Result<AttackResult> {
+        need_classes(model, 4, "apgd-t", "apgd-ce")?;
+        self.run_on(Objective::TargetedDlr, model, images, labels, context)
+    }
+
+    /// With another targeted objective, for models with too few classes.
+    pub(crate) fn run_on(
+        &self,
+        objective: Objective,
+        model: &dyn Classifier,
+        images: &Tensor,
+        labels: &Tensor,
+        context: &AttackContext,
+    ) -> Result<AttackResult> {
+        let plain = Apgd {
+            norm: self.norm,
+            epsilon: self.epsilon,
+            steps: self.steps,
+            rho: self.rho,
+            averaged_gradients: self.averaged_gradients,
+            shrinking_radius: self.shrinking_radius,
+            ..Apgd::default()
+        };
+        let ranks: Vec<usize> = (1..=self.targets.min(model.num_classes() - 1)).collect();
+        let mut starts = Starts::new("apgd-t", Start::Random, model, images, labels, context, ranks.clone())?;
+        for rank in ranks {
+            for restart in 0..self.restarts.max(1) {
+                starts.attack_survivors(&plain.schedule(), objective, restart, Some(rank))?;
+            }
+        }
+        starts.finish()
+    }
+}
+
+/// Refuses a model with too few classes and names the way out.
+pub(crate) fn need_classes(model: &dyn Classifier, needed: usize, attack: &str, instead: &str) -> Result<()> {
+    let classes = model.num_classes();
+    if classes >= needed {
+        return Ok(());
+    }
+    Err(Error::config(format!(
+        "{attack} needs at least {needed} classes and the model has {classes}; use {instead}"
+    )))
+}
+
+/// The survivors of a sequence of starts.
+struct Starts<'a> {
+    name: &'static str,
+    start: Start,
+    oracle: Oracle<'a>,
+    warnings: Vec<Warning>,
+    context: &'a AttackContext<'a>,
+    wave: Wave,
+    origin: Tensor,
+    /// Best point so far of each image still alive.
+    best: Tensor,
+    labels: Tensor,
+    /// The classes by falling clean logit, `[n, classes]`.
+    order: Tensor,
+}
+
+impl<'a> Starts<'a> {
+    fn new(
+        name: &'static str,
+        start: Start,
+        model: &'a dyn Classifier,
+        images: &Tensor,
+        labels: &Tensor,
+        context: &'a AttackContext<'a>,
+        ranks: Vec<usize>,
+    ) -> Result<Self> {
+        let oracle = Oracle::new(model, context);
+        let mut wave = Wave::new(images, labels)?;
+        let logits = oracle.logits(images)?;
+        wave.count_queries(1);
+        let verdicts = wave.judge(&logits)?;
+        wave.record(&verdicts, 0);
+        let order = if ranks.is_empty() { logits } else { logits.contiguous()?.arg_sort_last_dim(false)? };
+        let origin = images.detach();
+        let mut starts = Self {
+            name,
+            start,
+            oracle,
+            warnings: Vec::new(),
+            context,
+            wave,
+            best: origin.clone(),
+            origin,
+            labels: labels.clone(),
+            order,
+        };
+        if context.early_stop {
+            starts.retire(&verdicts.iter().map(|v| v.wrong).collect::<Vec<_>>())?;
+        }
+        Ok(starts)
+    }
+
+    fn attack_survivors(
+        &mut self,
+        schedule: &Schedule,
+        objective: Objective,
+        restart: usize,
+        rank: Option<usize>,
+    ) -> Result<()> {
+        if self.wave.alive.is_empty() {
+            return Ok(());
+        }
+        let mut goal = Goal::new(&self.labels);
+        if let Some(rank) = rank {
+            goal.targets = Some(self.order.narrow(1, rank, 1)?.squeeze(1)?.contiguous()?);
+        }
+        let number = rank.map_or(0, |rank| rank - 1) * 1000 + restart;
+        let begin = self.starting_point(schedule, number as u64)?;
+        let end = Run::start(
+            &self.oracle,
+            schedule,
+            objective,
+            &self.origin,
+            begin,
+            goal,
+            self.context.early_stop,
+        )?;
+        if end.zero_gradients > 0 && matches!(objective, Objective::Dlr | Objective::TargetedDlr) {
+            self.warnings.push(Warning::ZeroGradients { images: end.zero_gradients });
+        }
+        let mut better = Vec::with_capacity(self.wave.alive.len());
+        for (row, &image) in self.wave.alive.iter().enumerate() {
+            let outcome = &mut self.wave.outcomes[image];
+            outcome.queries += end.gradients[row];
+            outcome.gradients += end.gradients[row];
+            let newly_broken = end.broken[row] && !outcome.broken;
+            let is_better = newly_broken || end.margins[row] < outcome.margin;
+            if is_better {
+                (outcome.margin, outcome.broken) = (end.margins[row], end.broken[row]);
+            }
+            if newly_broken {
+                outcome.restart = Some(rank.map_or(restart, |rank| rank - 1) as u32);
+            }
+            better.push(is_better);
+        }
+        self.best = pick(&better, &end.images, &self.best)?;
+        if self.context.early_stop {
+            self.retire(&end.broken)?;
+        }
+        Ok(())
+    }
+
+    fn retire(&mut self, leaving: &[bool]) -> Result<()> {
+        let Some(stay) = self.wave.retire(leaving, &self.best)? else { return Ok(()) };
+        if !self.wave.alive.is_empty() {
+            select_all(&mut [&mut self.origin, &mut self.best, &mut self.labels, &mut self.order], &stay)?;
+        }
+        Ok(())
+    }
+
+    /// A random point on the surface of the ball, as the official code draws it.
+    fn starting_point(&self, schedule: &Schedule, number: u64) -> Result<Tensor> {
+        if self.start == Start::Zero {
+            return Ok(self.origin.clone());
+        }
+        let tag = random::tag(self.name);
+        let tags: Vec<[u64; 3]> =
+            self.wave.ids(self.context.image_ids).into_iter().map(|id| [tag, id, number]).collect();
+        let kind = if schedule.norm == Norm::Linf { Noise::Uniform } else { Noise::Normal };
+        let drawn = noise(&self.origin, self.context.seed, &tags, kind)?;
+        let delta = match schedule.norm {
+            Norm::L1 => {
+                let first_radius = if schedule.shrinking_radius { 3.0 } else { 1.0 };
+                onto_l1_ball_and_box(&self.origin, &drawn, first_radius * schedule.epsilon)?
+            }
+            norm => normalized(&drawn, norm)?.affine(schedule.epsilon, 0.0)?,
+        };
+        Ok((&self.origin + delta)?.clamp(0.0, 1.0)?)
+    }
+
+    fn finish(self) -> Result<AttackResult> {
+        let mut result = self.wave.finish(&self.best)?;
+        result.warnings = merged(self.warnings);
+        Ok(result)
+    }
+}

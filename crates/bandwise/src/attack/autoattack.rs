@@ -1,0 +1,277 @@
+//! AutoAttack (Croce and Hein 2020): a sequence of attacks, each on the survivors of those before.
+//!
+//! | version | sequence |
+//! |---|---|
+//! | `standard` | APGD-CE, APGD-T (9 targets), FAB-T (9 targets), Square (5000 queries) |
+//! | `plus` | APGD-CE (5 starts), APGD-DLR (5), FAB (5), Square, APGD-T, FAB-T |
+//! | `rand` | APGD-CE and APGD-DLR with 20 averaged gradients |
+//! | `custom` | the attacks named in `attacks` |
+//!
+//! For L1, `standard` gives APGD-CE five starts, APGD-T five targets, and both shrinking radii, as
+//! the official code does. **Few classes**, where the official code fails or warns: with three
+//! classes APGD-T climbs the targeted margin instead of the targeted DLR loss; with two, APGD-DLR
+//! climbs the margin as well; targets are limited to the wrong classes there are. The result says so.
+
+use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
+
+use super::apgd::{Apgd, ApgdTargeted};
+use super::check::{Warning, check_model};
+use super::fab::Fab;
+use super::oracle::{Objective, Oracle};
+use super::square::Square;
+use super::wave::{Wave, select_all};
+use super::{Attack, AttackContext, AttackResult, Classifier, Epsilon, Norm};
+use crate::{Error, Result};
+
+/// Which sequence is run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Version {
+    /// The one that results are compared with.
+    #[default]
+    Standard,
+    /// More attacks and more starts.
+    Plus,
+    /// For randomised models.
+    Rand,
+    /// The attacks listed.
+    Custom,
+}
+
+/// AutoAttack with its official parameters.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AutoAttack {
+    /// L∞, L2 or L1.
+    pub norm: Norm,
+    /// Radius of the ball.
+    pub epsilon: Epsilon,
+    /// Which sequence.
+    pub version: Version,
+    /// For `custom`: some of `apgd-ce`, `apgd-dlr`, `apgd-t`, `fab`, `fab-t`, `square`, in order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub attacks: Vec<String>,
+    /// Square's queries.
+    pub queries: usize,
+    /// Steps of APGD and FAB.
+    pub steps: usize,
+    /// Target classes of APGD-T and FAB-T.
+    pub targets: usize,
+}
+
+impl Default for AutoAttack {
+    fn default() -> Self {
+        Self {
+            norm: Norm::Linf,
+            epsilon: Epsilon::of_255(8.0),
+            version: Version::Standard,
+            attacks: Vec::new(),
+            queries: 5000,
+            steps: 100,
+            targets: 9,
+        }
+    }
+}
+
+impl AutoAttack {
+    /// Names that `custom` accepts.
+    pub const PARTS: [&'static str; 6] = ["apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square"];
+
+    /// Attacks `images` `[n, height, width, channels]` with `labels` `[n]` u32. Each outcome's `by`
+    /// names the attack that broke the image.
+    pub fn run(
+        &self,
+        model: &dyn Classifier,
+        images: &Tensor,
+        labels: &Tensor,
+        context: &AttackContext,
+    ) -> Result<AttackResult> {
+        let mut warnings = check_model(model, images, context)?;
+        let mut wave = Wave::new(images, labels)?;
+        let judged = wave.judge(&Oracle::new(model, context).logits(images)?)?;
+        wave.count_queries(1);
+        wave.record(&judged, 0);
+        let (mut best, mut left_labels) = (images.detach(), labels.clone());
+        let mut done: Vec<bool> = judged.iter().map(|v| v.wrong).collect();
+        for name in self.sequence()? {
+            if let Some(stay) = wave.retire(&done, &best)? {
+                if wave.alive.is_empty() {
+                    break;
+                }
+                select_all(&mut [&mut best, &mut left_labels], &stay)?;
+            }
+            let (part, replaced) = self.part(name, model.num_classes())?;
+            warnings.extend(replaced.map(|(_, what)| Warning::FewClasses { replaced: what.into() }));
+            let objective = replaced.map(|(objective, _)| objective);
+            let ids = wave.ids(context.image_ids);
+            let inner = AttackContext { image_ids: &ids, early_stop: true, judge: true, ..*context };
+            // Every attack starts at the clean images: those still alive are still clean in `best`.
+            let result = run_part(&part, objective, model, &best, &left_labels, &inner)?;
+            warnings.extend(result.warnings);
+            done = result.outcomes.iter().map(|outcome| outcome.broken).collect();
+            let broken = done.iter().filter(|&&broken| broken).count();
+            if name == "square"
+                && wave.outcomes.len() > broken
+                && broken as f64 > 0.002 * wave.outcomes.len() as f64
+            {
+                warnings.push(Warning::SquareBetter { images: broken, total: wave.outcomes.len() });
+            }
+            for (&image, outcome) in wave.alive.iter().zip(result.outcomes) {
+                let total = &mut wave.outcomes[image];
+                total.queries += outcome.queries;
+                total.gradients += outcome.gradients;
+                total.margin = if outcome.broken { outcome.margin } else { total.margin.min(outcome.margin) };
+                if outcome.broken {
+                    total.broken = true;
+                    (total.restart, total.distance) = (outcome.restart, outcome.distance);
+                    total.by = Some(name.to_string());
+                }
+            }
+            best = super::wave::pick(&done, &result.images, &best)?;
+        }
+        let mut result = wave.finish(&best)?;
+        result.warnings = merged(warnings);
+        Ok(result)
+    }
+
+    /// The names of the attacks in order.
+    fn sequence(&self) -> Result<Vec<&str>> {
+        Ok(match self.version {
+            Version::Standard => vec!["apgd-ce", "apgd-t", "fab-t", "square"],
+            Version::Plus => vec!["apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"],
+            Version::Rand => vec!["apgd-ce", "apgd-dlr"],
+            Version::Custom => self.attacks.iter().map(String::as_str).collect(),
+        })
+    }
+
+    /// Checks the names of a custom sequence.
+    pub(crate) fn validate(&self) -> Result<()> {
+        let unknown = self.attacks.iter().find(|name| !Self::PARTS.contains(&name.as_str()));
+        match unknown {
+            Some(name) => Err(Error::config(format!(
+                "autoattack has no part `{name}`; choose from {}",
+                Self::PARTS.join(", ")
+            ))),
+            None if self.version == Version::Custom && self.attacks.is_empty() => Err(Error::config(
+                format!("autoattack `custom` needs a list `attacks`, some of {}", Self::PARTS.join(", ")),
+            )),
+            None if self.version != Version::Custom && !self.attacks.is_empty() => {
+                Err(Error::config("`attacks` is only for the version `custom` of autoattack"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The attacks of the sequence with their parameters.
+    pub(crate) fn parts(&self, classes: usize) -> Result<Vec<Attack>> {
+        self.sequence()?.into_iter().map(|name| Ok(self.part(name, classes)?.0)).collect()
+    }
+
+    /// One attack of the sequence; with too few classes for its loss, also the objective to climb
+    /// instead and what to tell the reader.
+    fn part(&self, name: &str, classes: usize) -> Result<(Attack, Option<(Objective, &'static str)>)> {
+        let (plus, rand, l1) =
+            (self.version == Version::Plus, self.version == Version::Rand, self.norm == Norm::L1);
+        let (norm, epsilon, steps) = (self.norm, self.epsilon, self.steps);
+        let apgd = || Apgd {
+            norm,
+            epsilon,
+            steps,
+            restarts: if plus || l1 { 5 } else { 1 },
+            averaged_gradients: if rand { 20 } else { 1 },
+            shrinking_radius: l1,
+            ..Apgd::default()
+        };
+        let mut replaced = None;
+        let attack = match name {
+            "apgd-ce" => Attack::ApgdCe(apgd()),
+            "apgd-dlr" => {
+                if classes < 3 {
+                    replaced =
+                        Some((Objective::Margin, "apgd-dlr climbs the margin, the DLR loss needs 3 classes"));
+                }
+                Attack::ApgdDlr(apgd())
+            }
+            "apgd-t" => {
+                if classes < 4 {
+                    let what = "apgd-t climbs the targeted margin, the targeted DLR loss needs 4 classes";
+                    replaced = Some((Objective::TargetedMargin, what));
+                }
+                let targets = if l1 { self.targets.min(5) } else { self.targets };
+                let shrinking_radius = l1;
+                let start = ApgdTargeted::default();
+                Attack::ApgdTargeted(ApgdTargeted {
+                    norm,
+                    epsilon,
+                    steps,
+                    targets,
+                    shrinking_radius,
+                    ..start
+                })
+            }
+            "fab" | "fab-t" => {
+                let restarts = if plus && name == "fab" { 5 } else { 1 };
+                let attack = Fab { norm, epsilon, steps, restarts, targets: self.targets, ..Fab::default() };
+                if name == "fab" { Attack::Fab(attack) } else { Attack::FabTargeted(attack) }
+            }
+            "square" => Attack::Square(Square { norm, epsilon, queries: self.queries, ..Square::default() }),
+            _ => return Err(Error::config(format!("autoattack has no part `{name}`"))),
+        };
+        Ok((attack, replaced))
+    }
+}
+
+/// Runs a part, on another objective where the model has too few classes for its own.
+fn run_part(
+    part: &Attack,
+    objective: Option<Objective>,
+    model: &dyn Classifier,
+    images: &Tensor,
+    labels: &Tensor,
+    context: &AttackContext,
+) -> Result<AttackResult> {
+    match (part, objective) {
+        (Attack::ApgdDlr(attack), Some(objective)) => attack.run(objective, model, images, labels, context),
+        (Attack::ApgdTargeted(attack), Some(objective)) => {
+            attack.run_on(objective, model, images, labels, context)
+        }
+        _ => part.run(model, images, labels, context),
+    }
+}
+
+/// Each warning once; counts of zero gradients added up.
+pub fn merged(warnings: Vec<Warning>) -> Vec<Warning> {
+    let mut result: Vec<Warning> = Vec::new();
+    for warning in warnings {
+        let same =
+            result.iter_mut().find(|kept| std::mem::discriminant(*kept) == std::mem::discriminant(&warning));
+        match (same, warning) {
+            (Some(Warning::ZeroGradients { images }), Warning::ZeroGradients { images: more }) => {
+                *images += more
+            }
+            (
+                Some(Warning::SquareBetter { images, total }),
+                Warning::SquareBetter { images: more, total: more_total },
+            ) => {
+                *images += more;
+                *total += more_total;
+            }
+            (Some(Warning::Randomised { difference }), Warning::Randomised { difference: other })
+            | (
+                Some(Warning::GradientDependent { difference }),
+                Warning::GradientDependent { difference: other },
+            ) => {
+                *difference = difference.max(other);
+            }
+            (None, warning) => result.push(warning),
+            (Some(Warning::FewClasses { replaced }), Warning::FewClasses { replaced: more })
+                if !replaced.contains(&more) =>
+            {
+                *replaced = format!("{replaced}; {more}");
+            }
+            _ => {}
+        }
+    }
+    result
+}

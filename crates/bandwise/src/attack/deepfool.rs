@@ -1,0 +1,90 @@
+//! DeepFool (Moosavi-Dezfooli et al. 2016), in its L2 and L∞ forms.
+
+use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
+
+use super::boundary::{dual, nearest};
+use super::geometry::{column, host_norms};
+use super::oracle::Oracle;
+use super::wave::{Wave, select_all};
+use super::{AttackContext, AttackResult, Classifier, Epsilon, Norm};
+use crate::{Error, Result};
+
+/// Steps onto the nearest linearised boundary until the class changes; an image counts as broken if
+/// the perturbation found is at most ε.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DeepFool {
+    /// L2 or L∞.
+    pub norm: Norm,
+    /// Radius within which a perturbation counts.
+    pub epsilon: Epsilon,
+    /// Largest number of steps.
+    pub steps: usize,
+    /// How far the boundary is overstepped.
+    pub overshoot: f64,
+}
+
+impl Default for DeepFool {
+    fn default() -> Self {
+        Self { norm: Norm::L2, epsilon: Epsilon::of_255(127.5), steps: 50, overshoot: 0.02 }
+    }
+}
+
+impl DeepFool {
+    /// Attacks `images` `[n, height, width, channels]` with `labels` `[n]` u32.
+    pub fn run(
+        &self,
+        model: &dyn Classifier,
+        images: &Tensor,
+        labels: &Tensor,
+        context: &AttackContext,
+    ) -> Result<AttackResult> {
+        if self.norm == Norm::L1 {
+            return Err(Error::config("deepfool has no L1 form; choose l2 or linf, or fab with l1"));
+        }
+        let oracle = Oracle::new(model, context);
+        let mut wave = Wave::new(images, labels)?;
+        let (mut origin, mut total) = (images.detach(), images.zeros_like()?);
+        for step in 0..=self.steps {
+            let x = (&origin + total.affine(1.0 + self.overshoot, 0.0)?)?.clamp(0.0, 1.0)?;
+            let judged = wave.judge(&oracle.logits(&x)?)?;
+            wave.count_queries(1);
+            wave.record(&judged, 0);
+            let sizes = host_norms(&(&x - &origin)?, self.norm)?;
+            for ((&image, verdict), size) in wave.alive.iter().zip(&judged).zip(sizes) {
+                let outcome = &mut wave.outcomes[image];
+                outcome.distance = verdict.wrong.then_some(size);
+                outcome.broken = verdict.wrong && size <= self.epsilon.value();
+            }
+            let done: Vec<bool> = judged.iter().map(|v| v.wrong || step == self.steps).collect();
+            if let Some(stay) = wave.retire(&done, &x)? {
+                if wave.alive.is_empty() {
+                    break;
+                }
+                select_all(&mut [&mut origin, &mut total], &stay)?;
+            }
+            let x = (&origin + total.affine(1.0 + self.overshoot, 0.0)?)?.clamp(0.0, 1.0)?;
+            total = (total + self.shortest_step(&oracle, &x, &wave.labels())?)?;
+            wave.count_gradients(model.num_classes() as u64);
+        }
+        wave.finish(&origin)
+    }
+
+    /// The smallest step to the nearest linearised boundary.
+    fn shortest_step(&self, oracle: &Oracle, x: &Tensor, labels: &[u32]) -> Result<Tensor> {
+        let boundary = nearest(oracle, x, labels, self.norm)?;
+        let lengths = host_norms(&boundary.slope, dual(self.norm))?;
+        // 1e-4 as in the authors' code: land past the boundary, not on it.
+        let distance =
+            boundary.gap.iter().zip(&lengths).map(|(gap, length)| (gap.abs() + 1e-4) / (length + 1e-12));
+        let (direction, factors): (Tensor, Vec<f64>) = match self.norm {
+            Norm::Linf => (boundary.slope.sign()?, distance.collect()),
+            _ => (
+                boundary.slope.clone(),
+                distance.zip(&lengths).map(|(d, length)| d / (length + 1e-12)).collect(),
+            ),
+        };
+        Ok(direction.broadcast_mul(&column(&factors, x)?)?)
+    }
+}

@@ -1,0 +1,168 @@
+//! The evaluation engine: fills a journal, working only on what is missing and still alive.
+//!
+//! Images are judged clean first; each attack then sees the correctly classified ones, in waves of a
+//! few batches within which the attack refills its batches with survivors. After every wave the
+//! judgements are on the disk.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use candle_core::{Device, Tensor};
+
+use super::journal::{CLEAN, Entry, Journal};
+use crate::attack::{Attack, AttackContext, Classifier, Outcome, Warning, merged, verdicts};
+use crate::data::Dataset;
+use crate::{Error, Result, files};
+
+/// How an evaluation runs; nothing here changes its result.
+pub struct Options<'a> {
+    /// Images per pass through the model.
+    pub batch_size: usize,
+    /// Batches per wave: how many images an attack refills its batches from.
+    pub batches_per_wave: usize,
+    /// Where the model's tensors live.
+    pub device: &'a Device,
+    /// Raised from outside to stop after the judgements that are done.
+    pub interrupt: Option<&'a AtomicBool>,
+    /// Called after every wave.
+    pub progress: &'a (dyn Fn(&Progress) + Sync),
+    /// Folder for the attacked images: `FOLDER/ATTACK/FIRST-LAST.safetensors`, one file per wave with
+    /// `images` `[n, height, width, channels]`, `labels` and `indices`.
+    pub save_adversarial: Option<PathBuf>,
+}
+
+/// How far one attack has come.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Progress {
+    /// Its label in the journal, or [`CLEAN`].
+    pub attack: String,
+    /// Images judged, including those of earlier runs.
+    pub done: usize,
+    /// Images to judge.
+    pub total: usize,
+    /// Images judged correct.
+    pub correct: usize,
+}
+
+/// Judges everything that the journal's header asks for and its entries lack.
+///
+/// # Errors
+/// [`Error::Interrupted`] after a stop: what is journalled stays, and the same call continues.
+pub fn run(
+    model: &dyn Classifier,
+    dataset: &dyn Dataset,
+    journal: &mut Journal,
+    options: &Options,
+) -> Result<Vec<Warning>> {
+    if journal.header().images > dataset.len() {
+        return Err(Error::config(format!(
+            "the evaluation asks for {} images, {} has {}",
+            journal.header().images,
+            dataset.name(),
+            dataset.len()
+        )));
+    }
+    let mut warnings = Vec::new();
+    judge_clean(model, dataset, journal, options)?;
+    for (attack, label) in journal.header().attacks.clone().iter().zip(journal.header().labels()) {
+        let missing = journal.missing(&label);
+        for wave in missing.chunks((options.batch_size * options.batches_per_wave).max(1)) {
+            warnings.extend(attack_wave(model, dataset, journal, attack, &label, wave, options)?);
+            report(journal, &label, options);
+        }
+    }
+    Ok(merged(warnings))
+}
+
+fn judge_clean(
+    model: &dyn Classifier,
+    dataset: &dyn Dataset,
+    journal: &mut Journal,
+    options: &Options,
+) -> Result<()> {
+    for batch in journal.missing(CLEAN).chunks(options.batch_size.max(1)) {
+        if options.interrupt.is_some_and(|flag| flag.load(Ordering::Relaxed)) {
+            return Err(Error::Interrupted(
+                "the journal holds what was judged; run again to continue".into(),
+            ));
+        }
+        let (images, labels) = read(dataset, batch, options.device)?;
+        let judged = verdicts(&model.logits_no_graph(&images)?, &labels.to_vec1()?)?;
+        let outcomes = judged.iter().map(|verdict| Outcome {
+            broken: verdict.wrong,
+            margin: verdict.margin,
+            queries: 1,
+            ..Outcome::default()
+        });
+        journal.append(batch.iter().zip(outcomes).map(|(&image, o)| Entry::of(image, CLEAN, o)).collect())?;
+        report(journal, CLEAN, options);
+    }
+    Ok(())
+}
+
+fn attack_wave(
+    model: &dyn Classifier,
+    dataset: &dyn Dataset,
+    journal: &mut Journal,
+    attack: &Attack,
+    label: &str,
+    wave: &[usize],
+    options: &Options,
+) -> Result<Vec<Warning>> {
+    let (images, labels) = read(dataset, wave, options.device)?;
+    let ids: Vec<u64> = wave.iter().map(|&image| image as u64).collect();
+    let context = AttackContext {
+        interrupt: options.interrupt,
+        ..AttackContext::evaluation(journal.header().seed, &ids, options.batch_size)
+    };
+    let result = attack.run(model, &images, &labels, &context)?;
+    if let Some(folder) = &options.save_adversarial {
+        let name = format!("{:06}-{:06}.safetensors", wave[0], wave[wave.len() - 1]);
+        save(&folder.join(label.replace('#', "-")).join(name), &result.images, &labels, wave)?;
+    }
+    journal
+        .append(wave.iter().zip(result.outcomes).map(|(&image, o)| Entry::of(image, label, o)).collect())?;
+    Ok(result.warnings)
+}
+
+fn read(dataset: &dyn Dataset, indices: &[usize], device: &Device) -> Result<(Tensor, Tensor)> {
+    let (mut pixels, mut labels, mut shape) = (Vec::new(), Vec::with_capacity(indices.len()), None);
+    for &index in indices {
+        let (image, label) = dataset.get(index)?;
+        if *shape.get_or_insert(image.shape()) != image.shape() {
+            return Err(Error::config(format!(
+                "{}: images of different sizes cannot be attacked together; bring them to one size with `size=N`",
+                dataset.name()
+            )));
+        }
+        pixels.extend_from_slice(&image.pixels);
+        labels.push(label);
+    }
+    let [height, width, channels] = shape.unwrap_or_default();
+    let images = Tensor::from_vec(pixels, (indices.len(), height, width, channels), device)?;
+    Ok((images, Tensor::from_vec(labels, indices.len(), device)?))
+}
+
+fn save(path: &std::path::Path, images: &Tensor, labels: &Tensor, wave: &[usize]) -> Result<()> {
+    let cpu = Device::Cpu;
+    let indices: Vec<u32> = wave.iter().map(|&image| image as u32).collect();
+    let tensors = [
+        ("images", images.to_device(&cpu)?),
+        ("labels", labels.to_device(&cpu)?),
+        ("indices", Tensor::from_slice(&indices, indices.len(), &cpu)?),
+    ];
+    let bytes = safetensors::serialize(tensors, None)
+        .map_err(|e| Error::format(path, format!("the attacked images could not be written: {e}")))?;
+    files::write_atomic(path, &bytes)
+}
+
+fn report(journal: &Journal, attack: &str, options: &Options) {
+    let judged: Vec<bool> = journal
+        .header()
+        .image_numbers()
+        .filter_map(|image| journal.get(attack, image).map(|entry| entry.correct))
+        .collect();
+    let total = judged.len() + journal.missing(attack).len();
+    let correct = judged.iter().filter(|&&correct| correct).count();
+    (options.progress)(&Progress { attack: attack.into(), done: judged.len(), total, correct });
+}

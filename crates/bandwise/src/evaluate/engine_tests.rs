@@ -1,0 +1,285 @@
+//! The journal survives kills, shards merge, and nothing but the parameters changes a result.
+
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor};
+use rand::Rng;
+
+use super::contract;
+use super::engine::{Options, run};
+use super::journal::{CLEAN, Header, Journal, merge};
+use super::record::Provenance;
+use super::shard::Shard;
+use super::tables::{self, WORST_CASE};
+use crate::attack::{Attack, Classifier, Overrides, Warning};
+use crate::data::array::{ArrayDataset, Pixels, numbered_classes};
+use crate::{Error, Result, random};
+
+const SIDE: usize = 6;
+const IMAGES: usize = 23;
+
+/// `logits = images · weights`, optionally through a softmax.
+struct Linear {
+    weights: Tensor,
+    softmax: bool,
+}
+
+impl Linear {
+    fn new() -> Self {
+        let mut stream = random::stream(3, &[]);
+        let values: Vec<f32> = (0..SIDE * SIDE * 3 * 4).map(|_| stream.random_range(-1.0..1.0)).collect();
+        Self {
+            weights: Tensor::from_vec(values, (SIDE * SIDE * 3, 4), &Device::Cpu).unwrap(),
+            softmax: false,
+        }
+    }
+}
+
+impl Classifier for Linear {
+    fn logits(&self, images: &Tensor) -> Result<Tensor> {
+        // Row by row, so that no matrix product of another size can round differently.
+        let flat = images.flatten_from(1)?.unsqueeze(2)?;
+        let logits = flat.broadcast_mul(&self.weights)?.sum(1)?;
+        Ok(if self.softmax { crate::nn::loss::log_softmax(&logits)?.exp()? } else { logits })
+    }
+
+    fn num_classes(&self) -> usize {
+        4
+    }
+}
+
+fn dataset(model: &Linear) -> ArrayDataset {
+    let mut stream = random::stream(4, &[]);
+    let pixels: Vec<f32> = (0..IMAGES * SIDE * SIDE * 3).map(|_| stream.random_range(0.2..0.8)).collect();
+    let images = Tensor::from_slice(&pixels, (IMAGES, SIDE, SIDE, 3), &Device::Cpu).unwrap();
+    let mut labels = model.logits(&images).unwrap().argmax(1).unwrap().to_vec1::<u32>().unwrap();
+    labels[5] = (labels[5] + 1) % 4; // one clean mistake
+    let shape = [SIDE, SIDE, 3];
+    ArrayDataset::new("test", Path::new("test"), Pixels::Floats(pixels), shape, labels, numbered_classes(4))
+        .unwrap()
+}
+
+fn header(shard: Shard) -> Header {
+    let small =
+        Overrides { epsilon: Some("3/255".parse().unwrap()), queries: Some(20), ..Overrides::default() };
+    let attacks =
+        ["fgsm", "pgd", "square", "fgsm"].map(|name| small.apply(&name.parse().unwrap()).unwrap().0);
+    Header {
+        model: "linear".into(),
+        weights_sha256: "w".into(),
+        data: "test".into(),
+        data_sha256: "d".into(),
+        split: "test".into(),
+        images: IMAGES,
+        seed: 7,
+        attacks: attacks.to_vec(),
+        precision: "f32".into(),
+        device: "cpu".into(),
+        shard,
+        version: "0".into(),
+    }
+}
+
+/// Runs (or continues) the evaluation in `path`.
+fn evaluate(path: &Path, shard: Shard, batch_size: usize) -> Result<Journal> {
+    let model = Linear::new();
+    let mut journal = Journal::open(path, header(shard))?;
+    let options = Options {
+        batch_size,
+        batches_per_wave: 2,
+        device: &Device::Cpu,
+        interrupt: None,
+        progress: &|progress| assert!(progress.done <= progress.total && progress.correct <= progress.done),
+        save_adversarial: None,
+    };
+    run(&model, &dataset(&model), &mut journal, &options)?;
+    Ok(journal)
+}
+
+fn text(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap()
+}
+
+#[test]
+fn a_journal_cut_anywhere_continues_to_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = folder.path().join("whole.jsonl");
+    evaluate(&whole, Shard::WHOLE, 4).unwrap();
+    let expected = text(&whole);
+    let mut stream = random::stream(1, &[]);
+    let header_end = expected.find('\n').unwrap() + 1;
+    for attempt in 0..20 {
+        // What is on the disk after a kill: any prefix of the file, mostly ending inside a line.
+        let cut = stream.random_range(header_end..expected.len());
+        let path = folder.path().join(format!("cut-{attempt}.jsonl"));
+        std::fs::write(&path, &expected.as_bytes()[..cut]).unwrap();
+        evaluate(&path, Shard::WHOLE, 1 + attempt % 5).unwrap();
+        assert_eq!(text(&path), expected, "cut at {cut}");
+    }
+    // Cut inside the header: the evaluation simply begins anew.
+    let path = folder.path().join("header.jsonl");
+    std::fs::write(&path, &expected.as_bytes()[..header_end / 2]).unwrap();
+    evaluate(&path, Shard::WHOLE, 3).unwrap();
+    assert_eq!(text(&path), expected);
+}
+
+#[test]
+fn shards_merge_to_the_journal_of_the_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = folder.path().join("whole.jsonl");
+    evaluate(&whole, Shard::WHOLE, 8).unwrap();
+    let paths: Vec<_> = (1..=3)
+        .map(|index| {
+            let path = folder.path().join(format!("{index}.jsonl"));
+            evaluate(&path, Shard { index, count: 3 }, index).unwrap();
+            path
+        })
+        .collect();
+    let out = folder.path().join("merged.jsonl");
+    merge(&paths, &out).unwrap();
+    assert_eq!(text(&out), text(&whole));
+    let missing = merge(&paths[..2], &folder.path().join("two.jsonl")).unwrap_err().to_string();
+    assert!(missing.contains("not judged") && missing.contains("first: 2, 5"), "{missing}");
+    assert!(!folder.path().join("two.jsonl").exists());
+}
+
+#[test]
+fn changed_parameters_are_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("results.jsonl");
+    Journal::open(&path, header(Shard::WHOLE)).unwrap();
+    let mut changed = header(Shard::WHOLE);
+    changed.seed = 8;
+    changed.data = "elsewhere".into();
+    let message = Journal::open(&path, changed).unwrap_err().to_string();
+    assert!(message.contains("seed: 7 → 8") && !message.contains("elsewhere"), "{message}");
+    let mut changed = header(Shard::WHOLE);
+    changed.attacks[1] = "pgd".parse().unwrap();
+    assert!(Journal::open(&path, changed).unwrap_err().to_string().contains("8/255"));
+    Journal::open(&path, header(Shard::WHOLE)).unwrap();
+}
+
+#[test]
+fn damaged_journals_are_refused_with_their_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("results.jsonl");
+    evaluate(&path, Shard::WHOLE, 8).unwrap();
+    let good = text(&path);
+    let contradiction = good.lines().find(|line| line.contains("\"correct\":true")).unwrap();
+    let contradiction = contradiction.replace("true", "false");
+    for (damage, expected) in [
+        (format!("{good}{contradiction}\n"), "judged twice"),
+        (good.replacen("\"image\":3,", "\"image\":999,", 1), "line"),
+        (good.lines().skip(1).map(|line| format!("{line}\n")).collect(), "before the header"),
+        ("{}\n".into(), "journal"),
+    ] {
+        std::fs::write(&path, damage).unwrap();
+        let message = Journal::read(&path).unwrap_err().to_string();
+        assert!(message.contains(expected), "{message}");
+    }
+}
+
+#[test]
+fn an_unfinished_journal_gives_no_table() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("results.jsonl");
+    let journal = Journal::open(&path, header(Shard::WHOLE)).unwrap();
+    assert!(tables::rows(&journal).unwrap_err().to_string().contains("not judged"));
+}
+
+#[test]
+fn tables_show_each_attack_and_the_worst_case() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = evaluate(&folder.path().join("results.jsonl"), Shard::WHOLE, 8).unwrap();
+    let rows = tables::rows(&journal).unwrap();
+    let names: Vec<&str> = rows.iter().map(|row| row.attack.as_str()).collect();
+    assert_eq!(names, [CLEAN, "fgsm", "pgd", "square", "fgsm#2", WORST_CASE]);
+    assert_eq!(rows[0].correct as usize, IMAGES - 1);
+    for image in 0..IMAGES {
+        let all = rows[..rows.len() - 1].iter().all(|row| row.flags[image]);
+        assert_eq!(rows.last().unwrap().flags[image], all);
+    }
+    assert!(rows[1].correct < rows[0].correct, "the attack broke nothing: the test shows nothing");
+    assert_eq!(tables::to_csv(&rows).lines().count(), rows.len() + 1);
+    let records = tables::records(&journal, &Provenance::default()).unwrap();
+    assert_eq!(records[1].epsilon, 3.0 / 255.0);
+    assert_eq!(records.last().unwrap().attack, WORST_CASE);
+    let info = tables::robustbench(&journal).unwrap();
+    assert_eq!(info["clean_acc"], "95.65");
+    assert_eq!(info["eps"], "3/255");
+    let comparison = tables::compare(&journal, &journal).unwrap();
+    assert_eq!(comparison.len(), rows.len());
+    assert!(comparison.iter().all(|c| c.test.difference == 0.0 && c.test.p_exact == 1.0));
+}
+
+#[test]
+fn attacked_images_are_kept_on_request() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = Linear::new();
+    let mut journal = Journal::open(&folder.path().join("results.jsonl"), header(Shard::WHOLE)).unwrap();
+    let kept = folder.path().join("adversarial");
+    let options = Options {
+        batch_size: 50,
+        batches_per_wave: 1,
+        device: &Device::Cpu,
+        interrupt: None,
+        progress: &|_| {},
+        save_adversarial: Some(kept.clone()),
+    };
+    run(&model, &dataset(&model), &mut journal, &options).unwrap();
+    let tensors =
+        candle_core::safetensors::load(kept.join("pgd/000000-000022.safetensors"), &Device::Cpu).unwrap();
+    let judged = crate::attack::verdicts(
+        &model.logits(&tensors["images"]).unwrap(),
+        &tensors["labels"].to_vec1().unwrap(),
+    )
+    .unwrap();
+    for (verdict, image) in judged.iter().zip(tensors["indices"].to_vec1::<u32>().unwrap()) {
+        assert_eq!(!verdict.wrong, journal.get("pgd", image as usize).unwrap().correct);
+    }
+    assert!(kept.join("fgsm-2").is_dir());
+}
+
+#[test]
+fn a_stop_keeps_what_was_judged() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("results.jsonl");
+    let model = Linear::new();
+    let flag = std::sync::atomic::AtomicBool::new(false);
+    let mut journal = Journal::open(&path, header(Shard::WHOLE)).unwrap();
+    let options = Options {
+        batch_size: 4,
+        batches_per_wave: 1,
+        device: &Device::Cpu,
+        interrupt: Some(&flag),
+        progress: &|progress| flag.store(progress.attack == "pgd", std::sync::atomic::Ordering::Relaxed),
+        save_adversarial: None,
+    };
+    let stopped = run(&model, &dataset(&model), &mut journal, &options);
+    assert!(matches!(stopped, Err(Error::Interrupted(_))));
+    assert!(Journal::read(&path).unwrap().missing("fgsm").is_empty());
+    evaluate(&path, Shard::WHOLE, 8).unwrap();
+    let whole = folder.path().join("whole.jsonl");
+    evaluate(&whole, Shard::WHOLE, 8).unwrap();
+    assert_eq!(text(&path), text(&whole));
+}
+
+#[test]
+fn the_contract_is_checked_before_anything_expensive() {
+    let model = Linear::new();
+    let images = Tensor::full(0.4f32, (3, SIDE, SIDE, 3), &Device::Cpu).unwrap();
+    let labels = Tensor::new(&[0u32, 1, 2], &Device::Cpu).unwrap();
+    let contract = contract::check(&model, &images, &labels).unwrap();
+    assert!(contract.warnings.is_empty() && contract.correct <= 1);
+    let attacks: Vec<Attack> = vec!["autoattack".parse().unwrap()];
+    assert!(contract.longest(&attacks, 100, 4) >= contract.longest(&[], 100, 4));
+    let standardised = (images.affine(4.0, -2.0)).unwrap();
+    let message = contract::check(&model, &standardised, &labels).unwrap_err().to_string();
+    assert!(message.contains("[0, 1]"), "{message}");
+    let broken = Linear { weights: (&model.weights * f64::INFINITY).unwrap(), softmax: false };
+    assert!(contract::check(&broken, &images, &labels).unwrap_err().to_string().contains("finite"));
+    let softmax = Linear { softmax: true, ..Linear::new() };
+    assert_eq!(contract::check(&softmax, &images, &labels).unwrap().warnings, [Warning::SoftmaxOutput]);
+    let unknown = Tensor::new(&[0u32, 1, 9], &Device::Cpu).unwrap();
+    assert!(contract::check(&model, &images.to_dtype(DType::F32).unwrap(), &unknown).is_err());
+}

@@ -1,0 +1,232 @@
+//! What journals say: accuracies alone and in the worst case, comparisons, and exchange formats.
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::journal::{CLEAN, Journal};
+use super::record::{Provenance, Record, csv_field};
+use super::statistics::{PairedTest, mcnemar, wilson_interval};
+use crate::Result;
+use crate::attack::Attack;
+
+/// The name of the pointwise worst case: right under every attack.
+pub const WORST_CASE: &str = "worst-case";
+
+/// One line of the table of an evaluation.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Row {
+    /// `none`, the attack's label, or `worst-case`.
+    pub attack: String,
+    /// Norm and ε, for example `linf 8/255 (0.031…)`; empty for clean images.
+    pub bound: String,
+    /// Correct images.
+    pub correct: u64,
+    /// Judged images.
+    pub total: u64,
+    /// 95 % Wilson interval of the accuracy.
+    pub ci95: [f64; 2],
+    /// Forward passes, mean per attacked image.
+    pub mean_queries: f64,
+    /// Backward passes, mean per attacked image.
+    pub mean_gradients: f64,
+    /// Correctness of each image.
+    #[serde(skip)]
+    pub flags: Vec<bool>,
+}
+
+impl Row {
+    /// Share of correct images.
+    pub fn accuracy(&self) -> f64 {
+        self.correct as f64 / (self.total as f64).max(1.0)
+    }
+
+    fn new(attack: &str, bound: String, flags: Vec<bool>, passes: [f64; 2]) -> Self {
+        let (correct, total) = (flags.iter().filter(|&&flag| flag).count() as u64, flags.len() as u64);
+        Self {
+            attack: attack.into(),
+            bound,
+            correct,
+            total,
+            ci95: wilson_interval(correct, total),
+            mean_queries: passes[0],
+            mean_gradients: passes[1],
+            flags,
+        }
+    }
+}
+
+/// Clean accuracy, each attack alone, and their pointwise worst case.
+///
+/// # Errors
+/// If the journal is not complete.
+pub fn rows(journal: &Journal) -> Result<Vec<Row>> {
+    let header = journal.header();
+    let mut rows = vec![Row::new(CLEAN, String::new(), journal.flags(CLEAN)?, mean_passes(journal, CLEAN))];
+    let mut worst = rows[0].flags.clone();
+    for (attack, label) in header.attacks.iter().zip(header.labels()) {
+        let flags = journal.flags(&label)?;
+        worst.iter_mut().zip(&flags).for_each(|(worst, flag)| *worst &= flag);
+        rows.push(Row::new(&label, bound(attack), flags, mean_passes(journal, &label)));
+    }
+    if !header.attacks.is_empty() {
+        let passes = rows[1..]
+            .iter()
+            .fold([0.0; 2], |sum, row| [sum[0] + row.mean_queries, sum[1] + row.mean_gradients]);
+        rows.push(Row::new(WORST_CASE, common_bound(&header.attacks), worst, passes));
+    }
+    Ok(rows)
+}
+
+/// One record per row, with everything needed to believe it.
+pub fn records(journal: &Journal, provenance: &Provenance) -> Result<Vec<Record>> {
+    let header = journal.header();
+    let labels = header.labels();
+    rows(journal)?
+        .into_iter()
+        .map(|row| {
+            let mut record = Record::accuracy(&row.flags).with_provenance(provenance);
+            if header.shard.count > 1 {
+                record.extra.insert("shard".into(), header.shard.to_string().into());
+            }
+            let attack = labels.iter().position(|label| *label == row.attack).map(|at| &header.attacks[at]);
+            if let Some(attack) = attack {
+                let parameters = serde_json::to_value(attack).unwrap_or_default();
+                let norm = attack.norm().to_string();
+                record = record.under_attack(&row.attack, attack.epsilon().value(), Some(&norm), parameters);
+                record.extra.insert("mean_queries".into(), json!(row.mean_queries));
+                record.extra.insert("mean_gradients".into(), json!(row.mean_gradients));
+            } else if row.attack == WORST_CASE {
+                let largest =
+                    header.attacks.iter().map(|attack| attack.epsilon().value()).fold(0.0, f64::max);
+                let norm = header.attacks[0].norm();
+                let same_norm = header.attacks.iter().all(|attack| attack.norm() == norm);
+                let norm = norm.to_string();
+                record = record.under_attack(
+                    WORST_CASE,
+                    largest,
+                    same_norm.then_some(norm.as_str()),
+                    json!({"of": labels}),
+                );
+            }
+            Ok(record)
+        })
+        .collect()
+}
+
+/// A paired comparison of two models under one attack.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Comparison {
+    /// `none`, an attack's label, or `worst-case`.
+    pub attack: String,
+    /// Accuracy of the first model.
+    pub first: f64,
+    /// Accuracy of the second model.
+    pub second: f64,
+    /// McNemar's test on the same images.
+    pub test: PairedTest,
+}
+
+/// Compares two journals of the same images row by row; rows that only one of them has are left out.
+///
+/// # Errors
+/// If a journal is incomplete or they judged different images.
+pub fn compare(first: &Journal, second: &Journal) -> Result<Vec<Comparison>> {
+    let (ours, theirs) = (first.header(), second.header());
+    if ours.data_sha256 != theirs.data_sha256 || ours.images != theirs.images || ours.shard != theirs.shard {
+        return Err(crate::Error::config(format!(
+            "{} and {} did not judge the same images ({} of {} against {} of {})",
+            first.path().display(),
+            second.path().display(),
+            ours.images,
+            ours.data,
+            theirs.images,
+            theirs.data
+        )));
+    }
+    let theirs = rows(second)?;
+    rows(first)?
+        .into_iter()
+        .filter_map(|row| {
+            let other = theirs.iter().find(|other| other.attack == row.attack && other.bound == row.bound)?;
+            Some(mcnemar(&row.flags, &other.flags).map(|test| Comparison {
+                attack: row.attack.clone(),
+                first: row.accuracy(),
+                second: other.accuracy(),
+                test,
+            }))
+        })
+        .collect()
+}
+
+/// The rows as CSV.
+pub fn to_csv(rows: &[Row]) -> String {
+    let mut text =
+        String::from("attack,bound,accuracy,correct,total,ci95_low,ci95_high,mean_queries,mean_gradients\n");
+    for row in rows {
+        let fields = [
+            row.attack.clone(),
+            row.bound.clone(),
+            row.accuracy().to_string(),
+            row.correct.to_string(),
+            row.total.to_string(),
+            row.ci95[0].to_string(),
+            row.ci95[1].to_string(),
+            row.mean_queries.to_string(),
+            row.mean_gradients.to_string(),
+        ];
+        text.push_str(&fields.map(|field| csv_field(&field)).join(","));
+        text.push('\n');
+    }
+    text
+}
+
+/// A model's entry in the shape of RobustBench's `model_info` files.
+///
+/// `autoattack_acc` is there only if AutoAttack `standard` was run; `rand` counts as `external`
+/// nowhere. Percentages are text with two decimals, as RobustBench has them.
+pub fn robustbench(journal: &Journal) -> Result<Value> {
+    let header = journal.header();
+    let rows = rows(journal)?;
+    let percent = |row: &Row| format!("{:.2}", 100.0 * row.accuracy());
+    let mut info = json!({
+        "name": header.model,
+        "architecture": header.model,
+        "dataset": header.data,
+        "number_forward_passes": 1,
+        "additional_data": false,
+        "clean_acc": percent(&rows[0]),
+        "images": header.images,
+        "weights_sha256": header.weights_sha256,
+    });
+    for (attack, row) in header.attacks.iter().zip(&rows[1..]) {
+        info["eps"] = json!(attack.epsilon().to_string().split(' ').next());
+        info["Linf_or_L2"] = json!(attack.norm().to_string());
+        match attack.name() {
+            "autoattack" => info["autoattack_acc"] = json!(percent(row)),
+            name => info[format!("{}_acc", name.replace('-', "_"))] = json!(percent(row)),
+        }
+    }
+    if let Some(worst) = rows.iter().find(|row| row.attack == WORST_CASE) {
+        info["worst_case_acc"] = json!(percent(worst));
+    }
+    Ok(info)
+}
+
+fn bound(attack: &Attack) -> String {
+    format!("{} {}", attack.norm(), attack.epsilon())
+}
+
+/// The bound of all attacks if they share one, else empty.
+fn common_bound(attacks: &[Attack]) -> String {
+    let first = bound(&attacks[0]);
+    if attacks.iter().all(|attack| bound(attack) == first) { first } else { String::new() }
+}
+
+fn mean_passes(journal: &Journal, attack: &str) -> [f64; 2] {
+    let entries: Vec<_> =
+        journal.header().image_numbers().filter_map(|image| journal.get(attack, image)).collect();
+    let mean = |value: fn(&super::journal::Entry) -> u64| {
+        entries.iter().map(|entry| value(entry) as f64).sum::<f64>() / (entries.len() as f64).max(1.0)
+    };
+    [mean(|entry| entry.queries), mean(|entry| entry.gradients)]
+}
