@@ -30,6 +30,10 @@ pub enum Command {
     /// Measure accuracy, clean and under attack, with confidence intervals
     #[command(visible_alias = "test")]
     Evaluate(Box<commands::evaluate::EvaluateArguments>),
+    /// Put the journals of evaluation shares together
+    Merge(commands::merge::MergeArguments),
+    /// Accuracies from a journal, or a paired comparison of two
+    Table(commands::merge::TableArguments),
     /// Make one HTML report out of one or several runs
     Report(commands::report::ReportArguments),
     /// Turn weights of one file format into another

@@ -1,27 +1,36 @@
 //! `bandwise evaluate`.
 
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 
-use bandwise::attack::{Attack, FrozenModel};
-use bandwise::data::{DataSpec, Dataset, Split};
-use bandwise::evaluate::accuracy::{self, Settings};
+use bandwise::attack::{Attack, Band, Classifier, Epsilon, FrozenModel, Norm, Overrides, Start};
+use bandwise::data::{DataSpec, Dataset, Split, load_all};
+use bandwise::evaluate::contract;
+use bandwise::evaluate::engine::{self, Options, Progress};
+use bandwise::evaluate::journal::{CLEAN, Header, Journal};
 use bandwise::evaluate::record::{self, Provenance, Record};
-use bandwise::evaluate::suite;
+use bandwise::evaluate::shard::Shard;
+use bandwise::evaluate::tables;
 use bandwise::method::Network;
 use bandwise::train::recipe::PrecisionName;
 use bandwise::{Error, Result, files};
 use clap::Args;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::arguments::{ComputeArguments, ModelArguments, SplitArgument, data_spec};
 use crate::{device, progress};
+
+/// Images that the check before the evaluation looks at.
+const CHECKED_IMAGES: usize = 16;
+/// Batches from which an attack refills its batch with survivors.
+const BATCHES_PER_WAVE: usize = 4;
 
 /// Measure accuracy, clean and under attack, with confidence intervals.
 ///
 /// Pixels are in [0,1] and normalisation is part of the model. A picture is dropped as soon as it is
 /// broken, so only survivors cost time. Every number comes with its Wilson interval; --json keeps the
-/// full records, with one character per picture.
+/// full records, with one character per picture; --results keeps a journal that continues after a stop.
 #[derive(Args)]
 pub struct EvaluateArguments {
     #[command(flatten)]
@@ -35,7 +44,8 @@ pub struct EvaluateArguments {
     /// Only the first N pictures
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
-    /// none, or attacks separated by commas
+    /// none, or attacks separated by commas: fgsm, rfgsm, pgd, mifgsm, cw-linf, cw-l2, deepfool, apgd-ce, apgd-dlr,
+    /// apgd-t, fab, fab-t, square, autoattack, autoattack-plus, autoattack-rand, fourier-basis, low-frequency
     #[arg(long, value_name = "NAME", default_value = "none", value_delimiter = ',')]
     attack: Vec<String>,
     /// Size of the perturbation, pixels in [0,1], e.g. 8/255
@@ -46,17 +56,27 @@ pub struct EvaluateArguments {
     step_size: Option<String>,
     /// Steps of an iterated attack
     #[arg(long, value_name = "N")]
-    steps: Option<u64>,
+    steps: Option<usize>,
     /// Where an iterated attack starts: zero or random
     #[arg(long, value_name = "START")]
     start: Option<String>,
     /// Random starts of an iterated attack
     #[arg(long, value_name = "N")]
-    restarts: Option<u64>,
+    restarts: Option<usize>,
     /// Norm that bounds the perturbation
     #[arg(long, value_name = "linf|l2|l1")]
     norm: Option<String>,
-    /// Compute the gradient of the cross-entropy exactly, instead of rounded as in PyTorch's float32
+    /// Queries of black-box attacks
+    #[arg(long, value_name = "N")]
+    queries: Option<usize>,
+    /// Target classes of apgd-t, fab-t and autoattack
+    #[arg(long, value_name = "N")]
+    targets: Option<usize>,
+    /// Confine the perturbation to frequencies: LO:HI cycles per picture, or single ones as 3,-4;0,5
+    #[arg(long, value_name = "LO:HI")]
+    band: Option<String>,
+    /// Compute the gradient of the cross-entropy exactly, not rounded as PyTorch does: stronger on very confident
+    /// networks, and further from published numbers
     #[arg(long)]
     exact_gradient: bool,
     /// Seed of random starts
@@ -68,6 +88,15 @@ pub struct EvaluateArguments {
     /// Write the records to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Keep the journal, one line per picture and attack, in this file; if it is there, go on with it
+    #[arg(long, value_name = "FILE")]
+    results: Option<PathBuf>,
+    /// Only share i of n (i/n); auto or auto/n takes i from a Slurm or Kubernetes job array
+    #[arg(long, value_name = "I/N")]
+    shard: Option<String>,
+    /// Keep the attacked pictures in this folder, as .safetensors
+    #[arg(long, value_name = "DIR")]
+    save_adversarial: Option<PathBuf>,
     #[command(flatten)]
     compute: ComputeArguments,
 }
@@ -78,6 +107,7 @@ pub fn run(arguments: &EvaluateArguments, interrupt: &AtomicBool) -> Result<bool
         return Err(Error::config("--batch-size must be at least 1"));
     }
     let attacks = attacks(arguments)?;
+    let shard = arguments.shard.as_deref().map_or(Ok(Shard::WHOLE), str::parse)?;
     let device = device::open(&arguments.compute.device)?;
     let split = Split::from(arguments.split);
     let dataset = arguments.data.open(split)?;
@@ -94,54 +124,116 @@ pub fn run(arguments: &EvaluateArguments, interrupt: &AtomicBool) -> Result<bool
     network.model.set_precision(PrecisionName::from(arguments.compute.precision).into())?;
     let model = FrozenModel::folded(&network.model)?;
     let provenance = provenance(arguments, &network, dataset.as_ref(), split)?;
-    let indices: Vec<usize> = (0..count).collect();
+    let header = header(&provenance, attacks, count, arguments.seed, shard);
+    let mut journal = match &arguments.results {
+        Some(path) => Journal::open(path, header)?,
+        None => Journal::in_memory(header),
+    };
+    check(&model, dataset.as_ref(), &journal, &device)?;
 
-    let mut records = Vec::new();
-    let mut clean: Option<Vec<bool>> = None;
-    for attack in std::iter::once(None).chain(attacks.iter().map(Some)) {
-        let name = attack.map_or("clean".into(), |attack: &Attack| attack.to_string());
-        let bar = progress::bar(&name, count);
-        let settings = Settings {
-            batch_size: arguments.batch_size,
-            device: &device,
-            interrupt: Some(interrupt),
-            progress: &|done, total, right| {
-                bar.set_length(total as u64);
-                bar.set_position(done as u64);
-                bar.set_message(format!("{right} right"));
-            },
-        };
-        let began = std::time::Instant::now();
-        let flags = match (attack, &clean) {
-            (Some(attack), Some(clean)) => {
-                accuracy::robust(&model, dataset.as_ref(), clean, attack, arguments.seed, &settings)?
-            }
-            _ => accuracy::correct(&model, dataset.as_ref(), &indices, &settings)?,
-        };
-        bar.finish_and_clear();
-        let mut record = suite::accuracy_record(&flags, attack, &provenance);
-        record.wall_seconds = Some(began.elapsed().as_secs_f64());
-        print(&record, &name);
-        records.push(record);
-        clean.get_or_insert(flags);
+    let bar = Mutex::new((String::new(), indicatif::ProgressBar::hidden()));
+    let options = Options {
+        batch_size: arguments.batch_size,
+        batches_per_wave: BATCHES_PER_WAVE,
+        device: &device,
+        interrupt: Some(interrupt),
+        progress: &|now| show(&mut bar.lock().unwrap_or_else(|e| e.into_inner()), now),
+        save_adversarial: arguments.save_adversarial.clone(),
+    };
+    let finished = engine::run(&model, dataset.as_ref(), &mut journal, &options);
+    bar.into_inner().unwrap_or_else(|e| e.into_inner()).1.finish_and_clear();
+    let finished = finished.map_err(|error| explain_stop(error, arguments.results.is_some()))?;
+
+    let mut records = tables::records(&journal, &provenance)?;
+    let names = names(&journal, records.len());
+    for (index, (record, name)) in records.iter_mut().zip(&names).enumerate() {
+        record.wall_seconds = finished.seconds.get(index).copied();
+        print(record, name);
+    }
+    for warning in &finished.warnings {
+        eprintln!("warning: {warning}");
     }
     if let Some(path) = &arguments.json {
         record::write_json(path, &records)?;
         println!("wrote {}", path.display());
     }
+    if let Some(path) = &arguments.results {
+        println!("wrote {}", path.display());
+    }
     Ok(true)
+}
+
+/// Checks the model on a few pictures and says what the rest may cost.
+fn check(
+    model: &FrozenModel,
+    dataset: &dyn Dataset,
+    journal: &Journal,
+    device: &candle_core::Device,
+) -> Result<()> {
+    let header = journal.header();
+    if header.attacks.is_empty() {
+        return Ok(());
+    }
+    let few = load_all(dataset, Some(CHECKED_IMAGES.min(header.images)))?;
+    let contract = contract::check(model, &few.images.to_device(device)?, &few.labels.to_device(device)?)?;
+    for warning in &contract.warnings {
+        eprintln!("warning: {warning}");
+    }
+    let missing = header.labels().iter().map(|label| journal.missing(label).len()).max().unwrap_or(0);
+    let longest = contract.longest(&header.attacks, missing, model.num_classes());
+    eprintln!("{contract}; at most {} if no picture breaks", duration(longest.as_secs_f64()));
+    Ok(())
+}
+
+fn duration(seconds: f64) -> String {
+    match seconds {
+        s if s < 100.0 => format!("{s:.0} s"),
+        s if s < 6000.0 => format!("{:.0} min", s / 60.0),
+        s => format!("{:.1} h", s / 3600.0),
+    }
+}
+
+fn show((label, bar): &mut (String, indicatif::ProgressBar), now: &Progress) {
+    if *label != now.attack {
+        bar.finish_and_clear();
+        let name = if now.attack == CLEAN { "clean" } else { &now.attack };
+        (*label, *bar) = (now.attack.clone(), progress::bar(name, now.total));
+    }
+    bar.set_length(now.total as u64);
+    bar.set_position(now.done as u64);
+    bar.set_message(format!("{} right", now.correct));
+}
+
+fn explain_stop(error: Error, journalled: bool) -> Error {
+    match error {
+        Error::Interrupted(_) if journalled => {
+            Error::Interrupted("the journal holds what was judged; the same command goes on with it".into())
+        }
+        Error::Interrupted(_) => {
+            Error::Interrupted("nothing was kept; --results FILE keeps a journal to go on with".into())
+        }
+        other => other,
+    }
+}
+
+/// What each line of the table is called.
+fn names(journal: &Journal, rows: usize) -> Vec<String> {
+    let mut names = vec!["clean".to_string()];
+    names.extend(journal.header().attacks.iter().map(Attack::to_string));
+    names.resize(rows, "worst case of all".to_string());
+    names
 }
 
 fn print(record: &Record, name: &str) {
     let [low, high] = record.ci95.unwrap_or([f64::NAN; 2]);
+    let time = record.wall_seconds.map_or(String::new(), |seconds| format!(" in {seconds:.1} s"));
     println!(
-        "{name}: accuracy {:.2} % ({} of {}, 95 % interval {:.2} to {:.2} %) in {:.1} s",
+        "{name}: accuracy {:.2} % ({} of {}, 95 % interval {:.2} to {:.2} %){time}",
         100.0 * record.value,
         record.correct.unwrap_or(0),
         record.total.unwrap_or(0),
         100.0 * low,
         100.0 * high,
-        record.wall_seconds.unwrap_or(0.0),
     );
 }
 
@@ -165,22 +257,47 @@ fn provenance(
     })
 }
 
+/// Everything that the judgements depend on.
+fn header(provenance: &Provenance, attacks: Vec<Attack>, images: usize, seed: u64, shard: Shard) -> Header {
+    Header {
+        model: provenance.model.clone(),
+        weights_sha256: provenance.weights_sha256.clone(),
+        data: provenance.data.clone(),
+        data_sha256: provenance.data_sha256.clone(),
+        split: provenance.split.clone(),
+        images,
+        seed,
+        attacks,
+        precision: provenance.precision.clone(),
+        device: provenance.device.split(':').next().unwrap_or_default().to_string(),
+        shard,
+        version: provenance.version.clone(),
+    }
+}
+
 /// The attacks that were named, with the settings that were given.
 fn attacks(arguments: &EvaluateArguments) -> Result<Vec<Attack>> {
-    let given: [(&str, Option<Value>); 7] = [
-        ("epsilon", arguments.eps.clone().map(Value::from)),
-        ("step_size", arguments.step_size.clone().map(Value::from)),
-        ("steps", arguments.steps.map(Value::from)),
-        ("start", arguments.start.clone().map(Value::from)),
-        ("restarts", arguments.restarts.map(Value::from)),
-        ("norm", arguments.norm.clone().map(Value::from)),
-        ("exact_gradient", arguments.exact_gradient.then_some(Value::Bool(true))),
-    ];
-    let given: Map<String, Value> =
-        given.into_iter().filter_map(|(key, value)| Some((key.to_string(), value?))).collect();
-    let names: Vec<&String> = arguments.attack.iter().filter(|name| *name != "none").collect();
-    if names.is_empty() && !given.is_empty() {
+    let given = Overrides {
+        epsilon: arguments.eps.as_deref().map(str::parse::<Epsilon>).transpose()?,
+        norm: arguments.norm.as_deref().map(str::parse::<Norm>).transpose()?,
+        steps: arguments.steps,
+        step_size: arguments.step_size.as_deref().map(str::parse::<Epsilon>).transpose()?,
+        start: arguments.start.as_deref().map(start).transpose()?,
+        restarts: arguments.restarts,
+        queries: arguments.queries,
+        targets: arguments.targets,
+        band: arguments.band.as_deref().map(str::parse::<Band>).transpose()?,
+        exact_gradient: arguments.exact_gradient.then_some(true),
+    };
+    let names: Vec<&str> =
+        arguments.attack.iter().map(String::as_str).filter(|name| *name != "none").collect();
+    if names.is_empty() && given != Overrides::default() {
         return Err(Error::config("--eps, --steps and the like need an attack, for example --attack pgd"));
     }
-    names.into_iter().map(|name| suite::attack_with(name, &given)).collect()
+    given.attacks(&names)
+}
+
+fn start(text: &str) -> Result<Start> {
+    serde_json::from_value(Value::from(text))
+        .map_err(|_| Error::config(format!("`{text}` is no start; choose zero, random or gaussian")))
 }

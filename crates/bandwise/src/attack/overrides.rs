@@ -6,7 +6,7 @@ use super::{Attack, Band, Epsilon, Norm, Start};
 use crate::{Error, Result};
 
 /// Settings that many attacks share; those left `None` keep the attack's own value.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Overrides {
     /// Radius of the ball.
     pub epsilon: Option<Epsilon>,
@@ -26,10 +26,37 @@ pub struct Overrides {
     pub targets: Option<usize>,
     /// Frequencies to which the perturbation is confined.
     pub band: Option<Band>,
+    /// Whether the gradient of the cross-entropy is computed exactly.
+    pub exact_gradient: Option<bool>,
 }
 
 impl Overrides {
-    /// The attack with these settings, and the names of the settings it does not have.
+    /// The attacks of these names with these settings.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for unknown names, refused values, and settings that no attack has.
+    pub fn attacks(&self, names: &[&str]) -> Result<Vec<Attack>> {
+        let mut attacks = Vec::new();
+        let mut unused: Option<Vec<String>> = None;
+        for name in names {
+            let (attack, without) = self.apply(&name.parse()?)?;
+            unused = Some(match unused {
+                None => without,
+                Some(earlier) => earlier.into_iter().filter(|setting| without.contains(setting)).collect(),
+            });
+            attacks.push(attack);
+        }
+        match unused {
+            Some(unused) if !unused.is_empty() => Err(Error::config(format!(
+                "{} has no setting {}",
+                names.join(", "),
+                unused.iter().map(|setting| format!("`{setting}`")).collect::<Vec<_>>().join(", ")
+            ))),
+            _ => Ok(attacks),
+        }
+    }
+
+    /// The attack with these settings (with another norm but no ε: 8/255, 0.5 or 12), and the names of the settings it does not have.
     ///
     /// # Errors
     /// [`Error::Config`] for a value that the attack refuses.
@@ -37,7 +64,17 @@ impl Overrides {
         let broken = |error: serde_json::Error| Error::config(format!("{}: {error}", attack.name()));
         let mut values = serde_json::to_value(attack).map_err(broken)?;
         let mut unused = Vec::new();
-        let given = serde_json::to_value(self).map_err(broken)?;
+        let mut given = serde_json::to_value(self).map_err(broken)?;
+        // The default ε of an attack belongs to its default norm.
+        if let (Some(norm), None) = (self.norm, self.epsilon)
+            && norm != attack.norm()
+        {
+            given["epsilon"] = match norm {
+                Norm::Linf => "8/255".into(),
+                Norm::L2 => 0.5.into(),
+                Norm::L1 => 12.0.into(),
+            };
+        }
         for (name, value) in given.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null()) {
             let mut changed = values.clone();
             changed[name] = value.clone();
@@ -75,5 +112,10 @@ mod tests {
         assert_eq!(unused, ["band", "steps"]);
         let (versioned, _) = given.apply(&"autoattack-plus".parse().unwrap()).unwrap();
         assert_eq!(versioned.name(), "autoattack-plus");
+        let l2 = Overrides { norm: Some(Norm::L2), ..Overrides::default() };
+        assert_eq!(l2.attacks(&["pgd"]).unwrap()[0].epsilon().value(), 0.5);
+        assert_eq!(given.attacks(&["square", "pgd"]).unwrap().len(), 2);
+        let refused = given.attacks(&["square", "autoattack"]).unwrap_err().to_string();
+        assert!(refused.contains("`band`") && !refused.contains("`steps`"), "{refused}");
     }
 }

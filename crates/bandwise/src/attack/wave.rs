@@ -27,13 +27,20 @@ pub fn verdicts(logits: &Tensor, labels: &[u32]) -> Result<Vec<Verdict>> {
         .zip(labels)
         .map(|(row, &label)| {
             let label = label as usize;
-            if label >= row.len() || row.iter().any(|z| z.is_nan()) {
+            if label >= row.len() {
                 return Err(Error::model(format!(
-                    "cannot judge logits {row:?} for label {label}: not a number, or fewer classes than labels"
+                    "the data has class {label}, but the model knows only {} classes; is it the right model?",
+                    row.len()
                 )));
             }
+            if row.iter().any(|z| !z.is_finite()) {
+                return Err(Error::model(
+                    "the model's logits are not finite numbers; are its weights damaged?",
+                ));
+            }
             let predicted = (0..row.len()).fold(0, |best, j| if row[j] > row[best] { j } else { best });
-            let other = (0..row.len()).filter(|&j| j != label).map(|j| row[j]).fold(f64::NEG_INFINITY, f64::max);
+            let other =
+                (0..row.len()).filter(|&j| j != label).map(|j| row[j]).fold(f64::NEG_INFINITY, f64::max);
             Ok(Verdict { wrong: predicted != label, margin: row[label] - other })
         })
         .collect()

@@ -6,6 +6,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use candle_core::{Device, Tensor};
 
@@ -44,6 +45,16 @@ pub struct Progress {
     pub correct: usize,
 }
 
+/// What a run added to a journal.
+#[derive(Clone, Debug, Default)]
+pub struct Finished {
+    /// What a reader of the results must know.
+    pub warnings: Vec<Warning>,
+    /// Seconds spent on clean images and on each attack, in the order of the table; the time of
+    /// earlier runs is not known.
+    pub seconds: Vec<f64>,
+}
+
 /// Judges everything that the journal's header asks for and its entries lack.
 ///
 /// # Errors
@@ -53,7 +64,7 @@ pub fn run(
     dataset: &dyn Dataset,
     journal: &mut Journal,
     options: &Options,
-) -> Result<Vec<Warning>> {
+) -> Result<Finished> {
     if journal.header().images > dataset.len() {
         return Err(Error::config(format!(
             "the evaluation asks for {} images, {} has {}",
@@ -63,15 +74,19 @@ pub fn run(
         )));
     }
     let mut warnings = Vec::new();
+    let mut began = Instant::now();
     judge_clean(model, dataset, journal, options)?;
+    let mut seconds = vec![began.elapsed().as_secs_f64()];
     for (attack, label) in journal.header().attacks.clone().iter().zip(journal.header().labels()) {
+        began = Instant::now();
         let missing = journal.missing(&label);
         for wave in missing.chunks((options.batch_size * options.batches_per_wave).max(1)) {
             warnings.extend(attack_wave(model, dataset, journal, attack, &label, wave, options)?);
             report(journal, &label, options);
         }
+        seconds.push(began.elapsed().as_secs_f64());
     }
-    Ok(merged(warnings))
+    Ok(Finished { warnings: merged(warnings), seconds })
 }
 
 fn judge_clean(

@@ -161,6 +161,11 @@ impl Journal {
         Ok(Self { path: path.to_path_buf(), header, entries: HashMap::new() })
     }
 
+    /// A journal that is not kept on disk.
+    pub fn in_memory(header: Header) -> Self {
+        Self { path: PathBuf::new(), header, entries: HashMap::new() }
+    }
+
     /// Reads the journal in a `results.jsonl`.
     ///
     /// # Errors
@@ -206,7 +211,7 @@ impl Journal {
         Ok(journal)
     }
 
-    /// The file.
+    /// The file; empty for a journal in memory.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -227,7 +232,9 @@ impl Journal {
             .iter()
             .map(|entry| text_of(&self.path, &Line::Entry(entry.clone())))
             .collect::<Result<_>>()?;
-        append_lines(&self.path, &lines.concat())?;
+        if !self.path.as_os_str().is_empty() {
+            append_lines(&self.path, &lines.concat())?;
+        }
         for (entry, line) in entries.into_iter().zip(lines) {
             self.take(entry, line.trim_end()).map_err(Error::Config)?;
         }

@@ -55,7 +55,7 @@ impl Row {
     }
 }
 
-/// Clean accuracy, each attack alone, and their pointwise worst case.
+/// Clean accuracy, each attack alone, and (of several) their pointwise worst case.
 ///
 /// # Errors
 /// If the journal is not complete.
@@ -68,7 +68,7 @@ pub fn rows(journal: &Journal) -> Result<Vec<Row>> {
         worst.iter_mut().zip(&flags).for_each(|(worst, flag)| *worst &= flag);
         rows.push(Row::new(&label, bound(attack), flags, mean_passes(journal, &label)));
     }
-    if !header.attacks.is_empty() {
+    if header.attacks.len() > 1 {
         let passes = rows[1..]
             .iter()
             .fold([0.0; 2], |sum, row| [sum[0] + row.mean_queries, sum[1] + row.mean_gradients]);
