@@ -60,7 +60,7 @@ impl CircularFilter {
                     *pair = Complex::new(row[first], if paired { row[first + 1] } else { T::zero() });
                 }
                 forward.process_with_scratch(&mut pairs, &mut scratch);
-                pairs.iter_mut().zip(&scaled).for_each(|(pair, &gain)| *pair = *pair * gain);
+                pairs.iter_mut().zip(&scaled).for_each(|(pair, &gain)| *pair *= gain);
                 inverse.process_with_scratch(&mut pairs, &mut scratch);
                 for (pair, row) in pairs.iter().zip(output.chunks_exact_mut(channels)) {
                     row[first] = pair.re;
