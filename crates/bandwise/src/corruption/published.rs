@@ -67,11 +67,11 @@ impl PublishedSet {
             Some(Place::Folder(folder)) => {
                 Ok(Arc::new(FileDataset::scan(name, &folder.join(severity.to_string()))?))
             }
-            Some(Place::Array(path)) => self.from_arrays(name, path, severity, class_names),
+            Some(Place::Array(path)) => self.read_arrays(name, path, severity, class_names),
         }
     }
 
-    fn from_arrays(
+    fn read_arrays(
         &self,
         name: String,
         path: &Path,
