@@ -30,6 +30,10 @@ pub enum Command {
     /// Measure accuracy, clean and under attack, with confidence intervals
     #[command(visible_alias = "test")]
     Evaluate(Box<commands::evaluate::EvaluateArguments>),
+    /// Learn which input frequencies a network needs (Fourier masks)
+    Mask(Box<commands::mask::MaskArguments>),
+    /// Look at what trained networks do with frequencies: heat maps, bands, perturbations, features
+    Analyze(Box<commands::analyze::AnalyzeArguments>),
     /// Make one HTML report out of one or several runs
     Report(commands::report::ReportArguments),
     /// Turn weights of one file format into another

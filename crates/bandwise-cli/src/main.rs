@@ -55,6 +55,8 @@ fn run(command: Command, interrupt: &AtomicBool) -> bandwise::Result<bool> {
         Command::Demo(arguments) => commands::demo::run(&arguments, interrupt),
         Command::Train(arguments) => commands::train::run(&arguments, interrupt),
         Command::Evaluate(arguments) => commands::evaluate::run(&arguments, interrupt),
+        Command::Mask(arguments) => commands::mask::run(&arguments, interrupt),
+        Command::Analyze(arguments) => commands::analyze::run(&arguments, interrupt),
         Command::Report(arguments) => commands::report::run(&arguments),
         Command::Convert(arguments) => commands::convert::run(&arguments),
         Command::Models => commands::models::run(),

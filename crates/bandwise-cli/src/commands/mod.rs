@@ -1,9 +1,11 @@
 //! One file per command.
 
+pub mod analyze;
 pub mod convert;
 pub mod data;
 pub mod demo;
 pub mod evaluate;
+pub mod mask;
 pub mod models;
 pub mod report;
 pub mod train;
