@@ -34,6 +34,10 @@ pub enum Command {
     Merge(commands::merge::MergeArguments),
     /// Accuracies from a journal, or a paired comparison of two
     Table(commands::merge::TableArguments),
+    /// Learn which input frequencies a network needs (Fourier masks)
+    Mask(Box<commands::mask::MaskArguments>),
+    /// Look at what trained networks do with frequencies: heat maps, bands, perturbations, features
+    Analyze(Box<commands::analyze::AnalyzeArguments>),
     /// Make one HTML report out of one or several runs
     Report(commands::report::ReportArguments),
     /// Turn weights of one file format into another

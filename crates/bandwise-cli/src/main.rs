@@ -57,6 +57,8 @@ fn run(command: Command, interrupt: &AtomicBool) -> bandwise::Result<bool> {
         Command::Evaluate(arguments) => commands::evaluate::run(&arguments, interrupt),
         Command::Merge(arguments) => commands::merge::run(&arguments),
         Command::Table(arguments) => commands::merge::table(&arguments),
+        Command::Mask(arguments) => commands::mask::run(&arguments, interrupt),
+        Command::Analyze(arguments) => commands::analyze::run(&arguments, interrupt),
         Command::Report(arguments) => commands::report::run(&arguments),
         Command::Convert(arguments) => commands::convert::run(&arguments),
         Command::Models => commands::models::run(),

@@ -1,10 +1,12 @@
 //! One file per command.
 
+pub mod analyze;
 pub mod convert;
 pub mod data;
 pub mod demo;
 pub mod evaluate;
 pub mod merge;
+pub mod mask;
 pub mod models;
 pub mod report;
 pub mod train;

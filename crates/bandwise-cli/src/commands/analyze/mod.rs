@@ -1,0 +1,42 @@
+//! `bandwise analyze`.
+
+mod bands;
+mod features;
+mod heatmap;
+pub mod output;
+pub mod perturbations;
+pub mod subjects;
+
+use std::sync::atomic::AtomicBool;
+
+use bandwise::Result;
+use clap::{Args, Subcommand};
+
+/// Look at what trained networks do with frequencies: N models side by side, CSV, plots and a report.
+#[derive(Args)]
+pub struct AnalyzeArguments {
+    #[command(subcommand)]
+    command: AnalyzeCommand,
+}
+
+#[derive(Subcommand)]
+enum AnalyzeCommand {
+    /// Fourier heat map: error rate when one Fourier wave is added to every picture (Yin et al. 2019)
+    Heatmap(heatmap::HeatmapArguments),
+    /// Accuracy on low-passed, high-passed and band-passed pictures, by radius and by direction
+    Bands(bands::BandsArguments),
+    /// Spectra of adversarial perturbations, against learned Fourier masks
+    Perturbations(perturbations::PerturbationsArguments),
+    /// Spectra of the feature maps that leave each stage
+    Features(features::FeaturesArguments),
+}
+
+/// Runs the command.
+pub fn run(arguments: &AnalyzeArguments, interrupt: &AtomicBool) -> Result<bool> {
+    match &arguments.command {
+        AnalyzeCommand::Heatmap(arguments) => heatmap::run(arguments, interrupt),
+        AnalyzeCommand::Bands(arguments) => bands::run(arguments, interrupt),
+        AnalyzeCommand::Perturbations(arguments) => perturbations::run(arguments, interrupt),
+        AnalyzeCommand::Features(arguments) => features::run(arguments, interrupt),
+    }
+}

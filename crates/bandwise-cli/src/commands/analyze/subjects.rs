@@ -1,0 +1,205 @@
+//! The models and pictures of an analysis.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bandwise::attack::FrozenModel;
+use bandwise::data::{DataSpec, Dataset, Split, load_all};
+use bandwise::evaluate::record::Provenance;
+use bandwise::method::Network;
+use bandwise::{Error, Result, files};
+use candle_core::{Device, Tensor};
+use clap::Args;
+use indicatif::ProgressBar;
+use serde_json::json;
+
+use crate::arguments::{ModelArguments, SplitArgument, data_spec};
+use crate::device;
+
+/// What every analysis of models on pictures takes.
+#[derive(Args)]
+pub struct SubjectArguments {
+    /// Weights of a model; repeat to set several side by side
+    #[arg(long, value_name = "FILE", required = true)]
+    pub weights: Vec<PathBuf>,
+    /// Architecture, one for all weights or one for each; not needed for files that Bandwise wrote
+    #[arg(long, value_name = "NAME")]
+    pub model: Vec<String>,
+    /// Name of each model in plots, in the order of --weights; otherwise the file's name
+    #[arg(long, value_name = "TEXT")]
+    pub label: Vec<String>,
+    /// Channels of the first stage, if not as published
+    #[arg(long, value_name = "N")]
+    pub width: Option<usize>,
+    /// Mean of each channel, pixels in [0,1]; the networks see (pixel − mean)/std
+    #[arg(long, value_name = "R,G,B", requires = "std", value_delimiter = ',', allow_hyphen_values = true)]
+    pub mean: Option<Vec<f64>>,
+    /// Standard deviation of each channel
+    #[arg(long, value_name = "R,G,B", requires = "mean", value_delimiter = ',')]
+    pub std: Option<Vec<f64>>,
+    /// cifar10:DIR, cifar100:DIR, cifar10-bin:FILE, idx:DIR, imagefolder:DIR, npy:DIR, synthetic[:key=value,…]
+    #[arg(long, value_name = "SPEC", value_parser = data_spec)]
+    pub data: DataSpec,
+    /// Part of the data set
+    #[arg(long, value_enum, default_value_t = SplitArgument::Test)]
+    pub split: SplitArgument,
+    /// Only the first N pictures
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+    /// Pictures per pass
+    #[arg(long, value_name = "N", default_value_t = 250)]
+    pub batch_size: usize,
+    /// Folder for CSV, figures, records and report
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Seed of everything random
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// cpu, cuda[:N] or metal
+    #[arg(long, default_value = "cpu")]
+    pub device: String,
+}
+
+/// A loaded model.
+pub struct Subject {
+    /// Its name in plots.
+    pub label: String,
+    /// As loaded.
+    pub network: Network,
+    /// Folded, for predictions and gradients.
+    pub frozen: FrozenModel,
+    /// For its records.
+    pub provenance: Provenance,
+}
+
+/// The pictures that all models look at.
+pub struct Pictures {
+    /// `[n, height, width, channels]`.
+    pub images: Tensor,
+    /// `[n]` u32, on the device.
+    pub labels: Tensor,
+    /// The same on the host.
+    pub label_values: Vec<u32>,
+    /// Names of the classes.
+    pub classes: Vec<String>,
+}
+
+impl SubjectArguments {
+    /// Loads models and pictures.
+    pub fn load(&self) -> Result<(Vec<Subject>, Pictures)> {
+        self.check()?;
+        let device = device::open(&self.device)?;
+        let split = Split::from(self.split);
+        let dataset = self.data.open(split)?;
+        let pictures = Pictures::load(&dataset, self.limit, &device)?;
+        let channels = pictures.images.dim(3)?;
+        let mut subjects = Vec::new();
+        for (index, weights) in self.weights.iter().enumerate() {
+            let model = match self.model.len() {
+                0 => None,
+                1 => Some(self.model[0].clone()),
+                _ => Some(self.model[index].clone()),
+            };
+            let (mean, std) = (self.mean.clone(), self.std.clone());
+            let arguments = ModelArguments { weights: weights.clone(), model, width: self.width, mean, std };
+            let label = self.label.get(index).cloned().unwrap_or_else(|| self.file_label(index));
+            subjects.push(Subject::load(&arguments, label, &dataset, channels, &device, self)?);
+        }
+        Ok((subjects, pictures))
+    }
+
+    fn check(&self) -> Result<()> {
+        let count = self.weights.len();
+        if self.model.len() > 1 && self.model.len() != count {
+            let named = self.model.len();
+            return Err(Error::config(format!(
+                "{count} --weights and {named} --model: name one for all, or one for each"
+            )));
+        }
+        if !self.label.is_empty() && self.label.len() != count {
+            return Err(Error::config(format!(
+                "{count} --weights and {} --label: name all or none",
+                self.label.len()
+            )));
+        }
+        if self.batch_size == 0 {
+            return Err(Error::config("--batch-size must be at least 1"));
+        }
+        Ok(())
+    }
+
+    /// The file's name, or its folder's where several files have the same.
+    fn file_label(&self, index: usize) -> String {
+        let stem =
+            |path: &PathBuf| path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
+        let own = stem(&self.weights[index]);
+        if self.weights.iter().filter(|other| stem(other) == own).count() == 1 {
+            return own;
+        }
+        self.weights[index].with_extension("").display().to_string()
+    }
+}
+
+impl Subject {
+    fn load(
+        arguments: &ModelArguments,
+        label: String,
+        dataset: &Arc<dyn Dataset>,
+        channels: usize,
+        device: &Device,
+        common: &SubjectArguments,
+    ) -> Result<Self> {
+        let config = arguments.config(dataset.num_classes(), channels)?;
+        let (network, report) = Network::load(&arguments.weights, config, device)?;
+        if !report.is_exact() {
+            eprintln!("{label}: {report}");
+        }
+        let frozen = FrozenModel::folded(&network.model)?;
+        let provenance = Provenance {
+            model: network.config.architecture.clone(),
+            weights_sha256: files::sha256(&files::read(&arguments.weights)?),
+            data: common.data.to_string(),
+            data_sha256: dataset.fingerprint().to_string(),
+            split: Split::from(common.split).to_string(),
+            seeds: vec![common.seed],
+            device: common.device.clone(),
+            configuration: json!({ "model": network.config, "limit": common.limit }),
+            ..Provenance::default()
+        };
+        Ok(Self { label, network, frozen, provenance })
+    }
+
+    /// Under its name, for the library.
+    pub fn named(&self) -> bandwise::analyze::NamedClassifier<'_> {
+        bandwise::analyze::NamedClassifier { label: &self.label, classifier: &self.frozen }
+    }
+}
+
+impl Pictures {
+    /// The first `limit` pictures of a data set.
+    pub fn load(dataset: &Arc<dyn Dataset>, limit: Option<usize>, device: &Device) -> Result<Self> {
+        let batch = load_all(dataset.as_ref(), limit)?;
+        Ok(Self {
+            label_values: batch.labels.to_vec1()?,
+            images: batch.images.to_device(device)?,
+            labels: batch.labels.to_device(device)?,
+            classes: dataset.class_names().to_vec(),
+        })
+    }
+}
+
+/// A progress callback that moves a bar and ends the analysis after a signal.
+pub fn progress<'a>(
+    bar: &'a ProgressBar,
+    interrupt: &'a AtomicBool,
+) -> impl FnMut(usize, usize) -> Result<()> + 'a {
+    move |done, total| {
+        bar.set_length(total as u64);
+        bar.set_position(done as u64);
+        if interrupt.load(Ordering::Relaxed) {
+            return Err(Error::Interrupted("nothing was written".into()));
+        }
+        Ok(())
+    }
+}

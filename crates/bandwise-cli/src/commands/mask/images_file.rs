@@ -1,0 +1,118 @@
+//! masks.npy filled picture by picture, with a journal of which are there: what survives a stop.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use bandwise::data::npy;
+use bandwise::evaluate::record::append_lines;
+use bandwise::method::fourier_mask::{ImageMask, Mask};
+use bandwise::{Error, Result, files};
+use serde::{Deserialize, Serialize};
+
+/// One line of images.jsonl.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ImageLine {
+    /// Row of masks.npy.
+    pub row: usize,
+    /// Index of the picture in the data set.
+    pub image: usize,
+    /// Its class.
+    pub label: u32,
+    /// The class whose cross-entropy the mask keeps: the one predicted without a mask.
+    pub clean_prediction: u32,
+    /// The class predicted through the mask.
+    pub prediction: u32,
+    /// Steps taken.
+    pub steps: usize,
+    /// Whether the mask stood still in the end.
+    pub converged: bool,
+    /// Last invariance.
+    pub invariance: f64,
+    /// ‖M‖₁ / ‖M₀‖₁.
+    pub relative_l1: f64,
+}
+
+/// The first line of images.jsonl.
+#[derive(Serialize, Deserialize)]
+struct Header {
+    fingerprint: String,
+    masks: usize,
+}
+
+/// The masks of many pictures on their way.
+pub struct ImagesFile {
+    masks: File,
+    path: PathBuf,
+    journal: PathBuf,
+    header: u64,
+    bytes_per_mask: u64,
+    /// What is there.
+    pub lines: Vec<ImageLine>,
+}
+
+impl ImagesFile {
+    /// Makes or takes up the files in `folder` for `count` masks `[height, width]`.
+    ///
+    /// # Errors
+    /// If the folder holds masks of something else, by `fingerprint`.
+    pub fn open(folder: &Path, [count, height, width]: [usize; 3], fingerprint: &str) -> Result<Self> {
+        let (path, journal) = (folder.join("masks.npy"), folder.join("images.jsonl"));
+        let bytes_per_mask = (height * width * 4) as u64;
+        let lines = if journal.exists() { read_journal(&journal, fingerprint)? } else { vec![] };
+        let zeros = vec![0.0; count * height * width];
+        let empty = npy::encode_floats(&[count, height, width], &zeros);
+        if lines.is_empty() {
+            files::write_atomic(&path, &empty)?;
+            let header = Header { fingerprint: fingerprint.into(), masks: count };
+            files::write_atomic(&journal, (to_json(&journal, &header)? + "\n").as_bytes())?;
+        }
+        let masks = OpenOptions::new().write(true).open(&path).map_err(|e| Error::io(&path, e))?;
+        let length = masks.metadata().map_err(|e| Error::io(&path, e))?.len();
+        if length != empty.len() as u64 {
+            return Err(Error::format(&path, "it has not the size that images.jsonl speaks of; delete both"));
+        }
+        let header = length - count as u64 * bytes_per_mask;
+        Ok(Self { masks, path, journal, header, bytes_per_mask, lines })
+    }
+
+    /// Adds a finished mask.
+    pub fn add(&mut self, mask: &ImageMask, line: ImageLine) -> Result<()> {
+        let bytes: Vec<u8> = mask.mask.values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let place = self.header + line.row as u64 * self.bytes_per_mask;
+        self.masks
+            .seek(SeekFrom::Start(place))
+            .and_then(|_| self.masks.write_all(&bytes))
+            .and_then(|()| self.masks.sync_data())
+            .map_err(|e| Error::io(&self.path, e))?;
+        append_lines(&self.journal, &(to_json(&self.journal, &line)? + "\n"))?;
+        self.lines.push(line);
+        Ok(())
+    }
+
+    /// All masks, in the order of rows.
+    pub fn read(&self) -> Result<Vec<Mask>> {
+        Mask::read_npy(&self.path)
+    }
+}
+
+fn to_json<T: Serialize>(path: &Path, value: &T) -> Result<String> {
+    serde_json::to_string(value).map_err(|e| Error::format(path, format!("a line cannot be written: {e}")))
+}
+
+fn read_journal(path: &Path, fingerprint: &str) -> Result<Vec<ImageLine>> {
+    let text = String::from_utf8_lossy(&files::read(path)?).into_owned();
+    let mut lines = text.lines();
+    let header: Option<Header> = lines.next().and_then(|line| serde_json::from_str(line).ok());
+    match header {
+        Some(header) if header.fingerprint == fingerprint => {}
+        _ => {
+            return Err(Error::format(
+                path,
+                "the masks here belong to another model, other pictures or other settings; choose another --out",
+            ));
+        }
+    }
+    // What a killed process left of a line is not there.
+    Ok(lines.filter_map(|line| serde_json::from_str(line).ok()).collect())
+}
