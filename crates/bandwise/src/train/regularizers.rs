@@ -5,8 +5,8 @@
 //! objective looks at clean pictures only, its own gradient comes out of that same pass (see
 //! [`crate::method::input_gradient`]).
 
-use candle_core::backprop::GradStore;
 use candle_core::Tensor;
+use candle_core::backprop::GradStore;
 use rand::RngCore;
 use serde::{Deserialize, Serialize};
 

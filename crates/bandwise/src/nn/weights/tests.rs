@@ -355,6 +355,8 @@ fn tmp_real() {
         let m = file.match_keys(&shapes_of(&original.tensors)).unwrap();
         eprintln!("{f} {} {:?}\n{}", file.container, file.metadata, m.report);
         assert!(m.report.is_exact());
-        for (n, t) in &original.tensors { assert_eq!(floats(t), floats(&m.tensors[n])); }
+        for (n, t) in &original.tensors {
+            assert_eq!(floats(t), floats(&m.tensors[n]));
+        }
     }
 }
