@@ -104,7 +104,7 @@ fn perturbations_stay_in_the_ball_and_broken_images_are_misclassified() {
         // Large enough that even random search breaks something on sixteen pixels.
         let attack: Attack = name.parse().unwrap();
         let epsilon =
-            if attack.norm() == Norm::Linf { Epsilon::of_255(32.0) } else { Epsilon::of_255(200.0) };
+            if attack.norm() == Norm::Linf { Epsilon::of_255(96.0) } else { Epsilon::of_255(200.0) };
         let (attack, _) =
             Overrides { epsilon: Some(epsilon), ..Overrides::default() }.apply(&attack).unwrap();
         let result = attack.run(&model, &images, &labels, &AttackContext::evaluation(2, &ids, 3)).unwrap();
