@@ -9,7 +9,7 @@
 //!
 //! A file holds the tensors of the model, the optimiser and the average under the prefixes
 //! `model.`, `optimizer.` and `average.`, and the rest of the state as JSON in its header. It is an
-//! ordinary safetensors file: [`weights::read`](crate::nn::weights::read) takes the model out of it.
+//! ordinary safetensors file: [`weights::read`] takes the model out of it.
 //! Files appear under their names only when whole, so that a run killed at any moment keeps its
 //! former checkpoint; a damaged file is passed over, loudly, in favour of the one before.
 
