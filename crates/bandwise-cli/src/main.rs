@@ -62,6 +62,6 @@ fn run(command: Command, interrupt: &AtomicBool) -> bandwise::Result<bool> {
         Command::Report(arguments) => commands::report::run(&arguments),
         Command::Convert(arguments) => commands::convert::run(&arguments),
         Command::Models => commands::models::run(),
-        Command::Data(arguments) => commands::data::run(&arguments),
+        Command::Data(arguments) => commands::data::run(&arguments, interrupt),
     }
 }

@@ -1,13 +1,19 @@
 //! `bandwise data`.
 
-use bandwise::Result;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bandwise::data::fetch::{self, FetchOptions, Progress, SOURCES};
+use bandwise::data::spec::FORMATS;
 use bandwise::data::statistics::Statistics;
 use bandwise::data::{DataSpec, Split};
+use bandwise::{Error, Result};
 use clap::{Args, Subcommand};
 
 use crate::arguments::{SplitArgument, data_spec};
+use crate::progress;
 
-/// Look at data sets.
+/// Look at data sets, fetch them.
 #[derive(Args)]
 pub struct DataArguments {
     #[command(subcommand)]
@@ -16,9 +22,9 @@ pub struct DataArguments {
 
 #[derive(Subcommand)]
 enum DataCommand {
-    /// Print counts, size, mean, deviation and class balance of a data set
+    /// Print counts, size, mean, deviation, mean spectrum and class balance of a data set
     Info {
-        /// cifar10:DIR, cifar100:DIR, cifar10-bin:FILE, idx:DIR, imagefolder:DIR, npy:DIR, synthetic[:key=value,…]
+        /// cifar10:DIR, imagefolder:DIR, synthetic[:key=value,…], …; `data list` shows all
         #[arg(value_parser = data_spec)]
         spec: DataSpec,
         /// Which part; both if not given
@@ -28,20 +34,91 @@ enum DataCommand {
         #[arg(long, value_name = "N")]
         limit: Option<usize>,
     },
+    /// Download a published data set: checked, resumed where it stopped, unpacked
+    Fetch {
+        /// Which one, as `data list` names it
+        name: String,
+        /// Folder in which its folder is made
+        #[arg(long, value_name = "DIR", default_value = "data")]
+        out: PathBuf,
+        /// Take the files from URL/FILE instead of their publishers
+        #[arg(long, value_name = "URL")]
+        mirror: Option<String>,
+        /// Keep archives after unpacking
+        #[arg(long)]
+        keep_archives: bool,
+    },
+    /// List the formats that --data reads and the data sets that `data fetch` knows
+    List,
 }
 
 /// Runs the command.
-pub fn run(arguments: &DataArguments) -> Result<bool> {
-    let DataCommand::Info { spec, split, limit } = &arguments.command;
+pub fn run(arguments: &DataArguments, interrupt: &AtomicBool) -> Result<bool> {
+    match &arguments.command {
+        DataCommand::Info { spec, split, limit } => info(spec, *split, *limit),
+        DataCommand::Fetch { name, out, mirror, keep_archives } => {
+            let options = FetchOptions { mirror: mirror.clone(), keep_archives: *keep_archives };
+            fetch(name, out, &options, interrupt)
+        }
+        DataCommand::List => list(),
+    }
+}
+
+fn list() -> Result<bool> {
+    println!("Formats, named as in --data NAME:{{DIR,FILE}}[,key=value…]:");
+    println!("  {:15} built in; textures and shapes, no download", "synthetic");
+    for format in FORMATS {
+        println!("  {:15} {}", format.name, format.help);
+        for (key, meaning) in format.options {
+            println!("  {:15}   {key}=…  {meaning}", "");
+        }
+    }
+    println!("\nData sets that `data fetch NAME` downloads:");
+    for source in SOURCES {
+        println!("  {:15} {}; {}", source.name, source.description, source.homepage);
+    }
+    Ok(true)
+}
+
+fn fetch(name: &str, out: &std::path::Path, options: &FetchOptions, interrupt: &AtomicBool) -> Result<bool> {
+    let source = fetch::find(name)?;
+    println!("{}: {}; terms of use at {}", source.name, source.description, source.homepage);
+    let bar = progress::bar(name, 0);
+    let spec = fetch::fetch(source, out, options, &mut |step| {
+        match step {
+            Progress::Downloading { file, done, total } => {
+                // Whole megabytes: what a reader can follow.
+                bar.set_length(total.unwrap_or(done) / 1_000_000);
+                bar.set_position(done / 1_000_000);
+                bar.set_message(format!("MB of {file}"));
+            }
+            Progress::Checking { file } => bar.suspend(|| eprintln!("{file}: checking")),
+            Progress::Unpacking { file } => bar.suspend(|| eprintln!("{file}: unpacking")),
+            Progress::Present { file } => bar.suspend(|| eprintln!("{file}: already there")),
+            Progress::Unverified { file, sha256 } => {
+                bar.suspend(|| eprintln!("{file}: its publisher gives no checksum; SHA-256 {sha256}"));
+            }
+        }
+        match interrupt.load(Ordering::Relaxed) {
+            true => Err(Error::Interrupted("the same command goes on where it stopped".into())),
+            false => Ok(()),
+        }
+    })?;
+    bar.finish_and_clear();
+    println!("use it as --data {spec}");
+    Ok(true)
+}
+
+fn info(spec: &DataSpec, split: Option<SplitArgument>, limit: Option<usize>) -> Result<bool> {
     let splits = match split {
-        Some(split) => vec![Split::from(*split)],
+        Some(split) => vec![Split::from(split)],
         None => vec![Split::Train, Split::Test],
     };
     let mut shown = 0;
     for split in &splits {
         match spec.open(*split) {
             Ok(dataset) => {
-                print(*split, &Statistics::of(dataset.as_ref(), *limit)?);
+                print(*split, &Statistics::of(dataset.as_ref(), limit)?);
                 shown += 1;
             }
             // Sets that consist of one part only have no training or no test split.
@@ -66,6 +143,12 @@ fn print(split: Split, statistics: &Statistics) {
     }
     println!("  mean         {}", row(&statistics.mean));
     println!("  deviation    {}   (over {} pictures)", row(&statistics.std), statistics.images_read);
+    if let Some(rings) = &statistics.radial_amplitude {
+        println!("  spectrum     mean amplitude at 0, 1, 2, 4, 8, … cycles per image:");
+        let shown = |ring: usize| rings.get(ring).map(|value| format!("{value:.2}"));
+        let powers = (0..16).map_while(|power| shown(1 << power));
+        println!("               {}", shown(0).into_iter().chain(powers).collect::<Vec<_>>().join(", "));
+    }
     println!("  fingerprint  {}", statistics.fingerprint);
     println!("  classes      {}", statistics.class_names.len());
     let width = statistics.class_names.iter().map(|name| name.chars().count()).max().unwrap_or(0);

@@ -4,11 +4,15 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::Dataset;
+use crate::spectral::bands::radial_mean;
+use crate::spectral::statistics::SpectrumStatistics;
 use crate::{Error, Result};
 
 /// Images per parallel task. Sums are added in the order of the tasks, so that the thread count
 /// changes no digit.
 const TASK: usize = 64;
+/// The mean spectrum is that of at most so many images.
+const SPECTRUM_IMAGES: usize = 1000;
 
 /// Numbers about a data set.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -33,6 +37,9 @@ pub struct Statistics {
     pub mean: Vec<f64>,
     /// Standard deviation of the pixels per channel.
     pub std: Vec<f64>,
+    /// Mean amplitude `|F|` in rings of 0, 1, 2, … cycles per image, over the first 1000 of the images
+    /// read and their channels; `None` if their sizes differ.
+    pub radial_amplitude: Option<Vec<f64>>,
 }
 
 impl Statistics {
@@ -66,9 +73,26 @@ impl Statistics {
             smallest: sums.smallest,
             largest: sums.largest,
             std: variance.map(|variance| variance.max(0.0).sqrt()).collect(),
+            radial_amplitude: match sums.smallest == sums.largest {
+                true => Some(radial_amplitude(dataset, images_read.min(SPECTRUM_IMAGES), mean.len())?),
+                false => None,
+            },
             mean,
         })
     }
+}
+
+/// The mean amplitude of the first `count` images, which are all of one size, ring by ring.
+fn radial_amplitude(dataset: &dyn Dataset, count: usize, channels: usize) -> Result<Vec<f64>> {
+    let [height, width, _] = dataset.first_shape()?;
+    let mut spectrum = SpectrumStatistics::new(height, width, channels);
+    let indices: Vec<usize> = (0..count).collect();
+    for task in indices.chunks(TASK) {
+        let images: Vec<Vec<f32>> =
+            task.par_iter().map(|&index| Ok(dataset.get(index)?.0.pixels)).collect::<Result<_>>()?;
+        spectrum.add(&images.concat())?;
+    }
+    Ok(radial_mean(&spectrum.mean_amplitude(), height, width))
 }
 
 /// Sums over some images.
@@ -140,5 +164,8 @@ mod tests {
         assert_eq!((statistics.mean[0], statistics.largest), (0.5, [1, 4]));
         assert!((statistics.std[0] - 0.125f64.sqrt()).abs() < 1e-12);
         assert_eq!(Statistics::of(&set, Some(1)).unwrap().images_read, 1);
+        // |F| of (0, ½, 1, ½) and of (0, ½, 1, ½) again: 2, 1, 0, with 1 in two places of ring 1.
+        let rings = statistics.radial_amplitude.unwrap();
+        assert!(rings.iter().zip([2.0, 1.0, 0.0]).all(|(a, b)| (a - b).abs() < 1e-9), "{rings:?}");
     }
 }
