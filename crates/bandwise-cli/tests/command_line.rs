@@ -103,6 +103,38 @@ fn a_run_that_was_stopped_goes_on_to_the_same_weights() {
     }
 }
 
+/// Coefficients in training, plain convolutions afterwards, the same filters.
+#[test]
+fn a_decomposed_network_is_recomposed_and_analysed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (recipe, run) = (recipe(folder.path(), TINY), folder.path().join("run"));
+    let arguments = [
+        "train",
+        text(&recipe),
+        "--out",
+        text(&run),
+        "--set",
+        "epochs=1",
+        "--set",
+        "model.decomposition={ kind = \"signal\" }",
+        "--set",
+        "regularizers.filter_frequency={ lambda = 0.1, depth = 1.0 }",
+    ];
+    bandwise().args(arguments).assert().success();
+    let (weights, plain) = (run.join("model.safetensors"), folder.path().join("plain.safetensors"));
+    bandwise().args(["convert", text(&weights), text(&plain), "--recompose"]).assert().success();
+    let out = folder.path().join("analysis");
+    let arguments =
+        ["analyze", "filters", "--weights", text(&weights), "--weights", text(&plain), "--out", text(&out)];
+    let output = bandwise().args(arguments).assert().success();
+    let printed = String::from_utf8_lossy(&output.get_output().stdout).into_owned();
+    let share = |label: &str| printed.lines().find_map(|line| line.strip_prefix(label)).unwrap().to_owned();
+    assert_eq!(share("run: "), share("plain: "), "{printed}");
+    for file in ["filters.csv", "results.jsonl", "report.html", "sections/filters.json"] {
+        assert!(out.join(file).exists(), "{file}");
+    }
+}
+
 #[test]
 fn wrong_recipes_get_their_message() {
     let folder = tempfile::tempdir().unwrap();

@@ -2,6 +2,7 @@
 
 mod bands;
 mod features;
+mod filters;
 mod heatmap;
 pub mod output;
 pub mod perturbations;
@@ -29,6 +30,8 @@ enum AnalyzeCommand {
     Perturbations(perturbations::PerturbationsArguments),
     /// Spectra of the feature maps that leave each stage
     Features(features::FeaturesArguments),
+    /// Energy of the filters per cosine frequency, layer by layer (Lukasik et al. 2023)
+    Filters(filters::FiltersArguments),
 }
 
 /// Runs the command.
@@ -38,5 +41,6 @@ pub fn run(arguments: &AnalyzeArguments, interrupt: &AtomicBool) -> Result<bool>
         AnalyzeCommand::Bands(arguments) => bands::run(arguments, interrupt),
         AnalyzeCommand::Perturbations(arguments) => perturbations::run(arguments, interrupt),
         AnalyzeCommand::Features(arguments) => features::run(arguments, interrupt),
+        AnalyzeCommand::Filters(arguments) => filters::run(arguments),
     }
 }
