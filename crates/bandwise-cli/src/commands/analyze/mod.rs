@@ -2,6 +2,7 @@
 
 mod bands;
 mod features;
+mod gradients;
 mod heatmap;
 pub mod output;
 pub mod perturbations;
@@ -29,6 +30,8 @@ enum AnalyzeCommand {
     Perturbations(perturbations::PerturbationsArguments),
     /// Spectra of the feature maps that leave each stage
     Features(features::FeaturesArguments),
+    /// Spectrum of the input gradient: which frequencies a network looks at
+    Gradients(gradients::GradientsArguments),
 }
 
 /// Runs the command.
@@ -38,5 +41,6 @@ pub fn run(arguments: &AnalyzeArguments, interrupt: &AtomicBool) -> Result<bool>
         AnalyzeCommand::Bands(arguments) => bands::run(arguments, interrupt),
         AnalyzeCommand::Perturbations(arguments) => perturbations::run(arguments, interrupt),
         AnalyzeCommand::Features(arguments) => features::run(arguments, interrupt),
+        AnalyzeCommand::Gradients(arguments) => gradients::run(arguments, interrupt),
     }
 }
