@@ -10,7 +10,7 @@ mod presentation;
 
 use candle_core::{DType, Device, Tensor};
 
-pub use presentation::section;
+pub use presentation::{csv, section};
 
 use crate::method::grad_align::{alignment, uniform_noise};
 use crate::method::input_gradient::{InputGradient, norms, scalar};

@@ -3,6 +3,7 @@
 mod bands;
 mod features;
 mod filters;
+mod gradients;
 mod heatmap;
 pub mod output;
 pub mod perturbations;
@@ -32,6 +33,8 @@ enum AnalyzeCommand {
     Features(features::FeaturesArguments),
     /// Energy of the filters per cosine frequency, layer by layer (Lukasik et al. 2023)
     Filters(filters::FiltersArguments),
+    /// Spectrum of the input gradient: which frequencies a network looks at
+    Gradients(gradients::GradientsArguments),
 }
 
 /// Runs the command.
@@ -42,5 +45,6 @@ pub fn run(arguments: &AnalyzeArguments, interrupt: &AtomicBool) -> Result<bool>
         AnalyzeCommand::Perturbations(arguments) => perturbations::run(arguments, interrupt),
         AnalyzeCommand::Features(arguments) => features::run(arguments, interrupt),
         AnalyzeCommand::Filters(arguments) => filters::run(arguments),
+        AnalyzeCommand::Gradients(arguments) => gradients::run(arguments, interrupt),
     }
 }

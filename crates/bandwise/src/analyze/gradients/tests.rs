@@ -101,6 +101,9 @@ fn several_models_stand_side_by_side() {
     assert!(files.iter().filter(|f| f.extension().is_some_and(|e| e == "csv")).count() >= 6);
     let text = std::fs::read_to_string(&files[0]).unwrap();
     assert!(text.contains("first") && text.contains("second"), "{text}");
+    let table = csv(&models);
+    assert_eq!(table.lines().count(), 1 + 2 * 16 * 16);
+    assert!(table.contains("second,-8,3,"), "{table}");
 }
 
 #[test]
