@@ -14,6 +14,10 @@ use clap::Parser;
 
 use arguments::{Arguments, Command};
 
+/// Training and attacks ask for the same large blocks over and over.
+#[global_allocator]
+static ALLOCATOR: bandwise_kernels::RecyclingAllocator = bandwise_kernels::RecyclingAllocator::new();
+
 /// The result is there, and it is negative.
 const NEGATIVE: u8 = 1;
 /// Wrong usage or wrong input.

@@ -14,14 +14,15 @@ use crate::device;
 use crate::progress::TrainingProgress;
 
 /// The demo's networks.
-const RECIPES: [&str; 2] = [
+const RECIPES: [&str; 3] = [
     include_str!("../../../../recipes/demo/plain.toml"),
+    include_str!("../../../../recipes/demo/frequency.toml"),
     include_str!("../../../../recipes/demo/adversarial.toml"),
 ];
 
-/// Train a plain and an adversarially trained network on the built-in pictures, compare them, report.
+/// Train a plain, a frequency-regularized and an adversarially trained network, compare them, report.
 ///
-/// Each class of the built-in pictures has a shape (low frequencies) and a fine texture (high
+/// They learn pictures that are drawn on the fly. Each class has a shape (low frequencies) and a fine texture (high
 /// frequencies). The demo shows which of the two each network follows, and how robust that makes it.
 #[derive(Args)]
 pub struct DemoArguments {
