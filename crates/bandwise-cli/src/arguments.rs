@@ -26,7 +26,7 @@ pub enum Command {
     /// Train a plain and an adversarially trained network on the built-in pictures, compare them, report
     Demo(commands::demo::DemoArguments),
     /// Train the network that a recipe describes
-    Train(commands::train::TrainArguments),
+    Train(Box<commands::train::TrainArguments>),
     /// Measure accuracy, clean and under attack, with confidence intervals
     #[command(visible_alias = "test")]
     Evaluate(Box<commands::evaluate::EvaluateArguments>),

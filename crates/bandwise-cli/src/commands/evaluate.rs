@@ -18,6 +18,7 @@ use bandwise::{Error, Result, files};
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::official::{self, OfficialTest};
 use crate::arguments::{ComputeArguments, ModelArguments, SplitArgument, data_spec};
 use crate::{device, progress};
 
@@ -31,13 +32,14 @@ const BATCHES_PER_WAVE: usize = 4;
 /// Pixels are in [0,1] and normalisation is part of the model. A picture is dropped as soon as it is
 /// broken, so only survivors cost time. Every number comes with its Wilson interval; --json keeps the
 /// full records, with one character per picture; --results keeps a journal that continues after a stop.
-#[derive(Args)]
+/// `bandwise test` is the same command and takes the flags of FPCM's official test.py.
+#[derive(Args, Clone)]
 pub struct EvaluateArguments {
     #[command(flatten)]
-    model: ModelArguments,
+    pub(super) model: ModelArguments,
     /// cifar10:DIR, cifar100:DIR, cifar10-bin:FILE, idx:DIR, imagefolder:DIR, npy:DIR, synthetic[:key=value,…]
-    #[arg(long, value_name = "SPEC", value_parser = data_spec)]
-    data: DataSpec,
+    #[arg(long, value_name = "SPEC", value_parser = data_spec, required_unless_present_any = ["dataset", "data_root"])]
+    pub(super) data: Option<DataSpec>,
     /// Part of the data set
     #[arg(long, value_enum, default_value_t = SplitArgument::Test)]
     split: SplitArgument,
@@ -47,7 +49,7 @@ pub struct EvaluateArguments {
     /// none, or attacks separated by commas: fgsm, rfgsm, pgd, mifgsm, cw-linf, cw-l2, deepfool, apgd-ce, apgd-dlr,
     /// apgd-t, fab, fab-t, square, autoattack, autoattack-plus, autoattack-rand, fourier-basis, low-frequency
     #[arg(long, value_name = "NAME", default_value = "none", value_delimiter = ',')]
-    attack: Vec<String>,
+    pub(super) attack: Vec<String>,
     /// Size of the perturbation, pixels in [0,1], e.g. 8/255
     #[arg(long, value_name = "EPSILON")]
     eps: Option<String>,
@@ -56,7 +58,7 @@ pub struct EvaluateArguments {
     step_size: Option<String>,
     /// Steps of an iterated attack
     #[arg(long, value_name = "N")]
-    steps: Option<usize>,
+    pub(super) steps: Option<usize>,
     /// Where an iterated attack starts: zero or random
     #[arg(long, value_name = "START")]
     start: Option<String>,
@@ -83,7 +85,7 @@ pub struct EvaluateArguments {
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Pictures per pass
-    #[arg(long, value_name = "N", default_value_t = 250)]
+    #[arg(long, value_name = "N", default_value_t = 250, alias = "batch_size")]
     batch_size: usize,
     /// Write the records to this file
     #[arg(long, value_name = "FILE")]
@@ -99,10 +101,13 @@ pub struct EvaluateArguments {
     save_adversarial: Option<PathBuf>,
     #[command(flatten)]
     compute: ComputeArguments,
+    #[command(flatten)]
+    pub(super) official: OfficialTest,
 }
 
 /// Runs the command.
 pub fn run(arguments: &EvaluateArguments, interrupt: &AtomicBool) -> Result<bool> {
+    let arguments = &official::translated(arguments)?;
     if arguments.batch_size == 0 {
         return Err(Error::config("--batch-size must be at least 1"));
     }
@@ -110,7 +115,8 @@ pub fn run(arguments: &EvaluateArguments, interrupt: &AtomicBool) -> Result<bool
     let shard = arguments.shard.as_deref().map_or(Ok(Shard::WHOLE), str::parse)?;
     let device = device::open(&arguments.compute.device)?;
     let split = Split::from(arguments.split);
-    let dataset = arguments.data.open(split)?;
+    let data = arguments.data.as_ref().ok_or_else(|| Error::config("--data SPEC names the data set"))?;
+    let dataset = data.open(split)?;
     let count = arguments.limit.unwrap_or(usize::MAX).min(dataset.len());
     if count == 0 {
         return Err(Error::config("there are no pictures to evaluate"));
@@ -123,7 +129,7 @@ pub fn run(arguments: &EvaluateArguments, interrupt: &AtomicBool) -> Result<bool
     }
     network.model.set_precision(PrecisionName::from(arguments.compute.precision).into())?;
     let model = FrozenModel::folded(&network.model)?;
-    let provenance = provenance(arguments, &network, dataset.as_ref(), split)?;
+    let provenance = provenance(arguments, data, &network, dataset.as_ref(), split)?;
     let header = header(&provenance, attacks, count, arguments.seed, shard);
     let mut journal = match &arguments.results {
         Some(path) => Journal::open(path, header)?,
@@ -239,6 +245,7 @@ fn print(record: &Record, name: &str) {
 
 fn provenance(
     arguments: &EvaluateArguments,
+    data: &DataSpec,
     network: &Network,
     dataset: &dyn Dataset,
     split: Split,
@@ -246,7 +253,7 @@ fn provenance(
     Ok(Provenance {
         model: network.config.architecture.clone(),
         weights_sha256: files::sha256(&files::read(&arguments.model.weights)?),
-        data: arguments.data.to_string(),
+        data: data.to_string(),
         data_sha256: dataset.fingerprint().to_string(),
         split: split.to_string(),
         seeds: vec![arguments.seed],

@@ -8,5 +8,6 @@ pub mod evaluate;
 pub mod mask;
 pub mod merge;
 pub mod models;
+mod official;
 pub mod report;
 pub mod train;

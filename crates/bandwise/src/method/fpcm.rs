@@ -15,6 +15,7 @@
 //! transforms cancel and are left out. The official mean of the projected map equals the projection of the
 //! mean, which is what is computed here.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use candle_core::{D, Device, Tensor};
@@ -22,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::nn::build::{Builder, Initialization};
 use crate::nn::layer::{Stage, StageBlock, sigmoid, visit_stages_mut};
+use crate::nn::weights::StateDict;
 use crate::nn::{Model, Parameter, Pass, Role, Signal};
 use crate::spectral::{bands, circular, fourier};
 use crate::{Error, Result, random};
@@ -59,6 +61,20 @@ impl FpcmConfig {
     /// The published block of WRN-34-10: dense projection, D0 = P div 8 throughout.
     pub fn wide_resnet() -> Self {
         Self { projection: Projection::Full, cutoff_start: 8, ..Self::default() }
+    }
+
+    /// The published block that a state dict of the official code was trained with, as its names and shapes
+    /// (`attn1.projection.weight`, …) tell; `None` where there is none.
+    pub fn found_in(tensors: &StateDict) -> Option<Self> {
+        let blocks = tensors.iter().filter_map(|(name, weight)| {
+            let block = name.strip_suffix(".projection.weight")?.rsplit(['.', '/']).next()?;
+            let stage: usize = block.strip_prefix("attn")?.parse().ok()?;
+            Some((stage, weight.dims3().ok().filter(|dims| dims.2 == 1)?))
+        });
+        let blocks: BTreeMap<usize, (usize, usize, usize)> = blocks.collect();
+        let (_, (_, inputs, _)) = blocks.first_key_value()?;
+        let published = if *inputs == 1 { Self::default() } else { Self::wide_resnet() };
+        Some(Self { stages: blocks.into_keys().collect(), ..published })
     }
 
     fn validate(&self) -> Result<()> {

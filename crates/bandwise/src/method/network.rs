@@ -65,6 +65,17 @@ impl NetworkConfig {
         self
     }
 
+    /// What is left open here, as in `other`.
+    fn completed_by(self, other: Self) -> Self {
+        Self {
+            width: self.width.or(other.width),
+            normalization: self.normalization.or(other.normalization),
+            fpcm: self.fpcm.or(other.fpcm),
+            decomposition: self.decomposition.or(other.decomposition),
+            ..self
+        }
+    }
+
     /// Refuses names and values that make no sense.
     pub fn validate(&self) -> Result<()> {
         let _: Construct = zoo::find(&self.architecture)?;
@@ -106,7 +117,9 @@ impl Network {
         Ok(Self { config, model })
     }
 
-    /// Reads weights in any supported format. `config` may be left out where the file is one of ours.
+    /// Reads weights in any supported format. `config` may be left out where the file is one of ours; what it
+    /// leaves open is taken from the file: from its stored configuration, or from the names of its tensors
+    /// (official state dicts with FPCM, decomposed convolutions).
     ///
     /// # Errors
     /// If the file says nothing about its architecture and neither does the caller, or if weights do not
@@ -119,15 +132,21 @@ impl Network {
                 Error::format(path, format!("its stored model configuration is not readable: {e}"))
             })?),
         };
-        let config = config.or(stored).ok_or_else(|| {
+        let config = match (config, stored) {
+            (Some(given), Some(stored)) if given.architecture == stored.architecture => {
+                Some(given.completed_by(stored))
+            }
+            (given, stored) => given.or(stored),
+        };
+        let mut config = config.ok_or_else(|| {
             Error::model(format!(
                 "{}: the file does not say which architecture it is for; name it with --model (see `bandwise models`)",
                 path.display()
             ))
         })?;
         // What the file's names say about the model counts where the configuration leaves it open.
-        let mut config = config;
         config.decomposition = config.decomposition.or_else(|| decomposition_of(&file.tensors));
+        config.fpcm = config.fpcm.or_else(|| FpcmConfig::found_in(&file.tensors));
         let expected = weights::shapes(&config.build(0, DType::F32, &Device::Cpu)?);
         let matched = file.match_keys(&expected)?;
         let report = matched.report.clone();

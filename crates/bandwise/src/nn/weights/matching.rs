@@ -14,9 +14,10 @@ const SYNONYMS: [&[&str]; 2] = [&["linear", "fc", "classifier"], &["shortcut", "
 /// How a normalising layer calls its mean and standard deviation.
 const NORMALIZATIONS: [(&str, &str); 4] =
     [("mean", "std"), ("new_mean", "new_std"), ("mu", "sigma"), ("_mean", "_std")];
-/// What state dicts hold beside weights: batch norm's counter, and the fixed cosine basis of decomposed
-/// convolutions (official code of filter frequency regularization).
-const NOT_LEARNED: [&str; 3] = ["num_batches_tracked", "basis", "basis_coef"];
+/// What state dicts hold beside weights: batch norm's counter, the fixed cosine basis of decomposed
+/// convolutions (official code of filter frequency regularization), and a parameter that the official code of
+/// FPCM declares but never uses.
+const NOT_LEARNED: [&str; 4] = ["num_batches_tracked", "basis", "basis_coef", "learnable_freq_control"];
 
 /// The tensors of a file that fit a model.
 #[derive(Debug)]
