@@ -73,6 +73,16 @@ impl FromStr for Epsilon {
     }
 }
 
+impl Epsilon {
+    /// For headings: `8/255`, or the value where it was not written as a fraction.
+    pub fn short(&self) -> String {
+        match self.fraction {
+            Some((over, under)) => format!("{over}/{under}"),
+            None => self.value.to_string(),
+        }
+    }
+}
+
 impl fmt::Display for Epsilon {
     /// `8/255 (0.03137254901960784)`, or `0.031 (7.905/255)`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

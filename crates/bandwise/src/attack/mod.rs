@@ -454,7 +454,7 @@ impl FromStr for Attack {
 
 impl fmt::Display for Attack {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} ε = {}", self.name(), self.norm(), self.epsilon())
+        write!(f, "{} {} ε = {}", self.name(), self.norm(), self.epsilon().short())
     }
 }
 

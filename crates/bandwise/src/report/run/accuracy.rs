@@ -148,12 +148,10 @@ pub(super) fn sections(runs: &[Run]) -> Vec<Section> {
 }
 
 fn accuracy_section(runs: &[Run], results: &Results) -> Option<Section> {
-    // Cue splits are shown on their own; the usual test images among them open the table.
-    let shown = |c: &Condition| {
-        c.is_accuracy()
-            && c.corruption.is_none()
-            && (cue_name(&c.split).is_none() || c.split == "iid" || !c.is_clean())
-    };
+    // Cue splits are shown on their own; the usual test images among them open the table, but once.
+    let tested = results.rows.iter().any(|(c, _)| c.is_clean() && matches!(c.split.as_str(), "" | "test"));
+    let is_cue = |c: &Condition| c.is_clean() && cue_name(&c.split).is_some() && (tested || c.split != "iid");
+    let shown = |c: &Condition| c.is_accuracy() && c.corruption.is_none() && !is_cue(c);
     let rows = results.matching(shown);
     if rows.is_empty() {
         return None;
@@ -176,7 +174,8 @@ fn accuracy_table(title: &str, runs: &[Run], rows: &[&(Condition, Vec<Option<Rec
     let columns = std::iter::once("images").chain(runs.iter().map(|r| r.name.as_str())).collect::<Vec<_>>();
     let table = Table::new(title, &columns);
     rows.iter().fold(table, |table, (condition, records)| {
-        let format = if condition.is_accuracy() { NumberFormat::Percent } else { NumberFormat::Plain };
+        let is_share = condition.is_accuracy() || condition.metric.ends_with("_share");
+        let format = if is_share { NumberFormat::Percent } else { NumberFormat::Plain };
         let best = records.iter().flatten().map(|r| r.value).fold(f64::NEG_INFINITY, f64::max);
         let cell = |record: &Option<Record>| match record {
             None => Cell::empty(),

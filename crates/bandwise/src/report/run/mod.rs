@@ -105,7 +105,7 @@ fn configuration_section(runs: &[Run]) -> Option<Section> {
         return None;
     }
     let section = Section::new("What was trained");
-    let keys = headline_keys(runs);
+    let (keys, differing) = headline_keys(runs);
     let section = match runs {
         [run] => {
             let fact = |facts: Facts, key: &String| match run.setting(key) {
@@ -114,7 +114,14 @@ fn configuration_section(runs: &[Run]) -> Option<Section> {
             };
             section.facts(keys.iter().fold(Facts::new(), fact))
         }
-        several => section.table(comparison(several, &keys)),
+        several => {
+            let section = section.table(comparison(several, &keys));
+            match differing.is_empty() {
+                true => section,
+                false => section
+                    .details("Other differences", vec![Block::Table(comparison(several, &differing))]),
+            }
+        }
     };
     let complete = runs.iter().filter(|r| !r.configuration.is_empty()).fold(section, |section, run| {
         let summary = if runs.len() == 1 {
@@ -127,20 +134,24 @@ fn configuration_section(runs: &[Run]) -> Option<Section> {
     Some(complete)
 }
 
-/// The keys to show: headline settings and whatever differs between the runs; all, if these are few.
-fn headline_keys(runs: &[Run]) -> Vec<String> {
+/// The keys to show (headline settings; all, if these are few), and the others in which the runs differ.
+fn headline_keys(runs: &[Run]) -> (Vec<String>, Vec<String>) {
     let mut keys: Vec<&String> = Vec::new();
     for (key, _) in runs.iter().flat_map(|r| &r.configuration) {
-        if !keys.contains(&key) {
+        // The runs' names head the columns.
+        if !keys.contains(&key) && key != "name" {
             keys.push(key);
         }
     }
     let rank = |key: &str| HEADLINE.iter().position(|headline| *headline == subject(key));
+    // How pictures are evaluated is no headline, though its keys end alike.
+    let is_headline = |key: &str| rank(key).is_some() && !key.starts_with("evaluation.");
     let differs = |key: &str| runs.iter().any(|r| r.setting(key) != runs[0].setting(key));
     let few = keys.len() <= 12;
-    let mut shown: Vec<_> = keys.into_iter().filter(|k| few || rank(k).is_some() || differs(k)).collect();
+    let (mut shown, rest): (Vec<_>, Vec<_>) = keys.into_iter().partition(|key| few || is_headline(key));
     shown.sort_by_key(|key| rank(key).unwrap_or(HEADLINE.len()));
-    shown.into_iter().cloned().collect()
+    let owned = |keys: Vec<&String>| keys.into_iter().cloned().collect();
+    (owned(shown), owned(rest.into_iter().filter(|key| differs(key)).collect()))
 }
 
 /// What a setting is about: the last part of its key, but `optimizer.kind` is about the optimizer.
