@@ -2,8 +2,11 @@
 """Fourier masks in PyTorch, step for step as the published code does it, for comparison with
 `bandwise mask`.
 
-usage: compare_masks.py WEIGHTS.safetensors IMAGES.bin [--mode per-image|data-set] [--count N] [--steps N]
-                        [--schedule published|corrected] [--out MASKS.npy]
+    cargo build --release
+    python benches/compare_masks.py WEIGHTS.safetensors IMAGES.bin --rounds 5 --count 4 --ours 200 --steps 500
+
+With --rounds, Bandwise and the published procedure take turns, and the last line is the median ratio of their CPU
+times per picture and step. Without, PyTorch alone learns masks (--mode per-image|data-set, --out MASKS.npy).
 
 WEIGHTS: a CIFAR ResNet-20 with parameter-free shortcuts (names of pytorch_resnet_cifar10);
 IMAGES: CIFAR-10 binary records. Needs torch and numpy.
@@ -15,53 +18,19 @@ Data set (train_masks.py): batches of one in random order, and an evaluation pas
 after every epoch.
 """
 import argparse
-import json
-import struct
+import os
+import pathlib
+import re
+import resource
+import subprocess
+import tempfile
 import time
 
 import numpy as np
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 
-MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
-STD = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
-
-
-class Block(nn.Module):
-    def __init__(self, inputs, planes, stride):
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, planes, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(planes)
-        self.conv2 = nn.Conv2d(planes, planes, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(planes)
-        self.pad = (planes - inputs) // 2
-        self.stride = stride
-
-    def forward(self, x):
-        out = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-        if self.stride > 1:
-            x = F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.pad, self.pad))
-        return F.relu(out + x)
-
-
-class ResNet20(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(16)
-        stages, inputs = [], 16
-        for planes, stride in [(16, 1), (32, 2), (64, 2)]:
-            stages.append(nn.Sequential(*(Block(inputs if i == 0 else planes, planes, stride if i == 0 else 1)
-                                          for i in range(3))))
-            inputs = planes
-        self.layer1, self.layer2, self.layer3 = stages
-        self.linear = nn.Linear(64, 10)
-
-    def forward(self, x):
-        x = F.relu(self.bn1(self.conv1((x - MEAN) / STD)))
-        x = self.layer3(self.layer2(self.layer1(x)))
-        return self.linear(x.mean((2, 3)))
+from resnet20 import load_images, load_weights
 
 
 class Masked(nn.Module):
@@ -72,31 +41,6 @@ class Masked(nn.Module):
 
     def forward(self, x):
         return self.core(torch.fft.ifft2(self.weight * torch.fft.fft2(x)).real)
-
-
-def load_weights(path):
-    with open(path, "rb") as file:
-        length = struct.unpack("<Q", file.read(8))[0]
-        header = json.loads(file.read(length))
-        data = file.read()
-    state = {}
-    for name, entry in header.items():
-        if name != "__metadata__":
-            begin, end = entry["data_offsets"]
-            values = np.frombuffer(data[begin:end], dtype=np.float32).copy()
-            state[name] = torch.from_numpy(values).view(entry["shape"])
-    model = ResNet20()
-    missing, unexpected = model.load_state_dict(state, strict=False)
-    assert not unexpected and all(name.endswith("num_batches_tracked") for name in missing)
-    for parameter in model.parameters():
-        parameter.requires_grad = False
-    return model.eval()
-
-
-def load_images(path, count):
-    records = np.fromfile(path, dtype=np.uint8).reshape(-1, 3073)[:count]
-    images = torch.from_numpy(records[:, 1:].reshape(-1, 3, 32, 32).astype(np.float32) / 255)
-    return images, torch.from_numpy(records[:, 0].astype(np.int64))
 
 
 def step(model, optimizer, schedule, image, target, clean, decay):
@@ -172,6 +116,42 @@ def data_set(core, images, labels, epochs):
     return model.weight.detach()[0, 0].numpy()
 
 
+def processor_seconds(who):
+    usage = resource.getrusage(who)
+    return usage.ru_utime + usage.ru_stime
+
+
+def ours(arguments):
+    """CPU and wall seconds per picture and step of `bandwise mask --per-image`."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [arguments.bandwise, "mask", "--per-image", "--weights", arguments.weights, "--model", "resnet20",
+                   "--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225",
+                   "--data", f"cifar10-bin:{arguments.images}", "--limit", str(arguments.ours),
+                   "--max-steps", str(arguments.steps), "--out", folder]
+        began, processor = time.time(), processor_seconds(resource.RUSAGE_CHILDREN)
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wall, processor = time.time() - began, processor_seconds(resource.RUSAGE_CHILDREN) - processor
+        lines = (pathlib.Path(folder) / "images.jsonl").read_text().splitlines()
+        taken = sum(int(re.search(r'"steps":(\d+)', line)[1]) for line in lines if '"steps"' in line)
+    return processor / taken, wall / taken
+
+
+def side_by_side(core, images, arguments):
+    ratios = []
+    for number in range(arguments.rounds):
+        cpu, wall = ours(arguments)
+        began, processor, taken = time.time(), time.process_time(), 0
+        for index in range(number * arguments.count, (number + 1) * arguments.count):
+            index %= len(images)
+            taken += image_mask(core, images[index:index + 1], arguments.steps, False)[1]
+        reference_cpu, reference_wall = (time.process_time() - processor) / taken, (time.time() - began) / taken
+        ratios.append((reference_cpu / cpu, reference_wall / wall))
+        print(f"round {number + 1}: per picture and step {1e3 * cpu:.3f} ms CPU, {1e3 * wall:.3f} ms wall; published "
+              f"procedure {1e3 * reference_cpu:.3f} and {1e3 * reference_wall:.3f}", flush=True)
+    cpu, wall = (sorted(values)[len(values) // 2] for values in zip(*ratios))
+    print(f"median ratio: {cpu:.1f} in CPU time, {wall:.1f} in wall time")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("weights")
@@ -182,13 +162,19 @@ def main():
     parser.add_argument("--steps", type=int, default=20000, help="most steps per image")
     parser.add_argument("--epochs", type=int, default=100)
     parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--rounds", type=int, help="take turns with Bandwise so many times")
+    parser.add_argument("--ours", type=int, default=200, help="images per round of Bandwise, side by side")
+    parser.add_argument("--bandwise", default="target/release/bandwise", help="the binary")
     parser.add_argument("--out", help="write the masks as .npy")
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
+        os.environ["RAYON_NUM_THREADS"] = str(arguments.threads)
     core = load_weights(arguments.weights)
     images, labels = load_images(arguments.images, arguments.count)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    if arguments.rounds:
+        return side_by_side(core, load_images(arguments.images, None)[0], arguments)
     if arguments.mode == "per-image":
         masks = per_image(core, images, arguments)
     else:
