@@ -118,8 +118,9 @@ fn configuration_section(runs: &[Run]) -> Option<Section> {
             let section = section.table(comparison(several, &keys));
             match differing.is_empty() {
                 true => section,
-                false => section
-                    .details("Other differences", vec![Block::Table(comparison(several, &differing))]),
+                false => {
+                    section.details("Other differences", vec![Block::Table(comparison(several, &differing))])
+                }
             }
         }
     };
