@@ -81,6 +81,7 @@ fn learn(
         learning_rate: arguments.lr.unwrap_or(defaults.learning_rate),
         epochs: arguments.epochs,
         batch_size: arguments.step_batch,
+        largest_exponent: arguments.bound.unwrap_or(defaults.largest_exponent),
         seed: arguments.subjects.seed,
         evaluation_batch: arguments.subjects.batch_size,
         ..defaults

@@ -47,6 +47,10 @@ pub struct MaskArguments {
     /// Pictures per step of a mask for all; larger batches average over pictures
     #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "per_image")]
     step_batch: usize,
+    /// Invariance above which a picture's pull on a mask for all grows no more: with the default (30, as published
+    /// but for overflow) single pictures stall the mask; 1 makes it sparse quickly
+    #[arg(long, value_name = "INVARIANCE", conflicts_with = "per_image")]
+    bound: Option<f64>,
     /// Most steps per picture [default: 20000 as published, 1000 corrected]
     #[arg(long, value_name = "N", requires = "per_image")]
     max_steps: Option<usize>,

@@ -9,7 +9,7 @@ use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
 use super::mask::Mask;
-use super::objective::{Clean, Invariance, Samples, masked_predictions};
+use super::objective::{Clean, Invariance, LARGEST_EXPONENT, Samples, masked_predictions};
 use super::optimizer::{Adam, Schedule};
 use crate::attack::Classifier;
 use crate::spectral::fourier::ImageSpectra;
@@ -31,6 +31,10 @@ pub struct DataSetConfig {
     pub batch_size: usize,
     /// How a batch forms its invariance.
     pub invariance: Invariance,
+    /// Invariance above which a step's gradient grows no more. The default only keeps numbers finite: one picture
+    /// whose class has turned still outweighs all others for thousands of steps, because Adam divides by the
+    /// largest gradients it remembers. Around 1 it cannot, and masks become sparse much faster.
+    pub largest_exponent: f64,
     /// A mask is kept if it leaves this share of the unmasked accuracy.
     pub accuracy_kept: f64,
     /// A change of the relative L1 norm of at most this counts as none.
@@ -52,6 +56,7 @@ impl Default for DataSetConfig {
             warm_up: 0.1,
             batch_size: 1,
             invariance: Invariance::PerSample,
+            largest_exponent: LARGEST_EXPONENT,
             accuracy_kept: 0.99,
             tolerance: 1e-5,
             patience: 7,
@@ -63,7 +68,11 @@ impl Default for DataSetConfig {
 
 impl DataSetConfig {
     fn check(&self, images: usize) -> Result<()> {
-        let positive = [("decay", self.decay), ("learning_rate", self.learning_rate)];
+        let positive = [
+            ("decay", self.decay),
+            ("learning_rate", self.learning_rate),
+            ("largest_exponent", self.largest_exponent),
+        ];
         if let Some((name, value)) = positive.iter().find(|(_, v)| !(v.is_finite() && *v > 0.0)) {
             return Err(Error::config(format!(
                 "mask learning: {name} = {value}, expected a positive number"
@@ -236,7 +245,8 @@ impl<'a> DataSetLearner<'a> {
             clean_losses: self.clean.losses.index_select(&rows, 0)?,
         };
         let masks = &self.state.masks;
-        let evaluation = samples.evaluate(self.model, masks, self.config.invariance)?;
+        let evaluation =
+            samples.evaluate(self.model, masks, self.config.invariance, self.config.largest_exponent)?;
         let area = masks.elem_count() as f64;
         let relative_l1 = f64::from(masks.sum_all()?.to_scalar::<f32>()?) / area;
         // The L1 norm's gradient is the sign: nothing pulls at entries that are already 0.

@@ -8,9 +8,9 @@ use crate::nn::loss;
 use crate::spectral::fourier::{ImageSpectra, filter2};
 use crate::{Error, Result};
 
-/// Larger invariances weigh no more than this: `exp` of more, squared by Adam, leaves float32, and the
-/// published code then fills the mask with NaN.
-const LARGEST_EXPONENT: f64 = 30.0;
+/// Larger invariances weigh no more than this unless told otherwise: `exp` of more, squared by Adam, leaves
+/// float32, and the published code then fills the mask with NaN.
+pub(super) const LARGEST_EXPONENT: f64 = 30.0;
 
 /// How a batch that shares one mask forms its invariance term; for batches of one there is no difference.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,12 +106,14 @@ pub(super) struct Evaluation {
 }
 
 impl Samples {
-    /// Evaluates `masks` `[masks, height, width]`: one for all samples, or one for each.
+    /// Evaluates `masks` `[masks, height, width]`: one for all samples, or one for each. Invariances above
+    /// `largest_exponent` weigh no more than that.
     pub fn evaluate(
         &self,
         model: &dyn Classifier,
         masks: &Tensor,
         invariance: Invariance,
+        largest_exponent: f64,
     ) -> Result<Evaluation> {
         let shared = masks.dim(0)? == 1;
         let variable = Var::from_tensor(&if shared { masks.squeeze(0)? } else { masks.clone() })?;
@@ -123,7 +125,7 @@ impl Samples {
         };
         let squared = difference.sqr()?;
         // d exp(i) = exp(i)·di, with the exponential as a bounded constant.
-        let weight = squared.detach().minimum(LARGEST_EXPONENT)?.exp()?;
+        let weight = squared.detach().minimum(largest_exponent)?.exp()?;
         let weighted = (&squared * weight)?;
         let total = if shared { weighted.mean_all()? } else { weighted.sum_all()? };
         let gradients = total.backward()?;

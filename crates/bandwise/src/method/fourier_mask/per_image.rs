@@ -11,7 +11,7 @@ use candle_core::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::mask::Mask;
-use super::objective::{Clean, Invariance, Samples};
+use super::objective::{Clean, Invariance, LARGEST_EXPONENT, Samples};
 use super::optimizer::{Adam, Rate, Schedule, rearrange};
 use crate::attack::Classifier;
 use crate::spectral::fourier::ImageSpectra;
@@ -236,7 +236,8 @@ impl<'a> ImageLearner<'a> {
             }
         };
         // A single row is a shared mask to the objective, and a batch of one image: the same thing.
-        let evaluation = samples.evaluate(self.model, &self.masks, Invariance::PerSample)?;
+        let evaluation =
+            samples.evaluate(self.model, &self.masks, Invariance::PerSample, LARGEST_EXPONENT)?;
         let area = (self.masks.dim(1)? * self.masks.dim(2)?) as f64;
         let norms: Vec<f32> = self.masks.sum((1, 2))?.to_vec1()?;
         let mut leaving = Vec::new();

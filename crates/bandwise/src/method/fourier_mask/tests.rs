@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use candle_core::{DType, Device, Tensor};
 use serde_json::Value;
 
-use super::objective::Samples;
+use super::objective::{LARGEST_EXPONENT, Samples};
 use super::optimizer::{Adam, Schedule};
 use super::*;
 use crate::attack::{Classifier, FrozenModel};
@@ -72,7 +72,7 @@ fn check_run(run: &Value, tensors: &HashMap<String, Tensor>, model: &FrozenModel
     let log = run["log"].as_array().unwrap();
     for (step, expected) in log.iter().enumerate() {
         let total = |mask: &Tensor| {
-            let evaluation = samples.evaluate(model, mask, Invariance::BatchMean).unwrap();
+            let evaluation = samples.evaluate(model, mask, Invariance::BatchMean, LARGEST_EXPONENT).unwrap();
             let gradient = (&evaluation.gradient + (mask.sign().unwrap() * lambda).unwrap()).unwrap();
             (evaluation, gradient)
         };
