@@ -278,6 +278,26 @@ impl Attack {
         each!(self, attack => attack.epsilon)
     }
 
+    /// The same attack of `factor` times the strength: ε, and a step size given in pixels, are multiplied.
+    pub fn scaled(&self, factor: f64) -> Self {
+        let mut attack = self.clone();
+        if factor == 1.0 {
+            return attack;
+        }
+        each!(&mut attack, attack => attack.epsilon = attack.epsilon.scaled(factor));
+        let mut none = None;
+        let step_size = match &mut attack {
+            Self::RandomFgsm(attack) => &mut attack.step_size,
+            Self::Pgd(attack) => &mut attack.step_size,
+            Self::MiFgsm(attack) => &mut attack.step_size,
+            Self::CwLinf(attack) => &mut attack.step_size,
+            Self::LowFrequency(attack) => &mut attack.step_size,
+            _ => &mut none,
+        };
+        *step_size = step_size.map(|step_size| step_size.scaled(factor));
+        attack
+    }
+
     /// The norm that measures the perturbation.
     pub fn norm(&self) -> Norm {
         match self {

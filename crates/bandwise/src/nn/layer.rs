@@ -250,6 +250,16 @@ pub fn visit_convolutions_mut(
     Ok(())
 }
 
+/// Visits every batch norm in module order, to change it.
+pub fn visit_batch_norms_mut(layers: &mut [Layer], visit: &mut dyn FnMut(&mut BatchNorm)) {
+    for layer in layers {
+        if let Layer::BatchNorm(norm) = layer {
+            visit(norm);
+        }
+        layer.children_mut().into_iter().for_each(|group| visit_batch_norms_mut(group, visit));
+    }
+}
+
 /// Visits every stage in order, to change it.
 pub fn visit_stages_mut(layers: &mut [Layer], visit: &mut dyn FnMut(&mut Stage) -> Result<()>) -> Result<()> {
     for layer in layers {

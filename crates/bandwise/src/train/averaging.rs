@@ -1,7 +1,8 @@
 //! Averages of the weights over training: exponential (EMA) and equal (SWA).
 //!
-//! Parameters and buffers are averaged alike. For SWA, whose weights come from far apart, running
-//! statistics are better computed anew with the averaged weights: the trainer does that.
+//! Parameters and buffers are averaged alike. For SWA, whose weights come from far apart, averaged running
+//! statistics of batch norm fit badly: they are computed anew with the averaged weights (see
+//! [`super::batch_statistics`]) whenever the average is evaluated or saved.
 
 use candle_core::{CpuStorage, DType, Device, InplaceOp2, Layout, Tensor};
 use rayon::prelude::*;
@@ -27,13 +28,37 @@ pub enum AveragingConfig {
         /// their beginning.
         #[serde(default)]
         warmup: bool,
+        /// Where batch norm's running statistics come from.
+        #[serde(default = "averaged")]
+        statistics: Statistics,
     },
     /// The mean of the weights at the end of each epoch.
     Swa {
         /// Share of the training after which averaging begins.
         #[serde(default = "from")]
         from: f64,
+        /// Where batch norm's running statistics come from.
+        #[serde(default = "recomputed")]
+        statistics: Statistics,
     },
+}
+
+/// Batch norm's running statistics under averaged weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Statistics {
+    /// Averaged like the weights.
+    Averaged,
+    /// Computed anew, by one pass through the (clean, augmented) training pictures.
+    Recomputed,
+}
+
+fn averaged() -> Statistics {
+    Statistics::Averaged
+}
+
+fn recomputed() -> Statistics {
+    Statistics::Recomputed
 }
 
 fn decay() -> f64 {
@@ -54,10 +79,17 @@ impl AveragingConfig {
             Self::Ema { decay, .. } if !(0.0..1.0).contains(&decay) => {
                 Err(Error::config(format!("averaging.decay must lie in [0, 1), not {decay}")))
             }
-            Self::Swa { from } if !(0.0..1.0).contains(&from) => Err(Error::config(format!(
+            Self::Swa { from, .. } if !(0.0..1.0).contains(&from) => Err(Error::config(format!(
                 "averaging.from must be a share of the training in [0, 1), not {from}"
             ))),
             _ => Ok(()),
+        }
+    }
+
+    /// Where batch norm's running statistics come from.
+    pub fn statistics(&self) -> Statistics {
+        match *self {
+            Self::Ema { statistics, .. } | Self::Swa { statistics, .. } => statistics,
         }
     }
 
@@ -65,7 +97,7 @@ impl AveragingConfig {
     pub fn is_due(&self, position: Position) -> bool {
         match *self {
             Self::Ema { .. } => true,
-            Self::Swa { from } => {
+            Self::Swa { from, .. } => {
                 position.step.is_multiple_of(position.steps_per_epoch.max(1))
                     && position.epoch() as f64 > from * position.epochs as f64
             }
@@ -108,8 +140,10 @@ impl Average {
     pub fn update(&mut self, weights: &[(String, Tensor)]) -> Result<()> {
         let count = self.count as f64;
         let new = match self.config {
-            AveragingConfig::Ema { decay, warmup: true } => 1.0 - decay.min((1.0 + count) / (10.0 + count)),
-            AveragingConfig::Ema { decay, warmup: false } => 1.0 - decay,
+            AveragingConfig::Ema { decay, warmup: true, .. } => {
+                1.0 - decay.min((1.0 + count) / (10.0 + count))
+            }
+            AveragingConfig::Ema { decay, warmup: false, .. } => 1.0 - decay,
             AveragingConfig::Swa { .. } => 1.0 / (count + 1.0),
         };
         for (name, weight) in weights {
@@ -210,6 +244,14 @@ impl InplaceOp2 for Blend {
 mod tests {
     use super::*;
 
+    fn ema(decay: f64, warmup: bool) -> AveragingConfig {
+        AveragingConfig::Ema { decay, warmup, statistics: Statistics::Averaged }
+    }
+
+    fn swa(from: f64) -> AveragingConfig {
+        AveragingConfig::Swa { from, statistics: Statistics::Recomputed }
+    }
+
     fn weights(values: &[f32], dtype: DType) -> Vec<(String, Tensor)> {
         vec![("w".into(), Tensor::new(values, &Device::Cpu).unwrap().to_dtype(dtype).unwrap())]
     }
@@ -227,18 +269,18 @@ mod tests {
     #[test]
     fn ema_and_swa_are_what_they_say() {
         for dtype in [DType::F32, DType::F64] {
-            let mut ema = Average::new(AveragingConfig::Ema { decay: 0.9, warmup: false }).unwrap();
-            let mut warm = Average::new(AveragingConfig::Ema { decay: 0.9, warmup: true }).unwrap();
-            let mut swa = Average::new(AveragingConfig::Swa { from: 0.5 }).unwrap();
+            let mut plain = Average::new(ema(0.9, false)).unwrap();
+            let mut warm = Average::new(ema(0.9, true)).unwrap();
+            let mut equal = Average::new(swa(0.5)).unwrap();
             for step in [[1.0, -2.0], [3.0, 4.0], [8.0, 1.0]] {
-                ema.update(&weights(&step, dtype)).unwrap();
+                plain.update(&weights(&step, dtype)).unwrap();
                 warm.update(&weights(&step, dtype)).unwrap();
-                swa.update(&weights(&step, dtype)).unwrap();
+                equal.update(&weights(&step, dtype)).unwrap();
             }
-            assert_close(&values(&ema), &[(1.0 * 0.9 + 0.3) * 0.9 + 0.8, (-2.0 * 0.9 + 0.4) * 0.9 + 0.1]);
+            assert_close(&values(&plain), &[(1.0 * 0.9 + 0.3) * 0.9 + 0.8, (-2.0 * 0.9 + 0.4) * 0.9 + 0.1]);
             let second = 1.0 + 9.0 / 11.0 * 2.0;
             assert_close(&values(&warm)[..1], &[second + 0.75 * (8.0 - second)]);
-            assert_close(&values(&swa), &[4.0, 1.0]);
+            assert_close(&values(&equal), &[4.0, 1.0]);
         }
     }
 
@@ -246,7 +288,7 @@ mod tests {
     fn the_average_does_not_follow_its_source_and_goes_on_from_its_state() {
         let var = candle_core::Var::new(&[1.0f32, 2.0], &Device::Cpu).unwrap();
         let source = || vec![("w".to_owned(), var.as_detached_tensor())];
-        let mut whole = Average::new(AveragingConfig::Ema { decay: 0.5, warmup: false }).unwrap();
+        let mut whole = Average::new(ema(0.5, false)).unwrap();
         whole.update(&source()).unwrap();
         var.set(&Tensor::new(&[5.0f32, 5.0], &Device::Cpu).unwrap()).unwrap();
         assert_eq!(values(&whole), [1.0, 2.0]);
@@ -261,7 +303,7 @@ mod tests {
 
     #[test]
     fn swa_is_due_at_the_end_of_late_epochs() {
-        let swa = AveragingConfig::Swa { from: 0.5 };
+        let swa = swa(0.5);
         let due: Vec<u64> =
             (1..=12).filter(|&step| swa.is_due(Position { step, steps_per_epoch: 3, epochs: 4 })).collect();
         assert_eq!(due, [9, 12]);
@@ -269,7 +311,7 @@ mod tests {
 
     #[test]
     fn settings_out_of_range_are_refused() {
-        assert!(Average::new(AveragingConfig::Ema { decay: 1.0, warmup: false }).is_err());
+        assert!(Average::new(ema(1.0, false)).is_err());
         assert!(toml::from_str::<AveragingConfig>("name = \"ema\"\ndecy = 0.9").is_err());
     }
 }

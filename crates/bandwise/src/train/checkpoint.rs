@@ -7,8 +7,8 @@
 //!   last.json, best-robust.json       which of them is which
 //! ```
 //!
-//! A file holds the tensors of the model, the optimiser and the average under the prefixes
-//! `model.`, `optimizer.` and `average.`, and the rest of the state as JSON in its header. It is an
+//! A file holds the tensors of the model, the optimiser, the average and a lasting perturbation under the
+//! prefixes `model.`, `optimizer.`, `average.` and `perturbation.`, and the rest of the state as JSON in its header. It is an
 //! ordinary safetensors file: [`weights::read`] takes the model out of it.
 //! Files appear under their names only when whole, so that a run killed at any moment keeps its
 //! former checkpoint; a damaged file is passed over, loudly, in favour of the one before.
@@ -16,7 +16,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -24,7 +23,7 @@ use crate::nn::weights::{self, CHECKPOINT_MARK, StateDict};
 use crate::{Error, Result, files};
 
 const EXTENSION: &str = "safetensors";
-const PARTS: [&str; 3] = ["model", "optimizer", "average"];
+const PARTS: [&str; 4] = ["model", "optimizer", "average", "perturbation"];
 
 /// Where in training a checkpoint was taken. Later points are greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -66,6 +65,8 @@ pub struct Snapshot {
     pub optimizer: StateDict,
     /// State of the average of weights; empty where none is kept.
     pub average: StateDict,
+    /// The lasting perturbation of free adversarial training; empty in other training.
+    pub perturbation: StateDict,
     /// Whatever else the run needs: architecture, best values so far, …
     pub metadata: Value,
 }
@@ -119,7 +120,8 @@ impl Checkpoints {
     /// # Errors
     /// The file cannot be written; checkpoints before it are untouched.
     pub fn save(&self, snapshot: &Snapshot) -> Result<PathBuf> {
-        let parts = PARTS.iter().zip([&snapshot.model, &snapshot.optimizer, &snapshot.average]);
+        let Snapshot { model, optimizer, average, perturbation, .. } = snapshot;
+        let parts = PARTS.iter().zip([model, optimizer, average, perturbation]);
         let tensors = parts
             .flat_map(|(part, state)| {
                 state.iter().map(move |(name, t)| (format!("{part}.{name}"), t.clone()))
@@ -261,8 +263,8 @@ pub fn read(path: &Path) -> Result<Snapshot> {
         })?;
         parts[index].insert(rest.to_owned(), tensor);
     }
-    let [model, optimizer, average]: [BTreeMap<String, Tensor>; 3] = parts;
-    Ok(Snapshot { point, model, optimizer, average, metadata })
+    let [model, optimizer, average, perturbation] = parts;
+    Ok(Snapshot { point, model, optimizer, average, perturbation, metadata })
 }
 
 /// Which part a tensor belongs to, and its name there.
@@ -272,7 +274,7 @@ fn split(name: &str) -> Option<(usize, &str)> {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::Device;
+    use candle_core::{Device, Tensor};
     use serde_json::json;
 
     use super::*;
@@ -287,6 +289,7 @@ mod tests {
             model: state("conv1.weight", point.epoch as f32),
             optimizer: state("momentum/conv1.weight", 0.5),
             average: StateDict::new(),
+            perturbation: StateDict::new(),
             metadata: json!({ "best": 0.25, "architecture": "resnet20" }),
         }
     }

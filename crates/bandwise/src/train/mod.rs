@@ -1,9 +1,13 @@
 //! Training: recipes, objectives, the loop, and the folder that a run leaves behind.
 
 pub mod averaging;
+pub mod awp;
+pub mod batch_statistics;
 pub mod checkpoint;
 pub mod objective;
+pub mod observer;
 pub mod optimizer;
+pub mod overfitting;
 pub mod recipe;
 pub mod regularizers;
 pub mod run;
@@ -13,3 +17,4 @@ pub mod step;
 pub mod tally;
 pub mod tensorboard;
 pub mod trainer;
+pub mod update;

@@ -56,25 +56,31 @@ impl Regularizers {
         self.group_sparsity.as_ref().map_or(Ok(()), GroupSparsity::validate)
     }
 
-    /// Loss (with all penalties), logits and weight gradients of one batch. The outcome is detached.
-    pub fn backward(&self, objective: &Objective, step: &Step) -> Result<(Outcome, GradStore)> {
+    /// Loss (with all penalties), logits and weight gradients of one batch, whose pictures
+    /// [`Objective::attack`] has made `adversarial`. The outcome is detached.
+    pub fn backward(
+        &self,
+        objective: &Objective,
+        step: &Step,
+        adversarial: &Tensor,
+    ) -> Result<(Outcome, GradStore)> {
         let Penalties { at_clean, elsewhere } = self.penalties(step)?;
         let (Outcome { loss, logits }, mut gradients) = match (&at_clean, objective) {
             (Some(penalty), Objective::Standard(standard)) => {
-                let loss = |logits: &Tensor| self.with_filters(standard.loss(logits, step.labels)?, step);
+                let loss = |logits: &Tensor| self.with_filters(standard.loss_of(logits, &step.labels)?, step);
                 let (direction, train) = (&penalty.derivative, Pass::train(step.progress));
-                let joint = joint_gradients(step.model, step.images, step.labels, direction, &train, loss)?;
+                let joint = joint_gradients(step.model, &step.images, &step.labels, direction, &train, loss)?;
                 (Outcome { loss: joint.loss, logits: joint.logits }, joint.parameters)
             }
             _ => {
-                let outcome = objective.forward(step)?;
+                let outcome = objective.loss(step, adversarial)?;
                 let loss = self.with_filters(outcome.loss, step)?;
                 let mut gradients = loss.backward()?;
                 // Detached: the graph of this pass is gone before the dual pass needs memory.
                 let outcome = Outcome { loss: loss.detach(), logits: outcome.logits.detach() };
                 drop(loss);
                 if let Some(penalty) = &at_clean {
-                    gradients.extend(pulled_back(step, step.images, penalty)?)?;
+                    gradients.extend(pulled_back(step, &step.images, penalty)?)?;
                 }
                 (outcome, gradients)
             }
@@ -107,7 +113,7 @@ impl Regularizers {
         if !self.look_at_gradients() {
             return Ok(Penalties::default());
         }
-        let clean = input_gradient(step, step.images)?;
+        let clean = input_gradient(step, &step.images)?;
         let mut found = Penalties::default();
         if let Some(jafr) = &self.jafr {
             found.add_at_clean(jafr.penalty(&clean)?)?;
@@ -154,18 +160,18 @@ fn pass(step: &Step) -> Pass<'static> {
 }
 
 fn input_gradient(step: &Step, images: &Tensor) -> Result<Tensor> {
-    Ok(InputGradient::of(&step.model.frozen(), images, step.labels, &pass(step))?.gradient)
+    Ok(InputGradient::of(&step.model.frozen(), images, &step.labels, &pass(step))?.gradient)
 }
 
 fn pulled_back(step: &Step, images: &Tensor, penalty: &Penalty) -> Result<GradStore> {
-    pull_back(step.model, images, step.labels, &penalty.derivative, &pass(step))
+    pull_back(step.model, images, &step.labels, &penalty.derivative, &pass(step))
 }
 
 /// The clean pictures moved by GradAlign's uniform noise, new in each epoch.
 fn moved_images(align: &GradAlign, step: &Step) -> Result<Tensor> {
     let seed = random::stream(step.seed, &[random::tag("grad_align"), step.epoch]).next_u64();
-    let noise = uniform_noise(step.images, align.epsilon.value(), seed, step.image_ids)?;
-    Ok((step.images + noise)?)
+    let noise = uniform_noise(&step.images, align.epsilon.value(), seed, step.image_ids)?;
+    Ok((&step.images + noise)?)
 }
 
 #[cfg(test)]

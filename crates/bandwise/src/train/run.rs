@@ -15,14 +15,30 @@ use crate::{Error, Result, files};
 /// One line of `metrics.jsonl`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MetricsLine {
-    /// Always `epoch`.
+    /// `epoch`; `warning` or `note` for a line that carries a message.
     pub kind: String,
     /// Epochs completed.
     pub epoch: u64,
     /// Optimiser steps taken.
     pub step: u64,
     /// Names and values, such as `train/loss`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub values: BTreeMap<String, f64>,
+    /// What a warning or note says.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+}
+
+impl MetricsLine {
+    /// The values of an epoch.
+    pub fn epoch(epoch: u64, step: u64, values: BTreeMap<String, f64>) -> Self {
+        Self { kind: "epoch".into(), epoch, step, values, message: String::new() }
+    }
+
+    /// A `warning` or `note` about an epoch.
+    pub fn message(kind: &str, epoch: u64, step: u64, message: &str) -> Self {
+        Self { kind: kind.into(), epoch, step, values: BTreeMap::new(), message: message.into() }
+    }
 }
 
 /// Where a run stands.

@@ -22,34 +22,40 @@ pub enum AttackMode {
     Train,
 }
 
-/// One batch on its way through an objective.
-#[derive(Clone, Copy, Debug)]
+/// One batch, or a part of one, on its way through an objective.
+#[derive(Clone, Debug)]
 pub struct Step<'a> {
     /// The model in training.
     pub model: &'a Model,
     /// Clean pictures `[batch, height, width, channels]` in [0, 1].
-    pub images: &'a Tensor,
+    pub images: Tensor,
     /// Classes `[batch]`, u32.
-    pub labels: &'a Tensor,
+    pub labels: Tensor,
     /// Each picture's index in the data set.
     pub image_ids: &'a [u64],
+    /// The perturbation that free adversarial training keeps from step to step, the shape of `images`.
+    pub lasting: Option<Tensor>,
     /// The run's seed.
     pub seed: u64,
-    /// Epochs completed.
+    /// Whole epochs completed.
     pub epoch: u64,
+    /// Epochs completed when this step is: `epoch` and a share of the present one.
+    pub time: f64,
     /// How far training has come: the current epoch, counted from 1, over all epochs.
     pub progress: f64,
+    /// Batch norm's statistics in the passes of the loss.
+    pub mode: Mode,
 }
 
-impl Step<'_> {
-    /// Logits in training mode.
+impl<'a> Step<'a> {
+    /// Logits as the loss wants them.
     pub fn logits(&self, images: &Tensor) -> Result<Tensor> {
-        self.model.logits(images, &Pass::train(self.progress))
+        self.model.logits(images, &Pass { mode: self.mode, progress: self.progress, recorder: None })
     }
 
     /// Adversarial pictures against the present weights, detached. Every picture has a random stream of
-    /// its own, new in each epoch.
-    pub fn attack(&self, attack: &Attack, mode: AttackMode) -> Result<Tensor> {
+    /// its own, new in each epoch. In the first `warmup` epochs the attack's ε grows linearly.
+    pub fn attack(&self, attack: &Attack, mode: AttackMode, warmup: f64) -> Result<Tensor> {
         let target = match mode {
             AttackMode::Eval => FrozenModel::folded(self.model)?,
             AttackMode::BatchStatistics => {
@@ -59,6 +65,32 @@ impl Step<'_> {
         };
         let seed = random::stream(self.seed, &[random::tag("training attack"), self.epoch]).next_u64();
         let context = AttackContext::training(seed, self.image_ids);
-        Ok(attack.perturb(&target, self.images, self.labels, &context)?.detach())
+        let attack = attack.scaled(self.warmed_up(warmup));
+        Ok(attack.perturb(&target, &self.images, &self.labels, &context)?.detach())
+    }
+
+    /// The share of ε that a warm-up of so many epochs has reached, in (0, 1].
+    pub fn warmed_up(&self, warmup: f64) -> f64 {
+        if self.time < warmup { self.time / warmup } else { 1.0 }
+    }
+
+    /// The batch in `count` parts of (almost) equal size, in order; fewer if it has fewer pictures.
+    pub fn parts(&self, count: usize) -> Result<Vec<Step<'a>>> {
+        let all = self.image_ids.len();
+        let size = all.div_ceil(count.max(1)).max(1);
+        (0..all)
+            .step_by(size)
+            .map(|start| {
+                let rows = size.min(all - start);
+                let part = |tensor: &Tensor| tensor.narrow(0, start, rows);
+                Ok(Step {
+                    images: part(&self.images)?,
+                    labels: part(&self.labels)?,
+                    image_ids: &self.image_ids[start..start + rows],
+                    lasting: self.lasting.as_ref().map(part).transpose()?,
+                    ..self.clone()
+                })
+            })
+            .collect()
     }
 }

@@ -3,6 +3,7 @@
 use candle_core::{D, DType, Tensor};
 use serde::{Deserialize, Serialize};
 
+use super::update::Updated;
 use crate::Result;
 
 /// Sums over the pictures of an epoch so far. Values are fetched from the device in order, so the sums
@@ -10,7 +11,16 @@ use crate::Result;
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
     sums: Sums,
-    waiting: Vec<(Tensor, Tensor, usize)>,
+    waiting: Vec<Waiting>,
+}
+
+/// A batch whose numbers are still on the device.
+#[derive(Clone, Debug)]
+struct Waiting {
+    loss: Tensor,
+    unperturbed_loss: Option<Tensor>,
+    hits: Tensor,
+    count: usize,
 }
 
 /// The part of a tally that a checkpoint keeps.
@@ -22,12 +32,23 @@ pub struct Sums {
     pub correct: f64,
     /// Number of pictures.
     pub count: u64,
+    /// Sum of losses at unperturbed weights, over pictures whose step perturbed them.
+    #[serde(default)]
+    pub unperturbed_loss: f64,
+    /// Number of those pictures.
+    #[serde(default)]
+    pub perturbed: u64,
 }
 
 impl Sums {
     /// Mean loss.
     pub fn mean_loss(&self) -> f64 {
         self.loss / self.count.max(1) as f64
+    }
+
+    /// Mean loss at unperturbed weights, if any were perturbed.
+    pub fn mean_unperturbed_loss(&self) -> Option<f64> {
+        (self.perturbed > 0).then(|| self.unperturbed_loss / self.perturbed as f64)
     }
 
     /// Share of correct pictures.
@@ -42,17 +63,29 @@ impl Tally {
         Self { sums, waiting: Vec::new() }
     }
 
-    /// Adds one batch: its mean loss and its logits `[batch, classes]`.
-    pub fn add(&mut self, loss: &Tensor, logits: &Tensor, labels: &Tensor) -> Result<()> {
-        let hits = logits.detach().argmax(D::Minus1)?.eq(labels)?.to_dtype(DType::F32)?.sum_all()?;
-        self.waiting.push((loss.detach(), hits, labels.dim(0)?));
+    /// Adds what an update with these labels has seen.
+    pub fn add(&mut self, updated: &Updated, labels: &Tensor) -> Result<()> {
+        let logits = updated.outcome.logits.detach();
+        self.waiting.push(Waiting {
+            loss: updated.outcome.loss.detach(),
+            unperturbed_loss: updated.unperturbed_loss.clone(),
+            hits: logits.argmax(D::Minus1)?.eq(labels)?.to_dtype(DType::F32)?.sum_all()?,
+            count: labels.dim(0)?,
+        });
         Ok(())
     }
 
     /// The sums so far; waits for the device.
     pub fn sums(&mut self) -> Result<Sums> {
-        for (loss, hits, count) in self.waiting.drain(..) {
-            self.sums.loss += loss.to_dtype(DType::F64)?.to_scalar::<f64>()? * count as f64;
+        let sum = |mean: &Tensor, count: usize| -> Result<f64> {
+            Ok(mean.to_dtype(DType::F64)?.to_scalar::<f64>()? * count as f64)
+        };
+        for Waiting { loss, unperturbed_loss, hits, count } in self.waiting.drain(..) {
+            self.sums.loss += sum(&loss, count)?;
+            if let Some(loss) = unperturbed_loss {
+                self.sums.unperturbed_loss += sum(&loss, count)?;
+                self.sums.perturbed += count as u64;
+            }
             self.sums.correct += f64::from(hits.to_scalar::<f32>()?);
             self.sums.count += count as u64;
         }

@@ -88,7 +88,7 @@ fn provenance(weights: &Path, network: &Network) -> Result<Provenance> {
 fn file_label(weights: &Path) -> String {
     let name = |part: Option<&std::ffi::OsStr>| part.map(|p| p.to_string_lossy().into_owned());
     let stem = name(weights.file_stem()).unwrap_or_default();
-    if !["model", "best", "best-sum"].contains(&&*stem) {
+    if !["model", "best", "best_sum"].contains(&&*stem) {
         return stem;
     }
     name(weights.parent().and_then(Path::file_name)).unwrap_or(stem)

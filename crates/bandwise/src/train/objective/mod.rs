@@ -1,6 +1,7 @@
 //! What is minimised: one file per objective, each reading like its paper's equation.
 
 mod adversarial;
+mod free;
 mod mart;
 mod standard;
 mod trades;
@@ -9,12 +10,14 @@ use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 pub use adversarial::Adversarial;
+pub use free::Free;
 pub use mart::Mart;
 pub use standard::Standard;
 pub use trades::Trades;
 
 use super::step::Step;
-use crate::Result;
+use crate::attack::{Attack, Epsilon, Norm};
+use crate::{Error, Result};
 
 /// What an objective makes of one batch.
 #[derive(Debug)]
@@ -33,6 +36,8 @@ pub enum Objective {
     Standard(Standard),
     /// Cross-entropy on adversarial pictures (PGD-AT, FGSM-RS).
     Adversarial(Adversarial),
+    /// Cross-entropy on pictures that are perturbed along the way (free adversarial training).
+    Free(Free),
     /// Clean cross-entropy and a divergence.
     Trades(Trades),
     /// Boosted cross-entropy and a weighted divergence.
@@ -46,25 +51,104 @@ impl Default for Objective {
 }
 
 impl Objective {
-    /// The loss of one batch.
-    pub fn forward(&self, step: &Step) -> Result<Outcome> {
+    /// The pictures that the loss is taken on, detached: adversarial ones against the present weights, but for
+    /// standard training.
+    pub fn attack(&self, step: &Step) -> Result<Tensor> {
         match self {
-            Self::Standard(objective) => objective.forward(step),
-            Self::Adversarial(objective) => objective.forward(step),
-            Self::Trades(objective) => objective.forward(step),
-            Self::Mart(objective) => objective.forward(step),
+            Self::Standard(_) => Ok(step.images.clone()),
+            Self::Adversarial(objective) => objective.attack(step),
+            Self::Free(objective) => objective.attack(step),
+            Self::Trades(objective) => objective.attack(step),
+            Self::Mart(objective) => objective.attack(step),
+        }
+    }
+
+    /// The loss of one batch, given what [`Objective::attack`] made of its pictures.
+    pub fn loss(&self, step: &Step, adversarial: &Tensor) -> Result<Outcome> {
+        match self {
+            Self::Standard(objective) => objective.loss(step),
+            Self::Adversarial(objective) => objective.loss(step, adversarial),
+            Self::Free(objective) => objective.loss(step, adversarial),
+            Self::Trades(objective) => objective.loss(step, adversarial),
+            Self::Mart(objective) => objective.loss(step, adversarial),
+        }
+    }
+
+    /// Optimiser updates that each batch gives.
+    pub fn replays(&self) -> usize {
+        match self {
+            Self::Free(objective) => objective.replays,
+            _ => 1,
+        }
+    }
+
+    /// Who makes the adversarial pictures; nobody in standard training, and the training itself in free
+    /// adversarial training.
+    pub fn training_attack(&self) -> Option<&Attack> {
+        match self {
+            Self::Standard(_) | Self::Free(_) => None,
+            Self::Adversarial(objective) => Some(&objective.attack),
+            Self::Trades(objective) => Some(&objective.attack),
+            Self::Mart(objective) => Some(&objective.attack),
+        }
+    }
+
+    /// The norm and radius of the perturbations that are trained against.
+    pub fn ball(&self) -> Option<(Norm, Epsilon)> {
+        match self {
+            Self::Free(objective) => Some((Norm::Linf, objective.epsilon)),
+            _ => self.training_attack().map(|attack| (attack.norm(), attack.epsilon())),
+        }
+    }
+
+    /// Whether it trains on adversarial pictures.
+    pub fn is_adversarial(&self) -> bool {
+        self.ball().is_some()
+    }
+
+    /// Epochs over which ε grows to its full value.
+    pub fn epsilon_warmup(&self) -> f64 {
+        match self {
+            Self::Standard(_) => 0.0,
+            Self::Adversarial(objective) => objective.epsilon_warmup,
+            Self::Free(objective) => objective.epsilon_warmup,
+            Self::Trades(objective) => objective.epsilon_warmup,
+            Self::Mart(objective) => objective.epsilon_warmup,
         }
     }
 
     /// Refuses parameters that make no sense.
     pub fn validate(&self) -> Result<()> {
+        let (smoothing, beta) = match self {
+            Self::Standard(objective) => (objective.label_smoothing, 0.0),
+            Self::Adversarial(objective) => (objective.label_smoothing, 0.0),
+            Self::Free(objective) => (objective.label_smoothing, 0.0),
+            Self::Trades(objective) => (objective.label_smoothing, objective.beta),
+            Self::Mart(objective) => (0.0, objective.beta),
+        };
+        if !(0.0..1.0).contains(&smoothing) {
+            return Err(Error::config(format!(
+                "objective.label_smoothing must lie in [0, 1), not {smoothing}"
+            )));
+        }
+        if !(beta.is_finite() && beta >= 0.0) {
+            return Err(Error::config(format!("objective.beta must not be negative, not {beta}")));
+        }
+        let warmup = self.epsilon_warmup();
+        if !(warmup.is_finite() && warmup >= 0.0) {
+            return Err(Error::config(format!(
+                "objective.epsilon_warmup must be a number of epochs, at least 0, not {warmup}"
+            )));
+        }
         match self {
-            Self::Standard(_) => Ok(()),
-            Self::Adversarial(objective) => objective.attack.validate(),
-            Self::Trades(objective) => objective.attack.validate(),
-            Self::Mart(objective) => objective.attack.validate(),
+            Self::Free(objective) => objective.validate(),
+            _ => self.training_attack().map_or(Ok(()), Attack::validate),
         }
     }
+}
+
+fn is_zero(value: &f64) -> bool {
+    *value == 0.0
 }
 
 /// β of TRADES and MART.

@@ -18,13 +18,13 @@ pub struct Standard {
 }
 
 impl Standard {
-    pub(super) fn forward(&self, step: &Step) -> Result<Outcome> {
-        let logits = step.logits(step.images)?;
-        Ok(Outcome { loss: self.loss(&logits, step.labels)?, logits })
+    pub(super) fn loss(&self, step: &Step) -> Result<Outcome> {
+        let logits = step.logits(&step.images)?;
+        Ok(Outcome { loss: self.loss_of(&logits, &step.labels)?, logits })
     }
 
     /// The loss of clean logits `[batch, classes]`, a scalar.
-    pub fn loss(&self, logits: &Tensor, labels: &Tensor) -> Result<Tensor> {
+    pub fn loss_of(&self, logits: &Tensor, labels: &Tensor) -> Result<Tensor> {
         Ok(smoothed_cross_entropy(logits, labels, self.label_smoothing)?.mean_all()?)
     }
 }

@@ -1,5 +1,6 @@
 //! TRADES (Zhang et al. 2019): min CE(f(x), y) + β · KL(f(x) ‖ f(x + δ)).
 
+use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::Outcome;
@@ -20,6 +21,9 @@ pub struct Trades {
     /// Statistics of batch norm while the attack runs.
     #[serde(default)]
     pub attack_mode: AttackMode,
+    /// Epochs over which the attack's ε (and step size) grows linearly to its full value.
+    #[serde(default, skip_serializing_if = "super::is_zero")]
+    pub epsilon_warmup: f64,
     /// Weight of the divergence (β = 1/λ in the paper).
     #[serde(default = "super::six")]
     pub beta: f64,
@@ -29,11 +33,14 @@ pub struct Trades {
 }
 
 impl Trades {
-    pub(super) fn forward(&self, step: &Step) -> Result<Outcome> {
-        let adversarial = step.attack(&self.attack, self.attack_mode)?;
-        let clean = step.logits(step.images)?;
-        let attacked = step.logits(&adversarial)?;
-        let natural = smoothed_cross_entropy(&clean, step.labels, self.label_smoothing)?.mean_all()?;
+    pub(super) fn attack(&self, step: &Step) -> Result<Tensor> {
+        step.attack(&self.attack, self.attack_mode, self.epsilon_warmup)
+    }
+
+    pub(super) fn loss(&self, step: &Step, adversarial: &Tensor) -> Result<Outcome> {
+        let clean = step.logits(&step.images)?;
+        let attacked = step.logits(adversarial)?;
+        let natural = smoothed_cross_entropy(&clean, &step.labels, self.label_smoothing)?.mean_all()?;
         let robust = kl_divergence(&clean, &attacked)?.mean_all()?;
         let loss = (natural + (robust * self.beta)?)?;
         Ok(Outcome { loss, logits: attacked })

@@ -19,6 +19,7 @@ use crate::nn::weights::StateDict;
 use crate::{Error, Result};
 
 pub use config::OptimizerConfig;
+pub(super) use spans::sum_of_squares;
 
 /// Name of the step counts among the tensors of [`Optimizer::state`].
 const STEPS: &str = "steps";

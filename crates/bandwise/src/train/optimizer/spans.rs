@@ -165,7 +165,7 @@ fn adam(
 }
 
 /// `‖t‖²`, summed in an order that does not depend on the number of threads.
-pub(super) fn sum_of_squares(tensor: &Tensor) -> Result<f64> {
+pub(in crate::train) fn sum_of_squares(tensor: &Tensor) -> Result<f64> {
     if tensor.device().is_cpu() && tensor.dtype() == DType::F32 {
         let tensor = tensor.contiguous()?;
         let (storage, layout) = tensor.storage_and_layout();

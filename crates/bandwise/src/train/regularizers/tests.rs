@@ -5,8 +5,8 @@ use candle_core::{DType, Device};
 use super::*;
 use crate::attack::{Attack, Fgsm};
 use crate::golden;
-use crate::nn::Model;
 use crate::nn::tests::{disturb, model, noise};
+use crate::nn::{Mode, Model};
 use crate::train::objective::{Adversarial, Standard};
 use crate::train::recipe::Recipe;
 use crate::train::step::AttackMode;
@@ -25,7 +25,9 @@ fn with_step<T>(model: &Model, action: impl FnOnce(&Step) -> T) -> T {
     let images = noise(&[3, 16, 16, 3], DType::F64, 5);
     let labels = Tensor::new(&[1u32, 4, 7], &Device::Cpu).unwrap();
     let (image_ids, seed) = (&[10, 11, 12][..], 3);
-    action(&Step { model, images: &images, labels: &labels, image_ids, seed, epoch: 0, progress: 0.1 })
+    let (lasting, mode) = (None, Mode::Train);
+    let (epoch, time, progress) = (0, 0.1, 0.1);
+    action(&Step { model, images, labels, image_ids, lasting, seed, epoch, time, progress, mode })
 }
 
 /// Loss and its slope along a fixed random direction of all weights, at weights moved by `at` along it.
@@ -38,7 +40,9 @@ fn loss_and_slope(regularizers: &Regularizers, objective: &Objective, model: &Mo
     for (((_, var), old), direction) in trainable.iter().zip(&before).zip(&directions) {
         var.set(&(old + (direction * (0.1 * at)).unwrap()).unwrap()).unwrap();
     }
-    let (outcome, gradients) = with_step(model, |step| regularizers.backward(objective, step).unwrap());
+    let (outcome, gradients) = with_step(model, |step| {
+        regularizers.backward(objective, step, &objective.attack(step).unwrap()).unwrap()
+    });
     let slope = trainable.iter().zip(&directions).filter_map(|((_, var), direction)| {
         let along = (gradients.get(var)? * direction).unwrap();
         Some(0.1 * golden::values(&along).iter().sum::<f64>())
@@ -68,8 +72,9 @@ fn all_regularizers_together_equal_finite_differences() {
 fn clean_pictures_cost_one_pass_less_and_give_the_same() {
     // An attack of no strength: the same loss through the general path.
     let attack = Attack::Fgsm(Fgsm { epsilon: "0".parse().unwrap(), ..Fgsm::default() });
-    let (attack_mode, label_smoothing) = (AttackMode::Eval, 0.0);
-    let general = Objective::Adversarial(Adversarial { attack, attack_mode, label_smoothing });
+    let (attack_mode, epsilon_warmup, label_smoothing) = (AttackMode::Eval, 0.0, 0.0);
+    let general =
+        Objective::Adversarial(Adversarial { attack, attack_mode, epsilon_warmup, label_smoothing });
     let model = model("smallcnn", 4, DType::F64);
     let one = loss_and_slope(&everything(), &Objective::default(), &model, 0.0);
     let other = loss_and_slope(&everything(), &general, &model, 0.0);
@@ -80,8 +85,9 @@ fn clean_pictures_cost_one_pass_less_and_give_the_same() {
 fn without_regularizers_nothing_changes() {
     let model = model("smallcnn", 4, DType::F64);
     with_step(&model, |step| {
-        let (outcome, gradients) = Regularizers::default().backward(&Objective::default(), step).unwrap();
-        let plain = Objective::default().forward(step).unwrap();
+        let (outcome, gradients) =
+            Regularizers::default().backward(&Objective::default(), step, &step.images).unwrap();
+        let plain = Objective::default().loss(step, &step.images).unwrap();
         let expected = plain.loss.backward().unwrap();
         assert!(golden::max_abs_difference(&outcome.loss, &plain.loss) < 1e-12);
         for (name, var) in model.trainable() {

@@ -1,0 +1,205 @@
+//! Recipes: the complete, checked configuration of a training run, as TOML.
+
+mod sections;
+mod text;
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::averaging::AveragingConfig;
+use super::awp::Awp;
+use super::objective::Objective;
+use super::optimizer::OptimizerConfig;
+use super::overfitting::Overfitting;
+use super::regularizers::Regularizers;
+use super::schedule::Schedule;
+use crate::data::Augment;
+use crate::method::NetworkConfig;
+use crate::{Error, Result, files};
+
+pub use sections::{
+    CheckpointConfig, DataConfig, EarlyStopping, EvaluationConfig, JudgedWeights, PrecisionName,
+};
+use text::{apply, explain, fill_default_sections};
+
+/// A training run: what `bandwise train RECIPE.toml` reads and `run.toml` records.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// A short name, also of the run folder.
+    pub name: String,
+    /// What it reproduces: paper, table, official script.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub source: String,
+    /// Seed of weights, order, augmentation and attacks.
+    #[serde(default)]
+    pub seed: u64,
+    /// Passes through the training set.
+    pub epochs: u64,
+    /// Pictures per step.
+    #[serde(default = "default_batch_size")]
+    pub batch_size: usize,
+    /// Parts in which a batch goes through the network, one after another: less memory, the same step (but
+    /// for batch norm, whose statistics are then those of a part).
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub accumulate: usize,
+    /// Arithmetic of convolutions.
+    #[serde(default)]
+    pub precision: PrecisionName,
+    /// The learning rate that the schedule scales.
+    pub learning_rate: f64,
+    /// Pictures and augmentation.
+    #[serde(default)]
+    pub data: DataConfig,
+    /// The network.
+    pub model: NetworkConfig,
+    /// The optimiser.
+    #[serde(default)]
+    pub optimizer: OptimizerConfig,
+    /// How the learning rate changes.
+    #[serde(default)]
+    pub schedule: Schedule,
+    /// What is minimised.
+    #[serde(default)]
+    pub objective: Objective,
+    /// What is added to it.
+    #[serde(default, skip_serializing_if = "Regularizers::is_empty")]
+    pub regularizers: Regularizers,
+    /// Adversarial weight perturbation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub awp: Option<Awp>,
+    /// An average of the weights, kept beside them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub averaging: Option<AveragingConfig>,
+    /// Watches for catastrophic overfitting.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overfitting: Option<Overfitting>,
+    /// Ends training that no longer gets better.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub early_stopping: Option<EarlyStopping>,
+    /// What is measured, and when.
+    #[serde(default)]
+    pub evaluation: EvaluationConfig,
+    /// What is kept.
+    #[serde(default)]
+    pub checkpoint: CheckpointConfig,
+}
+
+fn default_batch_size() -> usize {
+    128
+}
+
+fn one() -> usize {
+    1
+}
+
+fn is_one(value: &usize) -> bool {
+    *value == 1
+}
+
+impl Recipe {
+    /// Reads a recipe and applies `key=value` overrides (`optimizer.momentum=0.8`).
+    ///
+    /// # Errors
+    /// [`Error::Format`] naming file, line and the nearest valid key; [`Error::Config`] for values that
+    /// make no sense.
+    pub fn read(path: &Path, overrides: &[String]) -> Result<Self> {
+        let bytes = files::read(path)?;
+        let text = String::from_utf8(bytes).map_err(|_| Error::format(path, "a recipe is UTF-8 text"))?;
+        Self::parse(&text, overrides).map_err(|e| match e {
+            Error::Config(reason) => Error::format(path, reason),
+            other => other,
+        })
+    }
+
+    /// [`Recipe::read`] from text.
+    pub fn parse(text: &str, overrides: &[String]) -> Result<Self> {
+        let recipe: Self = if overrides.is_empty() {
+            toml::from_str(text).map_err(explain)?
+        } else {
+            let mut table: toml::Table = toml::from_str(text).map_err(explain)?;
+            fill_default_sections(&mut table, text, overrides);
+            for change in overrides {
+                apply(&mut table, change)?;
+            }
+            table.try_into().map_err(explain)?
+        };
+        recipe.validate()?;
+        Ok(recipe)
+    }
+
+    /// The recipe as TOML.
+    pub fn to_toml(&self) -> Result<String> {
+        toml::to_string(self).map_err(|e| Error::config(format!("the recipe cannot be written: {e}")))
+    }
+
+    /// Refuses values that make no sense.
+    pub fn validate(&self) -> Result<()> {
+        let positive = |name: &str, value: usize| match value {
+            0 => Err(Error::config(format!("{name} must be at least 1"))),
+            _ => Ok(()),
+        };
+        positive("epochs", self.epochs as usize)?;
+        positive("batch_size", self.batch_size)?;
+        positive("evaluation.batch_size", self.evaluation.batch_size)?;
+        positive("checkpoint.every", self.checkpoint.every as usize)?;
+        if !(self.learning_rate.is_finite() && self.learning_rate > 0.0) {
+            return Err(Error::config("learning_rate must be a positive number"));
+        }
+        if self.name.is_empty() || self.name.contains(['/', '\\']) {
+            return Err(Error::config("name must not be empty or contain slashes"));
+        }
+        self.data.augment.iter().try_for_each(Augment::validate)?;
+        self.optimizer.check()?;
+        self.schedule.check()?;
+        self.objective.validate()?;
+        self.regularizers.validate()?;
+        self.model.validate()?;
+        self.evaluation.validate()?;
+        self.awp.iter().try_for_each(Awp::validate)?;
+        self.averaging.iter().try_for_each(AveragingConfig::check)?;
+        self.overfitting.iter().try_for_each(Overfitting::validate)?;
+        self.validate_together()
+    }
+
+    /// Refuses settings that make no sense beside each other.
+    fn validate_together(&self) -> Result<()> {
+        let refuse = |reason: String| Err(Error::config(reason));
+        if self.accumulate == 0 || self.accumulate > self.batch_size {
+            return refuse(format!(
+                "accumulate must lie between 1 and batch_size ({}), not {}: it is the number of parts of a batch",
+                self.batch_size, self.accumulate
+            ));
+        }
+        if !self.objective.is_adversarial() {
+            let needs = [("awp", self.awp.is_some()), ("overfitting", self.overfitting.is_some())];
+            if let Some((table, _)) = needs.iter().find(|(_, given)| *given) {
+                return refuse(format!(
+                    "[{table}] needs an adversarial objective (adversarial, free, trades or mart), not standard"
+                ));
+            }
+        }
+        let warmup = self.objective.epsilon_warmup();
+        if warmup > self.epochs as f64 {
+            return refuse(format!(
+                "objective.epsilon_warmup: {warmup} epochs are more than the {} that are trained, so the full ε is never reached",
+                self.epochs
+            ));
+        }
+        if let Some(EarlyStopping { patience }) = self.early_stopping {
+            if patience == 0 {
+                return refuse("early_stopping.patience must be at least 1 epoch".into());
+            }
+            if self.evaluation.every == 0 && self.evaluation.every_after.is_none() {
+                return refuse(
+                    "[early_stopping] needs evaluations: set evaluation.every to 1 or more".into(),
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,212 @@
+//! What happens between two epochs: measuring, keeping the best, judging whether to go on, saving.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use super::{Position, Trainer};
+use crate::Result;
+use crate::analyze::gradients::GradientSummary;
+use crate::attack::FrozenModel;
+use crate::data::load_all;
+use crate::evaluate::accuracy::{self, Settings};
+use crate::method::Network;
+use crate::nn::{Pass, Recorder};
+use crate::train::overfitting::Action;
+use crate::train::run::MetricsLine;
+use crate::train::tally::Sums;
+
+/// Test pictures whose ω is averaged.
+const OMEGA_IMAGES: usize = 128;
+/// The file of the best weights by robust accuracy (clean accuracy, if no attack is given).
+const BEST: &str = "best";
+/// The file of the best weights by the sum of clean and robust accuracy.
+const BEST_SUM: &str = "best_sum";
+
+type Values = BTreeMap<String, f64>;
+
+impl Trainer<'_> {
+    /// Measures, keeps the best, records metrics, checkpoints. The position moves on only when all is
+    /// measured, so that an interrupted measurement is simply done again.
+    pub(super) fn finish_epoch(&mut self, began: Instant) -> Result<()> {
+        let epoch = self.position.epoch + 1;
+        let mut values = self.training_values();
+        self.measure_omega(&mut values)?;
+        let alarm = self.watch(epoch, &mut values)?;
+        let stop = alarm.is_some() && self.action() == Action::Stop;
+        let mut notes = Vec::new();
+        let evaluation = &self.recipe.evaluation;
+        if evaluation.is_due(epoch, self.recipe.epochs) || (stop && evaluation.every > 0) {
+            self.evaluate(epoch, &mut values)?;
+            notes.extend(self.stop_early(epoch));
+        }
+        let Position { best, best_watched, stopped, step, .. } = std::mem::take(&mut self.position);
+        let watched = values.get("overfitting/pgd").copied().unwrap_or(0.0);
+        self.position = Position {
+            epoch,
+            step,
+            best,
+            best_watched: best_watched.max(watched),
+            stopped,
+            ..Position::default()
+        };
+        if let Some(warning) = &alarm {
+            notes.extend(self.react(warning)?);
+        }
+        let line = MetricsLine::epoch(epoch, step, values);
+        // Metrics first: a resumed run drops and writes again what its checkpoint does not cover.
+        self.folder.append_metrics(&line)?;
+        for (kind, text) in
+            alarm.iter().map(|text| ("warning", text)).chain(notes.iter().map(|n| ("note", n)))
+        {
+            self.folder.append_metrics(&MetricsLine::message(kind, epoch, step, text))?;
+        }
+        let sound = alarm.is_none() && line.values.contains_key("overfitting/pgd");
+        let keep_sound = sound && self.action() == Action::Restore;
+        let over = epoch == self.recipe.epochs || self.position.stopped.is_some();
+        if over || keep_sound || epoch.is_multiple_of(self.recipe.checkpoint.every) {
+            self.save_checkpoint()?;
+        }
+        if keep_sound {
+            self.mark_sound()?;
+        }
+        for (name, value) in &line.values {
+            self.events.scalar(name, line.step, *value as f32)?;
+        }
+        self.events.flush()?;
+        self.observer.epoch(&line, self.recipe.epochs, began.elapsed().as_secs_f64());
+        alarm.iter().chain(&notes).for_each(|text| {
+            self.observer.message(&format!("{}: epoch {epoch}: {text}", self.recipe.name));
+        });
+        Ok(())
+    }
+
+    fn action(&self) -> Action {
+        self.recipe.overfitting.as_ref().map_or(Action::Warn, |config| config.action)
+    }
+
+    /// What the epoch itself has shown.
+    fn training_values(&self) -> Values {
+        let sums: Sums = self.position.sums;
+        let replays = self.recipe.objective.replays();
+        let last = self.schedule_position(self.loader.batches_per_epoch() - 1, replays - 1);
+        let rate = self.recipe.schedule.rate(self.recipe.learning_rate, last);
+        let mut values = Values::from([
+            ("train/loss".to_string(), sums.mean_loss()),
+            ("train/accuracy".to_string(), sums.accuracy()),
+            ("learning_rate".to_string(), rate),
+        ]);
+        if let Some(loss) = sums.mean_unperturbed_loss() {
+            values.insert("unperturbed/loss".into(), loss);
+        }
+        values
+    }
+
+    /// Mean ω of every FPCM block on the first test pictures, clean.
+    fn measure_omega(&self, values: &mut Values) -> Result<()> {
+        if self.recipe.model.fpcm.is_none() {
+            return Ok(());
+        }
+        let images = load_all(self.test.as_ref(), Some(OMEGA_IMAGES))?.images.to_device(&self.device)?;
+        let recorder = Recorder::new();
+        let pass = Pass { recorder: Some(&recorder), ..Pass::eval() };
+        self.network.model.frozen().logits(&images, &pass)?;
+        for (name, omega) in recorder.take() {
+            if let Some(stage) = name.strip_suffix(".omega").and_then(|name| name.strip_prefix("attn")) {
+                let mean = omega.flatten_all()?.to_dtype(candle_core::DType::F64)?.mean_all()?.to_scalar()?;
+                values.insert(format!("omega/stage{stage}"), mean);
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks for catastrophic overfitting; the warning, if there is any.
+    fn watch(&self, epoch: u64, values: &mut Values) -> Result<Option<String>> {
+        let Some(detector) = &self.detector else { return Ok(None) };
+        if !epoch.is_multiple_of(detector.config().every) {
+            return Ok(None);
+        }
+        let model = FrozenModel::folded(&self.network.model)?;
+        let accuracy = self.position.sums.accuracy();
+        let observation = detector.observe(&model, accuracy, &self.device, self.interrupt)?;
+        values.insert("overfitting/training_attack".into(), observation.training_attack);
+        values.insert("overfitting/pgd".into(), observation.pgd);
+        Ok(observation.warning(detector.config().threshold, self.position.best_watched))
+    }
+
+    /// Stops or restores after catastrophic overfitting, as the recipe says; what was done about it.
+    fn react(&mut self, warning: &str) -> Result<Option<String>> {
+        let note = match self.action() {
+            Action::Warn => return Ok(None),
+            Action::Stop => "training was stopped".to_string(),
+            Action::Restore => match self.restore_sound()? {
+                Some(epoch) => format!("training was stopped, and the state of epoch {epoch} restored"),
+                None => "training was stopped; no epoch before was without it".to_string(),
+            },
+        };
+        self.position.stopped.get_or_insert(warning.to_string());
+        Ok(Some(note))
+    }
+
+    /// Ends training that has not got better for long enough; a note that says so.
+    fn stop_early(&mut self, epoch: u64) -> Option<String> {
+        let patience = self.recipe.early_stopping?.patience;
+        let (best, at) = *self.position.best.get(BEST)?;
+        if epoch < at + patience || epoch == self.recipe.epochs {
+            return None;
+        }
+        let measure = if self.recipe.evaluation.attack.is_some() { "robust accuracy" } else { "accuracy" };
+        let reason = format!(
+            "early stopping: no {measure} above the {:.1} % of epoch {at} for {} epochs",
+            100.0 * best,
+            epoch - at
+        );
+        self.position.stopped = Some(reason.clone());
+        Some(reason)
+    }
+
+    /// Accuracy on the test split, clean and (if asked for) under attack; keeps the best weights of each.
+    fn evaluate(&mut self, epoch: u64, values: &mut Values) -> Result<()> {
+        let settings = Settings {
+            batch_size: self.recipe.evaluation.batch_size,
+            device: &self.device,
+            interrupt: Some(self.interrupt),
+            progress: &|_, _, _| {},
+        };
+        let network = self.judged()?;
+        let model = FrozenModel::folded(&network.model)?;
+        let count = self.recipe.evaluation.limit.unwrap_or(usize::MAX).min(self.test.len());
+        let indices: Vec<usize> = (0..count).collect();
+        let share = |flags: &[bool]| flags.iter().filter(|hit| **hit).count() as f64 / count.max(1) as f64;
+        let clean = accuracy::correct(&model, self.test.as_ref(), &indices, &settings)?;
+        values.insert("test/accuracy".into(), share(&clean));
+        let mut criteria = vec![(BEST, share(&clean))];
+        if let Some(attack) = &self.recipe.evaluation.attack {
+            let robust =
+                accuracy::robust(&model, self.test.as_ref(), &clean, attack, self.recipe.seed, &settings)?;
+            values.insert("test/robust_accuracy".into(), share(&robust));
+            criteria = vec![(BEST, share(&robust)), (BEST_SUM, share(&clean) + share(&robust))];
+        }
+        if self.recipe.evaluation.track_gradients > 0 {
+            self.track_gradients(&network, values)?;
+        }
+        for (name, value) in criteria {
+            if self.position.best.get(name).is_none_or(|(best, _)| value > *best) {
+                network.save(&self.folder.file(&format!("{name}.safetensors")))?;
+                self.position.best.insert(name.into(), (value, epoch));
+            }
+        }
+        Ok(())
+    }
+
+    /// What the input gradients of the first test pictures look like.
+    fn track_gradients(&self, network: &Network, values: &mut Values) -> Result<()> {
+        let batch = load_all(self.test.as_ref(), Some(self.recipe.evaluation.track_gradients))?;
+        let (images, labels) = (batch.images.to_device(&self.device)?, batch.labels.to_device(&self.device)?);
+        let (size, seed) = (self.recipe.evaluation.batch_size, self.recipe.seed);
+        let found = GradientSummary::measure(&network.model, &images, &labels, size, seed)?;
+        values.insert("test/low_frequency_bias".into(), found.low_frequency_bias);
+        values.insert("test/gradient_norm".into(), found.norm);
+        values.insert("test/gradient_alignment".into(), found.alignment);
+        Ok(())
+    }
+}

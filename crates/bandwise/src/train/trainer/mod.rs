@@ -1,0 +1,260 @@
+//! The training loop.
+
+mod epoch_end;
+mod keeping;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use candle_core::{Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use super::averaging::Average;
+use super::checkpoint::Checkpoints;
+use super::optimizer::Optimizer;
+use super::overfitting::Detector;
+use super::recipe::Recipe;
+use super::run::{RunFolder, Status};
+use super::schedule;
+use super::step::Step;
+use super::tally::{Sums, Tally};
+use super::tensorboard::EventWriter;
+use super::update::{Updated, update};
+use crate::data::{Batch, Dataset, Loader, LoaderConfig, Split, Subset};
+use crate::method::Network;
+use crate::nn::Mode;
+use crate::{Error, Result};
+
+pub use super::observer::{Observer, Silent};
+
+/// Where a run stands between two steps; stored in every checkpoint.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Position {
+    /// Epochs completed.
+    pub epoch: u64,
+    /// Batches completed in the current epoch.
+    pub batch: usize,
+    /// Optimiser steps taken in all.
+    pub step: u64,
+    /// Sums of the current epoch.
+    pub sums: Sums,
+    /// Best value of each criterion so far, and its epoch.
+    pub best: BTreeMap<String, (f64, u64)>,
+    /// Best accuracy of the watched training pictures under PGD.
+    #[serde(default)]
+    pub best_watched: f64,
+    /// Why training ended before its last epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<String>,
+}
+
+/// A run in progress.
+pub struct Trainer<'a> {
+    recipe: Recipe,
+    folder: RunFolder,
+    network: Network,
+    optimizer: Optimizer,
+    average: Option<Average>,
+    /// The perturbation that free adversarial training carries from step to step.
+    lasting: Option<Tensor>,
+    loader: Loader,
+    test: Arc<dyn Dataset>,
+    detector: Option<Detector>,
+    position: Position,
+    checkpoints: Checkpoints,
+    events: EventWriter,
+    device: Device,
+    observer: &'a dyn Observer,
+    interrupt: &'a AtomicBool,
+}
+
+impl<'a> Trainer<'a> {
+    /// Prepares a new run in `folder`, or the continuation of the one that is there.
+    ///
+    /// # Errors
+    /// For data, models or folders that do not fit; nothing has been trained then.
+    pub fn new(
+        recipe: Recipe,
+        folder: RunFolder,
+        resume: bool,
+        device: &Device,
+        observer: &'a dyn Observer,
+        interrupt: &'a AtomicBool,
+    ) -> Result<Self> {
+        let loader = loader(&recipe)?;
+        let train = loader.dataset();
+        let test = recipe.data.source.open(Split::Test)?;
+        let channels = train.get(0)?.0.channels;
+        let config = recipe.model.clone().resolved(train.num_classes(), channels);
+        let mut network = Network::new(config, recipe.seed, device)?;
+        network.model.set_precision(recipe.precision.into())?;
+        let optimizer = Optimizer::new(recipe.optimizer.clone(), network.model.trainable())?;
+        let average = recipe.averaging.map(Average::new).transpose()?;
+        let watch = |config| {
+            let (objective, size) = (&recipe.objective, recipe.evaluation.batch_size);
+            Detector::new(config, objective, train, recipe.seed, size)
+        };
+        let detector = recipe.overfitting.as_ref().map(watch).transpose()?;
+        let checkpoints = Checkpoints::new(folder.file("checkpoints"));
+        let saved = if resume { keeping::latest(&checkpoints, observer)? } else { None };
+        let position = saved.as_ref().map_or(Ok(Position::default()), keeping::position_of)?;
+        folder.truncate_metrics(position.epoch)?;
+        folder.set_status(Status::Running)?;
+        let mut trainer = Self {
+            events: EventWriter::resume(folder.path(), position.step)?,
+            checkpoints,
+            position,
+            recipe,
+            folder,
+            network,
+            optimizer,
+            average,
+            lasting: None,
+            loader,
+            test,
+            detector,
+            device: device.clone(),
+            observer,
+            interrupt,
+        };
+        if let Some(saved) = &saved {
+            trainer.take_up(saved)?;
+        }
+        Ok(trainer)
+    }
+
+    /// Trains to the end.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] after the interrupt flag was raised and a checkpoint was written.
+    pub fn run(mut self) -> Result<Network> {
+        self.observer.started(&self.recipe, self.network.model.parameter_count(), self.position.epoch);
+        while self.position.epoch < self.recipe.epochs && self.position.stopped.is_none() {
+            self.epoch()?;
+        }
+        self.save_weights()
+    }
+
+    fn epoch(&mut self) -> Result<()> {
+        let began = Instant::now();
+        let epoch = self.position.epoch;
+        let batches = self.loader.batches_per_epoch();
+        let mut tally = Tally::from_sums(self.position.sums);
+        for batch in self.loader.epoch_from(epoch, self.position.batch) {
+            self.learn(&batch?, &mut tally)?;
+            // Looking at the sums waits for an accelerator: not after every step.
+            if self.device.is_cpu() || self.position.batch.is_multiple_of(20) {
+                self.observer.step(epoch, self.position.batch, batches, tally.sums()?);
+            }
+            if self.interrupt.load(Ordering::Relaxed) {
+                self.position.sums = tally.sums()?;
+                return Err(self.interrupted());
+            }
+        }
+        self.position.sums = tally.sums()?;
+        if !self.position.sums.loss.is_finite() {
+            return Err(Error::model(format!(
+                "the loss is no longer a finite number in epoch {}; try a lower learning_rate",
+                epoch + 1
+            )));
+        }
+        match self.finish_epoch(began) {
+            // Measuring was stopped: all batches are done, and the run goes on with measuring.
+            Err(Error::Interrupted(_)) => Err(self.interrupted()),
+            other => other,
+        }
+    }
+
+    /// All updates that a batch gives.
+    fn learn(&mut self, batch: &Batch, tally: &mut Tally) -> Result<()> {
+        let images = batch.images.to_device(&self.device)?;
+        let labels = batch.labels.to_device(&self.device)?;
+        let ids: Vec<u64> = batch.indices.iter().map(|&index| index as u64).collect();
+        for replay in 0..self.recipe.objective.replays() {
+            let at = self.schedule_position(self.position.batch, replay);
+            let step = Step {
+                model: &self.network.model,
+                images: images.clone(),
+                labels: labels.clone(),
+                image_ids: &ids,
+                lasting: self.lasting_for(&images)?,
+                seed: self.recipe.seed,
+                epoch: self.position.epoch,
+                time: (at.step + 1) as f64 / at.steps_per_epoch as f64,
+                progress: (self.position.epoch + 1) as f64 / self.recipe.epochs as f64,
+                mode: Mode::Train,
+            };
+            let rate = self.recipe.schedule.rate(self.recipe.learning_rate, at);
+            let updated = update(&self.recipe, &step, &mut self.optimizer, rate)?;
+            tally.add(&updated, &labels)?;
+            self.keep_lasting(&updated)?;
+            self.position.step += 1;
+            if let Some(average) = &mut self.average
+                && average.config().is_due(schedule::Position { step: at.step + 1, ..at })
+            {
+                average.update(&self.network.model.state())?;
+            }
+        }
+        self.position.batch += 1;
+        Ok(())
+    }
+
+    /// Where the schedule stands before replay `replay` of batch `batch` of the current epoch.
+    fn schedule_position(&self, batch: usize, replay: usize) -> schedule::Position {
+        let replays = self.recipe.objective.replays();
+        let steps_per_epoch = (self.loader.batches_per_epoch() * replays) as u64;
+        let step = self.position.epoch * steps_per_epoch + (batch * replays + replay) as u64;
+        schedule::Position { step, steps_per_epoch, epochs: self.recipe.epochs }
+    }
+
+    /// The rows of the lasting perturbation for a batch like `images`.
+    fn lasting_for(&self, images: &Tensor) -> Result<Option<Tensor>> {
+        let Some(lasting) = &self.lasting else { return Ok(None) };
+        if lasting.dims()[1..] != images.dims()[1..] {
+            return Err(Error::config(
+                "free adversarial training needs pictures of one size: its perturbation goes on from batch to batch",
+            ));
+        }
+        Ok(Some(lasting.narrow(0, 0, images.dim(0)?)?))
+    }
+
+    /// Puts the rows that an update has changed back; a smaller last batch leaves the others as they were.
+    fn keep_lasting(&mut self, updated: &Updated) -> Result<()> {
+        let Some(changed) = &updated.lasting else { return Ok(()) };
+        let rows = changed.dim(0)?;
+        self.lasting = Some(match &self.lasting {
+            Some(old) if old.dim(0)? > rows => {
+                Tensor::cat(&[changed, &old.narrow(0, rows, old.dim(0)? - rows)?], 0)?
+            }
+            _ => changed.clone(),
+        });
+        Ok(())
+    }
+}
+
+/// The batches of the training split.
+fn loader(recipe: &Recipe) -> Result<Loader> {
+    let mut train = recipe.data.source.open(Split::Train)?;
+    if let Some(limit) = recipe.data.train_limit {
+        train = Arc::new(Subset::first(train, limit)?);
+    }
+    let config = LoaderConfig {
+        batch_size: recipe.batch_size,
+        shuffle: true,
+        drop_last: recipe.data.drop_last,
+        augment: recipe.data.augment.clone(),
+        seed: recipe.seed,
+        threads: 0,
+    };
+    let loader = Loader::new(train, config)?;
+    if loader.batches_per_epoch() == 0 {
+        return Err(Error::config(
+            "the training set is smaller than one batch, and drop_last leaves nothing",
+        ));
+    }
+    Ok(loader)
+}

@@ -1,0 +1,239 @@
+use std::path::Path;
+
+use candle_core::Device;
+
+use super::*;
+use crate::golden;
+use crate::nn::weights;
+use crate::train::run::MetricsLine;
+
+/// 6 batches in each of 3 epochs.
+const RECIPE: &str = "name = \"test\"\nepochs = 3\nbatch_size = 10\nlearning_rate = 0.05\n[data]\nsource = \
+    \"synthetic:count=56,test_count=40\"\naugment = [\"horizontal_flip\"]\n[model]\narchitecture = \"smallcnn\"\n\
+    width = 4\n[evaluation]\nattack = { name = \"fgsm\", epsilon = \"2/255\" }\n";
+const FGSM: &str = "objective={name=\"adversarial\",attack={name=\"rfgsm\",epsilon=\"4/255\"}}";
+
+fn recipe(changes: &[&str]) -> Recipe {
+    Recipe::parse(RECIPE, &changes.iter().map(|change| change.to_string()).collect::<Vec<_>>()).unwrap()
+}
+
+/// Raises the interrupt flag after so many batches, or when an epoch has been saved.
+struct StopAfter<'a> {
+    batches: std::sync::atomic::AtomicUsize,
+    at_epoch_end: bool,
+    flag: &'a AtomicBool,
+}
+
+impl Observer for StopAfter<'_> {
+    fn step(&self, _: u64, _: usize, _: usize, _: Sums) {
+        if self.batches.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.flag.store(true, Ordering::Relaxed);
+        }
+    }
+    fn epoch(&self, _: &MetricsLine, _: u64, _: f64) {
+        if self.at_epoch_end {
+            self.flag.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+fn train(folder: &Path, recipe: &Recipe, observer: &dyn Observer, flag: &AtomicBool) -> Result<Network> {
+    let resume = folder.join("run.toml").exists();
+    let run = if resume { RunFolder::open(folder)?.0 } else { RunFolder::create(folder, recipe)? };
+    Trainer::new(recipe.clone(), run, resume, &Device::Cpu, observer, flag)?.run()
+}
+
+fn train_whole(folder: &Path, recipe: &Recipe) -> Network {
+    train(folder, recipe, &Silent, &AtomicBool::new(false)).unwrap()
+}
+
+fn metrics(folder: &Path) -> Vec<MetricsLine> {
+    RunFolder::open(folder).unwrap().0.metrics().unwrap()
+}
+
+/// Every file that must not depend on interruptions.
+fn results(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let names = [
+        "model.safetensors",
+        "trained.safetensors",
+        "average.safetensors",
+        "best.safetensors",
+        "best_sum.safetensors",
+        "metrics.jsonl",
+    ];
+    let read = |name: &str| Some((name.to_string(), std::fs::read(folder.join(name)).ok()?));
+    names.into_iter().filter_map(read).collect()
+}
+
+#[test]
+fn every_feature_resumes_to_the_same_bytes() {
+    let recipes: [&[&str]; 4] = [
+        &[
+            FGSM,
+            "awp={gamma=0.01,warmup=1}",
+            "averaging={name=\"ema\",decay=0.9,warmup=true}",
+            "accumulate=3",
+            "overfitting={images=20,every=1}",
+            "early_stopping={patience=2}",
+            "model.fpcm={}",
+        ],
+        &[
+            "objective={name=\"free\",replays=3,epsilon=\"4/255\",epsilon_warmup=1.5}",
+            "awp={}",
+            "averaging={name=\"swa\",from=0.3}",
+            "accumulate=2",
+            "overfitting={images=16,action=\"restore\"}",
+        ],
+        &[
+            "objective={name=\"trades\",attack={name=\"pgd\",steps=2},attack_mode=\"train\"}",
+            "averaging={name=\"swa\",from=0.0}",
+            "evaluation={weights=\"trained\",every=2,every_after=0.9}",
+        ],
+        &[
+            "objective={name=\"mart\",attack={name=\"pgd\",steps=1},attack_mode=\"batch_statistics\"}",
+            "overfitting={images=20,action=\"restore\",attack={name=\"pgd\",epsilon=\"64/255\"},threshold=0.9}",
+            "averaging={name=\"ema\",decay=0.5}",
+            "epochs=5",
+            "learning_rate=0.2",
+        ],
+    ];
+    for (number, changes) in recipes.iter().enumerate() {
+        let folder = tempfile::tempdir().unwrap();
+        let recipe = recipe(changes);
+        let whole = folder.path().join("whole");
+        train_whole(&whole, &recipe);
+        let expected = results(&whole);
+        assert!(expected.len() >= 3, "{:?}", expected.keys());
+        // Stopped again and again: after a few batches, or right after an epoch.
+        for (batches, at_epoch_end) in [(1, false), (4, false), (6, false), (usize::MAX, true)] {
+            let broken = folder.path().join(format!("broken-{batches}-{at_epoch_end}"));
+            let mut parts = 0;
+            loop {
+                let flag = AtomicBool::new(false);
+                let observer = StopAfter { batches: batches.into(), at_epoch_end, flag: &flag };
+                parts += 1;
+                match train(&broken, &recipe, &observer, &flag) {
+                    Ok(_) => break,
+                    Err(Error::Interrupted(_)) => assert!(parts < 60),
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            assert!(parts > 2, "recipe {number} was stopped {parts} times only");
+            let found = results(&broken);
+            assert_eq!(expected.keys().collect::<Vec<_>>(), found.keys().collect::<Vec<_>>());
+            for (name, bytes) in &expected {
+                assert!(found[name] == *bytes, "recipe {number}, {name} after stops every {batches} batches");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_average_is_evaluated_and_saved_where_it_is_wanted() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = |run: &str, file: &str| weights::read(&folder.path().join(run).join(file)).unwrap().tensors;
+    let run = |name: &str, changes: &[&str]| {
+        train_whole(&folder.path().join(name), &recipe(changes));
+    };
+    run("plain", &[]);
+    run("ema", &["averaging={name=\"ema\",decay=0.8}"]);
+    run("trained", &["averaging={name=\"ema\",decay=0.8}", "evaluation.weights=\"trained\""]);
+    run("swa", &["averaging={name=\"swa\",from=0.0}"]);
+    let same = |a: &BTreeMap<String, Tensor>, b: &BTreeMap<String, Tensor>| {
+        a.iter().all(|(name, tensor)| golden::max_abs_difference(tensor, &b[name]) == 0.0)
+    };
+    // Averaging never changes what is trained, and each file is what its name says.
+    let plain = state("plain", "model.safetensors");
+    assert!(same(&plain, &state("ema", "trained.safetensors")));
+    assert!(same(&plain, &state("trained", "model.safetensors")));
+    let ema = state("ema", "model.safetensors");
+    assert!(same(&ema, &state("trained", "average.safetensors")) && !same(&ema, &plain));
+    let accuracies = |run: &str| {
+        let lines = metrics(&folder.path().join(run)).into_iter();
+        lines.map(|line| (line.values["test/accuracy"], line.values["train/loss"])).collect::<Vec<_>>()
+    };
+    assert_eq!(accuracies("plain"), accuracies("trained"));
+    assert_ne!(accuracies("plain"), accuracies("ema"));
+    // SWA: weights are means over epochs, statistics those of one pass with them.
+    let swa = state("swa", "model.safetensors");
+    assert!(!same(&swa, &plain));
+    let key = swa.keys().find(|name| name.ends_with("running_mean")).unwrap();
+    assert!(golden::max_abs_difference(&swa[key], &plain[key]) > 0.0);
+}
+
+#[test]
+fn overfitting_warns_stops_and_restores() {
+    let folder = tempfile::tempdir().unwrap();
+    // A "strong attack" that nothing survives raises the alarm as soon as the training attack's accuracy rises.
+    let run = |action: &str| {
+        let watch = format!(
+            "overfitting={{images=40,threshold=0.9,action=\"{action}\",attack={{name=\"pgd\",epsilon=\"128/255\"}}}}"
+        );
+        let path = folder.path().join(action);
+        let changes =
+            ["epochs=8", "objective={name=\"adversarial\",attack={name=\"fgsm\",epsilon=\"1/255\"}}"];
+        train_whole(&path, &recipe(&[&changes[..], &[watch.as_str(), "checkpoint.every=5"]].concat()));
+        metrics(&path)
+    };
+    let of = |lines: &[MetricsLine], kind: &str| -> Vec<u64> {
+        lines.iter().filter(|line| line.kind == kind).map(|line| line.epoch).collect()
+    };
+    let warned = run("warn");
+    let alarms = of(&warned, "warning");
+    assert_eq!(of(&warned, "epoch").len(), 8);
+    let first = *alarms.first().expect("an alarm");
+    assert!(first > 1, "the first epoch must pass for this test");
+    assert!(warned.iter().any(|line| line.message.contains("catastrophic overfitting")));
+
+    let stopped = run("stop");
+    assert_eq!(of(&stopped, "epoch").last(), Some(&first));
+    assert!(stopped.last().unwrap().message.contains("stopped"));
+
+    let restored = run("restore");
+    assert_eq!(of(&restored, "epoch").last(), Some(&first));
+    let note = &restored.last().unwrap().message;
+    assert!(note.contains(&format!("state of epoch {} restored", first - 1)), "{note}");
+    // What was restored is what training for so many epochs gives.
+    let short = folder.path().join("short");
+    let epochs = format!("epochs={}", first - 1);
+    train_whole(
+        &short,
+        &recipe(&[&epochs, "objective={name=\"adversarial\",attack={name=\"fgsm\",epsilon=\"1/255\"}}"]),
+    );
+    let model = |path: &Path| std::fs::read(path.join("model.safetensors")).unwrap();
+    assert!(model(&short) == model(&folder.path().join("restore")));
+}
+
+#[test]
+fn training_that_does_not_get_better_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let changes = ["epochs=20", "learning_rate=1e-12", "early_stopping={patience=3}", "checkpoint.every=50"];
+    train_whole(folder.path(), &recipe(&changes));
+    let lines = metrics(folder.path());
+    // Running statistics still move, so the best may come after the first epoch.
+    let epochs = lines.iter().filter(|line| line.kind == "epoch").count();
+    assert!((4..20).contains(&epochs), "{epochs} epochs");
+    let note = lines.last().unwrap();
+    assert!(note.kind == "note" && note.message.contains("early stopping"), "{note:?}");
+    assert!(note.message.contains("for 3 epochs"), "{note:?}");
+    // A finished run stays finished.
+    train_whole(folder.path(), &recipe(&changes));
+    assert_eq!(metrics(folder.path()), lines);
+}
+
+#[test]
+fn omega_of_every_stage_is_followed() {
+    let folder = tempfile::tempdir().unwrap();
+    train_whole(folder.path(), &recipe(&["model.fpcm={stages=[1,3]}", "learning_rate=0.5"]));
+    let lines = metrics(folder.path());
+    let omega = |stage: usize| -> Vec<f64> {
+        lines.iter().filter_map(|line| line.values.get(&format!("omega/stage{stage}")).copied()).collect()
+    };
+    for stage in [1, 3] {
+        let values = omega(stage);
+        assert_eq!(values.len(), 3);
+        assert!(values.iter().all(|omega| (0.5..1.0).contains(omega)), "{values:?}");
+        assert!(values[0] != values[2], "{values:?}");
+    }
+    assert!(omega(2).is_empty());
+}

@@ -1,0 +1,129 @@
+//! One optimiser update: attack, weight perturbation, gradients in parts, step.
+
+use candle_core::backprop::GradStore;
+use candle_core::{Tensor, Var};
+
+use super::objective::{Objective, Outcome};
+use super::optimizer::Optimizer;
+use super::recipe::Recipe;
+use super::step::Step;
+use crate::Result;
+use crate::nn::Mode;
+
+/// What an update has seen.
+#[derive(Debug)]
+pub struct Updated {
+    /// Loss with all penalties (at the perturbed weights, if they were), and logits.
+    pub outcome: Outcome,
+    /// The objective's loss at the weights themselves, if they were perturbed.
+    pub unperturbed_loss: Option<Tensor>,
+    /// The perturbation for the next step of free adversarial training.
+    pub lasting: Option<Tensor>,
+}
+
+/// Updates the weights of `step.model` by one step of `optimizer`.
+pub fn update(
+    recipe: &Recipe,
+    step: &Step,
+    optimizer: &mut Optimizer,
+    learning_rate: f64,
+) -> Result<Updated> {
+    let parts = Part::of(step, recipe)?;
+    let ascent = recipe.awp.as_ref().filter(|awp| awp.is_on(step.epoch));
+    let ascent = match ascent {
+        Some(awp) => {
+            let (outcome, gradients) = accumulate(&parts, |part| part.at_the_weights(&recipe.objective))?;
+            Some((awp.perturbation(step.model, &gradients)?, outcome.loss))
+        }
+        None => None,
+    };
+    let (perturbation, unperturbed_loss) = ascent.unzip();
+    perturbation.iter().try_for_each(|perturbation| perturbation.add())?;
+    let (outcome, gradients) = accumulate(&parts, |part| {
+        recipe.regularizers.backward(&recipe.objective, &part.step, &part.adversarial)
+    })?;
+    optimizer.step(&gradients, learning_rate)?;
+    perturbation.iter().try_for_each(|perturbation| perturbation.remove())?;
+    let lasting = match &recipe.objective {
+        Objective::Free(free) => {
+            let rows = parts.iter().map(|part| match gradients.get(&part.adversarial) {
+                Some(gradient) => free.next(&part.step, gradient),
+                None => Ok(part.step.images.zeros_like()?),
+            });
+            Some(Tensor::cat(&rows.collect::<Result<Vec<_>>>()?, 0)?)
+        }
+        _ => None,
+    };
+    Ok(Updated { outcome, unperturbed_loss, lasting })
+}
+
+/// A part of the batch and its adversarial pictures.
+struct Part<'a> {
+    step: Step<'a>,
+    adversarial: Tensor,
+}
+
+impl<'a> Part<'a> {
+    /// All parts of a batch, attacked.
+    fn of(step: &Step<'a>, recipe: &Recipe) -> Result<Vec<Self>> {
+        let attacked = |step: Step<'a>| {
+            let mut adversarial = recipe.objective.attack(&step)?;
+            if matches!(recipe.objective, Objective::Free(_)) {
+                // A variable: the backward pass then also gives the gradient of the pictures.
+                adversarial = Var::from_tensor(&adversarial)?.into_inner();
+            }
+            Ok(Self { step, adversarial })
+        };
+        step.parts(recipe.accumulate)?.into_iter().map(attacked).collect()
+    }
+
+    /// The objective alone, without touching running statistics.
+    fn at_the_weights(&self, objective: &Objective) -> Result<(Outcome, GradStore)> {
+        let step = Step { mode: Mode::BatchStatistics, ..self.step.clone() };
+        let Outcome { loss, logits } = objective.loss(&step, &self.adversarial.detach())?;
+        let gradients = loss.backward()?;
+        Ok((Outcome { loss: loss.detach(), logits: logits.detach() }, gradients))
+    }
+}
+
+/// Mean loss and gradients over all pictures, one part after another.
+fn accumulate(
+    parts: &[Part],
+    backward: impl Fn(&Part) -> Result<(Outcome, GradStore)>,
+) -> Result<(Outcome, GradStore)> {
+    if let [whole] = parts {
+        return backward(whole);
+    }
+    let all: usize = parts.iter().map(|part| part.step.image_ids.len()).sum();
+    let mut sum: Option<(Tensor, GradStore)> = None;
+    let mut logits = Vec::with_capacity(parts.len());
+    for part in parts {
+        let share = part.step.image_ids.len() as f64 / all as f64;
+        let (outcome, gradients) = backward(part)?;
+        let (loss, gradients) = ((outcome.loss * share)?, scaled(gradients, share)?);
+        logits.push(outcome.logits);
+        sum = Some(match sum.take() {
+            None => (loss, gradients),
+            Some((loss_sum, mut gradient_sum)) => {
+                gradient_sum.extend(gradients)?;
+                ((loss_sum + loss)?, gradient_sum)
+            }
+        });
+    }
+    let (loss, gradients) = sum.ok_or_else(|| crate::Error::config("a batch without pictures"))?;
+    Ok((Outcome { loss, logits: Tensor::cat(&logits, 0)? }, gradients))
+}
+
+fn scaled(mut gradients: GradStore, factor: f64) -> Result<GradStore> {
+    let ids: Vec<_> = gradients.get_ids().copied().collect();
+    for id in ids {
+        if let Some(gradient) = gradients.get_id(id) {
+            let gradient = (gradient * factor)?;
+            gradients.insert_id(id, gradient);
+        }
+    }
+    Ok(gradients)
+}
+
+#[cfg(test)]
+mod tests;
