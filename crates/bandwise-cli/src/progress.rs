@@ -74,13 +74,14 @@ impl Observer for TrainingProgress {
             value(name).map_or(String::new(), |v| format!(", {label} {:.1} %", 100.0 * v))
         };
         self.print(&format!(
-            "{}: epoch {}/{epochs}: loss {:.4}{}{}{} ({seconds:.1} s)",
+            "{}: epoch {}/{epochs}: loss {:.4}{}{}{}{} ({seconds:.1} s)",
             self.label,
             line.epoch,
             value("train/loss").unwrap_or(f64::NAN),
             percent("train/accuracy", "train"),
             percent("test/accuracy", "test"),
             percent("test/robust_accuracy", "robust"),
+            percent("overfitting/pgd", "watched under PGD"),
         ));
     }
 

@@ -82,7 +82,9 @@ fn a_run_trains_evaluates_reports_and_does_not_start_twice() {
 #[test]
 fn a_run_that_was_stopped_goes_on_to_the_same_weights() {
     let folder = tempfile::tempdir().unwrap();
-    let recipe = recipe(folder.path(), &TINY.replace("epochs = 2", "epochs = 6"));
+    let features = "\n[objective]\nname = \"free\"\nreplays = 2\n[awp]\n[averaging]\nname = \"ema\"\ndecay = 0.9\n\
+        [overfitting]\nimages = 20\naction = \"restore\"\n";
+    let recipe = recipe(folder.path(), &(TINY.replace("epochs = 2", "epochs = 6") + features));
     let (whole, broken) = (folder.path().join("whole"), folder.path().join("broken"));
     bandwise().args(["train", text(&recipe), "--out", text(&whole)]).assert().success();
     let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin!("bandwise"))
@@ -98,9 +100,40 @@ fn a_run_that_was_stopped_goes_on_to_the_same_weights() {
     child.kill().unwrap();
     child.wait().unwrap();
     bandwise().args(["train", "--resume", "--out", text(&broken)]).assert().success();
-    for file in ["model.safetensors", "metrics.jsonl"] {
+    for file in ["model.safetensors", "trained.safetensors", "metrics.jsonl"] {
         let read = |run: &Path| std::fs::read(run.join(file)).unwrap();
         assert!(read(&whole) == read(&broken), "{file} differs");
+    }
+}
+
+/// The first signal ends the step and saves; the run then goes on to the same end.
+#[cfg(unix)]
+#[test]
+fn signals_end_a_run_cleanly() {
+    let folder = tempfile::tempdir().unwrap();
+    let text_of_recipe = TINY.replace("epochs = 2", "epochs = 400").replace("count=100,", "count=60,");
+    let recipe = recipe(folder.path(), &text_of_recipe);
+    for signal in ["INT", "TERM"] {
+        let run = folder.path().join(signal);
+        let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin!("bandwise"))
+            .args(["train", text(&recipe), "--out", text(&run), "--set", "early_stopping.patience=400"])
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let metrics = run.join("metrics.jsonl");
+        while !std::fs::read(&metrics).is_ok_and(|bytes| !bytes.is_empty()) && child.try_wait().unwrap().is_none() {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        let kill = ["-s", signal, &child.id().to_string()].map(str::to_string);
+        assert!(std::process::Command::new("kill").args(kill).status().unwrap().success());
+        let output = child.wait_with_output().unwrap();
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(130), "{message}");
+        assert!(message.contains("go on with --resume"), "{message}");
+        let status = std::fs::read_to_string(run.join("status.json")).unwrap();
+        assert!(status.contains("interrupted"), "{status}");
+        let checkpoints: Vec<_> = std::fs::read_dir(run.join("checkpoints")).unwrap().collect();
+        assert!(!checkpoints.is_empty());
     }
 }
 

@@ -7,7 +7,22 @@ use crate::report::{Axis, LinePlot, Section, Series};
 
 /// Parts of a run over which the same quantity is measured: `train/loss` and `validation/loss` are
 /// curves of one plot. Any other prefix names a plot, and what follows it a curve (`omega/stage1`).
-const PARTS: [&str; 6] = ["train", "validation", "test", "robust", "ema", "swa"];
+const PARTS: [&str; 7] = ["train", "validation", "test", "robust", "ema", "swa", "unperturbed"];
+/// Quantities whose name alone does not say enough: title, and what it means.
+const EXPLAINED: [(&str, &str, &str); 2] = [
+    (
+        "omega",
+        "FPCM: mean ω per stage",
+        "ω is the weight of the low frequencies in a stage's output, between ½ (both alike) and 1 (low ones only); \
+         its mean over channels and clean test images.",
+    ),
+    (
+        "overfitting",
+        "Catastrophic overfitting: accuracy on watched training images",
+        "A network that overfits catastrophically keeps its accuracy under the training attack and loses that under \
+         PGD.",
+    ),
+];
 /// The quantities that come first, in this order.
 const FIRST: [&str; 4] = ["loss", "accuracy", "robust_accuracy", "learning_rate"];
 
@@ -33,8 +48,23 @@ pub(super) fn section(runs: &[Run]) -> Option<Section> {
         for warning in &run.metrics.warnings {
             section = section.warning(format!("{}: {warning}", run.name));
         }
+        for note in &run.metrics.notes {
+            section = section.text(format!("{}: {note}.", run.name));
+        }
     }
-    Some(quantities.iter().fold(section, |section, quantity| section.line_plot(plot(runs, quantity))))
+    if keys(runs).iter().any(|key| key == "unperturbed/loss") {
+        section = section.text(
+            "Adversarial weight perturbation: the loss “train” is that at the perturbed weights, “unperturbed” that \
+             at the weights themselves.",
+        );
+    }
+    Some(quantities.iter().fold(section, |section, quantity| {
+        let section = match EXPLAINED.iter().find(|(name, ..)| name == quantity) {
+            Some((_, _, meaning)) => section.text(*meaning),
+            None => section,
+        };
+        section.line_plot(plot(runs, quantity))
+    }))
 }
 
 /// All metric names, in the order in which they first appear.
@@ -61,17 +91,28 @@ fn split(key: &str) -> (&str, &str) {
 
 fn plot(runs: &[Run], quantity: &str) -> LinePlot {
     let readable = quantity.replace(['_', '/'], " ");
-    let fraction = quantity.contains("accuracy") || quantity.contains("share");
-    let y = if fraction { Axis::percent(&readable) } else { Axis::new(&readable) };
+    let watched = quantity == "overfitting";
+    let fraction = quantity.contains("accuracy") || quantity.contains("share") || watched;
+    let y = match quantity {
+        "omega" => Axis::new("ω"),
+        _ if watched => Axis::percent("accuracy"),
+        _ if fraction => Axis::percent(&readable),
+        _ => Axis::new(&readable),
+    };
+    let title = match EXPLAINED.iter().find(|(name, ..)| *name == quantity) {
+        Some((_, title, _)) => (*title).to_owned(),
+        None => capitalized(&readable),
+    };
     let curves: Vec<String> = keys(runs).into_iter().filter(|key| split(key).0 == quantity).collect();
-    let mut plot = LinePlot::new(capitalized(&readable), Axis::new("epoch"), y);
+    let mut plot = LinePlot::new(title, Axis::new("epoch"), y);
     for (run_index, run) in runs.iter().enumerate() {
         for (curve_index, key) in curves.iter().enumerate() {
             let points = points(run, key);
             if points.is_empty() {
                 continue;
             }
-            let curve = split(key).1;
+            let curve = split(key).1.replace('_', " ");
+            let curve = curve.as_str();
             let label = match (runs.len(), curve) {
                 (1, curve) => curve.to_owned(),
                 (_, "") => run.name.clone(),

@@ -31,6 +31,8 @@ pub(super) struct Metrics {
     pub(super) epochs: Vec<(f64, Map<String, Value>)>,
     /// Messages of `{"kind": "warning", "message": ...}` lines.
     pub(super) warnings: Vec<String>,
+    /// Messages of `{"kind": "note", "message": ...}` lines.
+    pub(super) notes: Vec<String>,
 }
 
 impl Run {
@@ -161,7 +163,13 @@ impl Metrics {
 
     fn add(&mut self, line: MetricsLine) -> Result<(), &'static str> {
         match line.kind.as_str() {
-            "warning" if !self.warnings.contains(&line.message) => self.warnings.push(line.message),
+            "warning" | "note" => {
+                let text = line.epoch.map_or(line.message.clone(), |e| format!("epoch {e}: {}", line.message));
+                let list = if line.kind == "note" { &mut self.notes } else { &mut self.warnings };
+                if !list.contains(&text) {
+                    list.push(text);
+                }
+            }
             "epoch" => {
                 let epoch = line.epoch.ok_or("an epoch's line needs its number, \"epoch\": 1")?;
                 self.epochs.retain(|(known, _)| *known != epoch);

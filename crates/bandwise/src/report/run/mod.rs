@@ -78,8 +78,8 @@ fn subtitle(runs: &[Run]) -> String {
     parts.join(", ") + "."
 }
 
-/// Settings that say what a run is, by the last part of their key, in the order of the report.
-const HEADLINE: [&str; 16] = [
+/// Settings that say what a run is, by their key or its last part, in the order of the report.
+const HEADLINE: [&str; 22] = [
     "recipe",
     "model",
     "architecture",
@@ -87,12 +87,18 @@ const HEADLINE: [&str; 16] = [
     "objective",
     "method",
     "epsilon",
+    "beta",
+    "epsilon_warmup",
     "epochs",
     "batch_size",
+    "accumulate",
     "optimizer",
     "schedule",
     "learning_rate",
     "weight_decay",
+    "awp.gamma",
+    "averaging",
+    "overfitting.action",
     "seed",
     "precision",
     "device",
@@ -144,7 +150,7 @@ fn headline_keys(runs: &[Run]) -> (Vec<String>, Vec<String>) {
             keys.push(key);
         }
     }
-    let rank = |key: &str| HEADLINE.iter().position(|headline| *headline == subject(key));
+    let rank = |key: &str| HEADLINE.iter().position(|headline| *headline == subject(key) || *headline == key);
     // How pictures are evaluated is no headline, though its keys end alike.
     let is_headline = |key: &str| rank(key).is_some() && !key.starts_with("evaluation.");
     let differs = |key: &str| runs.iter().any(|r| r.setting(key) != runs[0].setting(key));

@@ -10,10 +10,11 @@ fn write_run(folder: &Path, model: &str, right: usize) {
     write("run.toml", &format!("seed = 3\nmodel = \"{model}\"\n[schedule]\nkind = \"cosine\"\nepochs = 2\n"));
     write(
         "metrics.jsonl",
-        "{\"kind\":\"epoch\",\"epoch\":1,\"step\":10,\"values\":{\"train/loss\":2.0,\"validation/loss\":2.1,\"learning_rate\":0.1,\"omega/stage1\":0.5}}\n\
+        "{\"kind\":\"epoch\",\"epoch\":1,\"step\":10,\"values\":{\"train/loss\":2.0,\"validation/loss\":2.1,\"learning_rate\":0.1,\"omega/stage1\":0.5,\"unperturbed/loss\":1.9,\"overfitting/pgd\":0.3,\"overfitting/training_attack\":0.9}}\n\
          {\"kind\":\"epoch\",\"epoch\":2,\"step\":20,\"values\":{\"train/loss\":9.0,\"validation/accuracy\":0.4}}\n\
          {\"kind\":\"step\",\"step\":25,\"values\":{}}\n\
          {\"kind\":\"warning\",\"message\":\"loss <b>rises</b>\"}\n\
+         {\"kind\":\"note\",\"epoch\":2,\"message\":\"training was stopped\"}\n\
          {\"kind\":\"epoch\",\"epoch\":2,\"step\":20,\"values\":{\"train/loss\":1.5,\"validation/accuracy\":0.5}}\n\
          {\"kind\":\"epoch\",\"epo",
     );
@@ -69,7 +70,7 @@ fn one_run_becomes_a_page() {
     assert_eq!(find(&report, "Filters").blocks.len(), 1);
     let html = report.to_html();
     assert!(html.contains("resnet9") && html.contains("cosine") && html.contains("gaussian noise"));
-    assert!(html.contains("loss &lt;b&gt;rises"));
+    assert!(html.contains("loss &lt;b&gt;rises") && html.contains("epoch 2: training was stopped"));
 }
 
 #[test]
@@ -83,10 +84,13 @@ fn curves_are_grouped_and_repeated_epochs_replaced() {
         .iter()
         .filter_map(|b| if let Block::LinePlot(p) = b { Some(p) } else { None })
         .collect();
+    const OVERFITTING: &str = "Catastrophic overfitting: accuracy on watched training images";
     let titles: Vec<_> = plots.iter().map(|p| p.title.as_str()).collect();
-    assert_eq!(titles, ["Loss", "Accuracy", "Learning rate", "Omega"]);
+    assert_eq!(titles, ["Loss", "Accuracy", "Learning rate", "FPCM: mean ω per stage", OVERFITTING]);
     let labels: Vec<_> = plots[0].series.iter().map(|s| s.label.as_str()).collect();
-    assert_eq!(labels, ["train", "validation"]);
+    assert_eq!(labels, ["train", "unperturbed", "validation"]);
+    let labels: Vec<_> = plots[4].series.iter().map(|s| s.label.as_str()).collect();
+    assert_eq!(labels, ["pgd", "training attack"]);
     assert_eq!(plots[0].series[0].points, [[1.0, 2.0], [2.0, 1.5]]);
     assert_eq!(plots[3].series[0].label, "stage1");
 }
