@@ -121,7 +121,9 @@ fn signals_end_a_run_cleanly() {
             .spawn()
             .unwrap();
         let metrics = run.join("metrics.jsonl");
-        while !std::fs::read(&metrics).is_ok_and(|bytes| !bytes.is_empty()) && child.try_wait().unwrap().is_none() {
+        while !std::fs::read(&metrics).is_ok_and(|bytes| !bytes.is_empty())
+            && child.try_wait().unwrap().is_none()
+        {
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
         let kill = ["-s", signal, &child.id().to_string()].map(str::to_string);

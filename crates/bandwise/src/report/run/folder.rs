@@ -164,7 +164,8 @@ impl Metrics {
     fn add(&mut self, line: MetricsLine) -> Result<(), &'static str> {
         match line.kind.as_str() {
             "warning" | "note" => {
-                let text = line.epoch.map_or(line.message.clone(), |e| format!("epoch {e}: {}", line.message));
+                let text =
+                    line.epoch.map_or(line.message.clone(), |e| format!("epoch {e}: {}", line.message));
                 let list = if line.kind == "note" { &mut self.notes } else { &mut self.warnings };
                 if !list.contains(&text) {
                     list.push(text);

@@ -177,5 +177,6 @@ pub(in crate::train) fn sum_of_squares(tensor: &Tensor) -> Result<f64> {
             return Ok(partial.into_iter().sum());
         }
     }
-    Ok(tensor.to_dtype(DType::F32)?.sqr()?.sum_all()?.to_dtype(DType::F64)?.to_scalar()?)
+    let wide = if tensor.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
+    Ok(tensor.to_dtype(wide)?.sqr()?.sum_all()?.to_dtype(DType::F64)?.to_scalar()?)
 }

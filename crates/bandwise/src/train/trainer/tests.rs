@@ -105,11 +105,12 @@ fn every_feature_resumes_to_the_same_bytes() {
         let expected = results(&whole);
         assert!(expected.len() >= 3, "{:?}", expected.keys());
         // Stopped again and again: after a few batches, or right after an epoch.
-        for (batches, at_epoch_end) in [(1, false), (4, false), (6, false), (usize::MAX, true)] {
+        for (batches, at_epoch_end) in [(1, false), (usize::MAX, true)] {
             let broken = folder.path().join(format!("broken-{batches}-{at_epoch_end}"));
             let mut parts = 0;
             loop {
-                let flag = AtomicBool::new(false);
+                // Now and then the flag is up from the start: also measuring is then cut short, where it comes first.
+                let flag = AtomicBool::new(parts % 3 == 2);
                 let observer = StopAfter { batches: batches.into(), at_epoch_end, flag: &flag };
                 parts += 1;
                 match train(&broken, &recipe, &observer, &flag) {

@@ -4,8 +4,8 @@ use candle_core::{DType, Device};
 
 use super::*;
 use crate::golden;
-use crate::nn::tests::{disturb, model, noise};
 use crate::nn::layer::{Activation, Layer};
+use crate::nn::tests::{disturb, model, noise};
 use crate::nn::{Model, Role};
 
 const RECIPE: &str = "name = \"test\"\nepochs = 4\nbatch_size = 7\nlearning_rate = 0.1\n[model]\narchitecture = \
