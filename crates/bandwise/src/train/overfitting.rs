@@ -12,7 +12,7 @@ use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
 use super::objective::Objective;
-use crate::attack::{Attack, Classifier, Norm, Pgd};
+use crate::attack::{Attack, Classifier, Pgd};
 use crate::data::{Dataset, Subset};
 use crate::evaluate::accuracy::{self, Settings};
 use crate::{Error, Result, random};
@@ -125,7 +125,6 @@ impl Detector {
         let (norm, epsilon) = objective.ball().ok_or_else(|| {
             Error::config("[overfitting] needs an adversarial objective to compare PGD with its attack")
         })?;
-        let norm = if norm == Norm::L2 { Norm::L2 } else { Norm::Linf };
         let strong_attack =
             config.attack.clone().unwrap_or(Attack::Pgd(Pgd { norm, epsilon, ..Pgd::default() }));
         let mut indices: Vec<usize> = (0..train.len()).collect();

@@ -14,6 +14,7 @@ use super::optimizer::OptimizerConfig;
 use super::overfitting::Overfitting;
 use super::regularizers::Regularizers;
 use super::schedule::Schedule;
+use crate::attack::Norm;
 use crate::data::Augment;
 use crate::method::NetworkConfig;
 use crate::{Error, Result, files};
@@ -179,6 +180,10 @@ impl Recipe {
                     "[{table}] needs an adversarial objective (adversarial, free, trades or mart), not standard"
                 ));
             }
+        }
+        let norm = self.objective.ball().map(|(norm, _)| norm);
+        if norm == Some(Norm::L1) && self.overfitting.as_ref().is_some_and(|config| config.attack.is_none()) {
+            return refuse("overfitting.attack must be given: there is no PGD for the L1 norm".into());
         }
         let warmup = self.objective.epsilon_warmup();
         if warmup > self.epochs as f64 {

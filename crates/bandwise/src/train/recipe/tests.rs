@@ -75,6 +75,10 @@ fn settings_that_do_not_fit_together_are_refused() {
         (&[adversarial, "awp.gama=1"], "did you mean `gamma`"),
         (&[adversarial, "overfitting.threshold=2"], "overfitting.threshold"),
         (&[adversarial, "overfitting.action=\"halt\""], "restore"),
+        (
+            &["objective={name=\"adversarial\",attack={name=\"apgd-ce\",norm=\"l1\"}}", "overfitting={}"],
+            "overfitting.attack must be given",
+        ),
         (&[adversarial, "objective.epsilon_warmup=3"], "more than the 2 that are trained"),
         (&[adversarial, "objective.epsilon_warmup=-1"], "objective.epsilon_warmup"),
         (&["objective={name=\"free\",replays=0}"], "objective.replays"),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::{Position, Trainer};
+use super::Trainer;
 use crate::Result;
 use crate::analyze::gradients::GradientSummary;
 use crate::attack::FrozenModel;
@@ -39,45 +39,48 @@ impl Trainer<'_> {
             self.evaluate(epoch, &mut values)?;
             notes.extend(self.stop_early(epoch));
         }
-        let Position { best, best_watched, stopped, step, .. } = std::mem::take(&mut self.position);
-        let watched = values.get("overfitting/pgd").copied().unwrap_or(0.0);
-        self.position = Position {
-            epoch,
-            step,
-            best,
-            best_watched: best_watched.max(watched),
-            stopped,
-            ..Position::default()
-        };
+        let sound = alarm.is_none() && values.contains_key("overfitting/pgd");
+        self.move_on(epoch, values.get("overfitting/pgd").copied(), sound);
         if let Some(warning) = &alarm {
             notes.extend(self.react(warning)?);
         }
-        let line = MetricsLine::epoch(epoch, step, values);
-        // Metrics first: a resumed run drops and writes again what its checkpoint does not cover.
-        self.folder.append_metrics(&line)?;
-        for (kind, text) in
-            alarm.iter().map(|text| ("warning", text)).chain(notes.iter().map(|n| ("note", n)))
-        {
-            self.folder.append_metrics(&MetricsLine::message(kind, epoch, step, text))?;
-        }
-        let sound = alarm.is_none() && line.values.contains_key("overfitting/pgd");
-        let keep_sound = sound && self.action() == Action::Restore;
-        let over = epoch == self.recipe.epochs || self.position.stopped.is_some();
-        if over || keep_sound || epoch.is_multiple_of(self.recipe.checkpoint.every) {
-            self.save_checkpoint()?;
-        }
-        if keep_sound {
-            self.mark_sound()?;
-        }
-        for (name, value) in &line.values {
-            self.events.scalar(name, line.step, *value as f32)?;
-        }
-        self.events.flush()?;
+        let line = MetricsLine::epoch(epoch, self.position.step, values);
+        self.record(&line, alarm.as_deref(), &notes)?;
         self.observer.epoch(&line, self.recipe.epochs, began.elapsed().as_secs_f64());
         alarm.iter().chain(&notes).for_each(|text| {
             self.observer.message(&format!("{}: epoch {epoch}: {text}", self.recipe.name));
         });
         Ok(())
+    }
+
+    /// The position at the end of `epoch`.
+    fn move_on(&mut self, epoch: u64, watched: Option<f64>, sound: bool) {
+        let position = &mut self.position;
+        (position.epoch, position.batch, position.sums) = (epoch, 0, Sums::default());
+        position.best_watched = position.best_watched.max(watched.unwrap_or(0.0));
+        if sound && self.recipe.overfitting.as_ref().is_some_and(|config| config.action == Action::Restore) {
+            position.sound = Some(epoch);
+        }
+    }
+
+    /// Writes metrics and, where one is due, a checkpoint.
+    fn record(&mut self, line: &MetricsLine, alarm: Option<&str>, notes: &[String]) -> Result<()> {
+        // Metrics first: a resumed run drops and writes again what its checkpoint does not cover.
+        self.folder.append_metrics(line)?;
+        let notes = notes.iter().map(|text| ("note", text.as_str()));
+        for (kind, text) in alarm.iter().map(|text| ("warning", *text)).chain(notes) {
+            self.folder.append_metrics(&MetricsLine::message(kind, line.epoch, line.step, text))?;
+        }
+        let over = line.epoch == self.recipe.epochs || self.position.stopped.is_some();
+        let regular = line.epoch.is_multiple_of(self.recipe.checkpoint.every);
+        if over || regular || self.position.sound == Some(line.epoch) {
+            self.save_checkpoint()?;
+            self.mark_sound()?;
+        }
+        for (name, value) in &line.values {
+            self.events.scalar(name, line.step, *value as f32)?;
+        }
+        self.events.flush()
     }
 
     fn action(&self) -> Action {

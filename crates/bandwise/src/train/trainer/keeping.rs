@@ -43,7 +43,8 @@ impl Trainer<'_> {
         }
         let lasting = saved.perturbation.get(LASTING);
         self.lasting = lasting.map(|lasting| lasting.to_device(&self.device)).transpose()?;
-        Ok(())
+        // The process may have been killed between a checkpoint and its mark.
+        self.mark_sound()
     }
 
     pub(super) fn save_checkpoint(&self) -> Result<()> {
@@ -76,18 +77,24 @@ impl Trainer<'_> {
         }
     }
 
-    /// Marks the newest checkpoint as that of an epoch without catastrophic overfitting.
+    /// Keeps the checkpoint of the last epoch without catastrophic overfitting from being pruned.
     pub(super) fn mark_sound(&self) -> Result<()> {
-        self.checkpoints.point(SOUND, self.point(), json!({ "epoch": self.position.epoch })).map(|_| ())
+        match self.position.sound {
+            Some(epoch) => {
+                self.checkpoints.point(SOUND, Point::after(epoch), json!({ "epoch": epoch })).map(|_| ())
+            }
+            None => Ok(()),
+        }
     }
 
-    /// Puts the weights and the optimiser back to where [`Trainer::mark_sound`] was last called, and returns
-    /// the number of that epoch; `None` if it never was.
+    /// Puts weights and optimiser back to the last epoch without catastrophic overfitting, and returns its
+    /// number; `None` if there was none.
     pub(super) fn restore_sound(&mut self) -> Result<Option<u64>> {
-        let Some((path, _)) = self.checkpoints.pointed(SOUND)? else { return Ok(None) };
-        let saved = checkpoint::read(&path)?;
-        self.take_up(&saved)?;
-        Ok(Some(saved.point.epoch))
+        if let Some(epoch) = self.position.sound {
+            let saved = checkpoint::read(&self.checkpoints.path(Point::after(epoch)))?;
+            self.take_up(&saved)?;
+        }
+        Ok(self.position.sound)
     }
 
     /// The network that is evaluated and saved: that of the averaged weights, where there is an average and

@@ -47,6 +47,9 @@ pub struct Position {
     /// Best accuracy of the watched training pictures under PGD.
     #[serde(default)]
     pub best_watched: f64,
+    /// The last epoch without catastrophic overfitting, if its state is to be restored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sound: Option<u64>,
     /// Why training ended before its last epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopped: Option<String>,
