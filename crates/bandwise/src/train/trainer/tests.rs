@@ -7,9 +7,9 @@ use crate::golden;
 use crate::nn::weights;
 use crate::train::run::MetricsLine;
 
-/// 6 batches in each of 3 epochs.
-const RECIPE: &str = "name = \"test\"\nepochs = 3\nbatch_size = 10\nlearning_rate = 0.05\n[data]\nsource = \
-    \"synthetic:count=56,test_count=40\"\naugment = [\"horizontal_flip\"]\n[model]\narchitecture = \"smallcnn\"\n\
+/// 4 batches, the last a smaller one, in each of 3 epochs.
+const RECIPE: &str = "name = \"test\"\nepochs = 3\nbatch_size = 14\nlearning_rate = 0.05\n[data]\nsource = \
+    \"synthetic:count=50,test_count=40\"\naugment = [\"horizontal_flip\"]\n[model]\narchitecture = \"smallcnn\"\n\
     width = 4\n[evaluation]\nattack = { name = \"fgsm\", epsilon = \"2/255\" }\n";
 const FGSM: &str = "objective={name=\"adversarial\",attack={name=\"rfgsm\",epsilon=\"4/255\"}}";
 
