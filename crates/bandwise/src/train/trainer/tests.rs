@@ -82,7 +82,7 @@ fn every_feature_resumes_to_the_same_bytes() {
             "awp={}",
             "averaging={name=\"swa\",from=0.3}",
             "accumulate=2",
-            "overfitting={images=16,action=\"restore\"}",
+            "overfitting={images=16,action=\"restore\",attack={name=\"fgsm\",epsilon=0}}",
         ],
         &[
             "objective={name=\"trades\",attack={name=\"pgd\",steps=2},attack_mode=\"train\"}",
@@ -94,7 +94,7 @@ fn every_feature_resumes_to_the_same_bytes() {
             "overfitting={images=20,action=\"restore\",attack={name=\"pgd\",epsilon=\"64/255\"},threshold=0.9}",
             "averaging={name=\"ema\",decay=0.5}",
             "epochs=5",
-            "learning_rate=0.2",
+            "learning_rate=0.02",
         ],
     ];
     for (number, changes) in recipes.iter().enumerate() {
@@ -104,8 +104,10 @@ fn every_feature_resumes_to_the_same_bytes() {
         train_whole(&whole, &recipe);
         let expected = results(&whole);
         assert!(expected.len() >= 3, "{:?}", expected.keys());
+        let restored = metrics(&whole).iter().any(|line| line.message.contains("restored"));
+        assert_eq!(restored, number == 3, "recipe {number}");
         // Stopped again and again: after a few batches, or right after an epoch.
-        for (batches, at_epoch_end) in [(1, false), (usize::MAX, true)] {
+        for (batches, at_epoch_end) in [(3, false), (usize::MAX, true)] {
             let broken = folder.path().join(format!("broken-{batches}-{at_epoch_end}"));
             let mut parts = 0;
             loop {
@@ -119,7 +121,7 @@ fn every_feature_resumes_to_the_same_bytes() {
                     Err(error) => panic!("{error}"),
                 }
             }
-            assert!(parts > 2, "recipe {number} was stopped {parts} times only");
+            assert!(parts > 1, "recipe {number} was stopped {parts} times only");
             let found = results(&broken);
             assert_eq!(expected.keys().collect::<Vec<_>>(), found.keys().collect::<Vec<_>>());
             for (name, bytes) in &expected {
