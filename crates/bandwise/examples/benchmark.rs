@@ -1,18 +1,20 @@
-//! Our side of `benches/compare_pytorch.py` and `benches/compare_jafr.py`: reads one line of JSON per piece of work, does it once, and answers
-//! with the CPU seconds it took.
+//! Our side of `benches/compare_pytorch.py`, `benches/compare_jafr.py` and `benches/fpcm_cost.py`: reads one line
+//! of JSON per piece of work, does it once, and answers with the CPU seconds it took.
 //!
 //! `{"model": "resnet18", "work": "attack", "precision": "f32", "batch": 64}` →
 //! `{"seconds": 0.71, "wall": 0.71, "peak_mib": 913}`
 //!
 //! Work: `inference`, `training` (one step of SGD with momentum), `attack` (one gradient with respect to the
 //! pixels, eval mode), `pgd10` (ten attack steps, then a training step), `jafr` (a training step with Jacobian
-//! frequency regularization). Models are kept between lines.
+//! frequency regularization). `"fpcm": true` puts the published FPCM blocks into the model. Models are kept between
+//! lines as long as batch and precision stay the same.
 
 use std::collections::HashMap;
 use std::io::{BufRead, Write};
 use std::time::Instant;
 
 use bandwise::method::Jafr;
+use bandwise::method::fpcm::{self, FpcmConfig};
 use bandwise::method::input_gradient::{InputGradient, joint_gradients};
 use bandwise::nn::loss::mean_cross_entropy;
 use bandwise::nn::{Interface, Model, Pass};
@@ -32,6 +34,8 @@ struct Job {
     work: String,
     precision: String,
     batch: usize,
+    #[serde(default)]
+    fpcm: bool,
 }
 
 /// A model with its optimiser's memory and one batch.
@@ -54,6 +58,14 @@ impl Bench {
             "bf16" => Precision::Bf16,
             other => return Err(format!("no precision {other:?}").into()),
         })?;
+        if job.fpcm {
+            let wide = job.model.starts_with("wrn");
+            fpcm::install(
+                &mut model,
+                &if wide { FpcmConfig::wide_resnet() } else { FpcmConfig::default() },
+                1,
+            )?;
+        }
         let zeros = |(_, var): (String, Var)| -> Outcome<_> { Ok((var.clone(), var.zeros_like()?)) };
         let momentum = model.trainable().into_iter().map(zeros).collect::<Outcome<_>>()?;
         let images = Tensor::rand(0f32, 1.0, (job.batch, 32, 32, 3), &Device::Cpu)?;
@@ -148,12 +160,12 @@ fn peak_mib() -> u64 {
 
 fn main() -> Outcome<()> {
     eprintln!("{}", capabilities());
-    let mut benches: HashMap<(String, String, usize), Bench> = HashMap::new();
+    let mut benches: HashMap<(String, String, usize, bool), Bench> = HashMap::new();
     for line in std::io::stdin().lock().lines() {
         let job: Job = serde_json::from_str(&line?)?;
-        let key = (job.model.clone(), job.precision.clone(), job.batch);
+        let key = (job.model.clone(), job.precision.clone(), job.batch, job.fpcm);
         if !benches.contains_key(&key) {
-            benches.clear();
+            benches.retain(|other, _| (&other.0, &other.1, other.2) == (&key.0, &key.1, key.2));
             benches.insert(key.clone(), Bench::new(&job)?);
         }
         let Some(bench) = benches.get_mut(&key) else { continue };

@@ -1,9 +1,13 @@
 //! Circular filters along one axis: `IFFT(g ⊙ FFT(x))` for real sequences and a real, symmetric gain.
 
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, WithDType};
+use std::sync::Arc;
+
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 use rustfft::num_complex::Complex;
-use rustfft::{FftNum, FftPlanner};
+use rustfft::{Fft, FftPlanner};
+
+use super::fourier::Real;
 
 /// Filters every channel of `x` `[batch, positions, channels]` along `positions`; `gain[p]` belongs to
 /// frequency `p` and must be symmetric, `gain[p] = gain[positions − p]`. Differentiable in `x` (the filter
@@ -36,40 +40,93 @@ fn impulse_response(gain: &[f64]) -> Vec<f64> {
     values.iter().map(|v| v.re / gain.len() as f64).collect()
 }
 
+/// Channels that are gathered at once: a cache line of `f32`.
+const BLOCK: usize = 16;
+/// Keeps the lines of a block off the same cache sets, whatever the number of positions.
+const LINE_PADDING: usize = 8;
+
+/// The filter of one sample `[positions, channels]`, planned; cheap to share between threads.
+pub(crate) struct SampleFilter<T> {
+    forward: Arc<dyn Fft<T>>,
+    inverse: Arc<dyn Fft<T>>,
+    /// The gain, divided by the number of positions (rustfft does not normalise).
+    scaled: Vec<T>,
+    channels: usize,
+}
+
+/// Working memory of a [`SampleFilter`]; one per thread.
+pub(crate) struct Workspace<T> {
+    /// Two channels each, as real and imaginary part: the filter is real, so they do not mix.
+    lines: Vec<Complex<T>>,
+    scratch: Vec<Complex<T>>,
+}
+
+impl<T: Real> SampleFilter<T> {
+    pub(crate) fn new(gain: &[f64], channels: usize) -> Self {
+        let mut planner = FftPlanner::new();
+        Self {
+            forward: planner.plan_fft_forward(gain.len()),
+            inverse: planner.plan_fft_inverse(gain.len()),
+            scaled: gain.iter().map(|g| T::real(g / gain.len() as f64)).collect(),
+            channels,
+        }
+    }
+
+    fn line(&self) -> usize {
+        self.scaled.len() + LINE_PADDING
+    }
+
+    pub(crate) fn workspace(&self) -> Workspace<T> {
+        let zero = Complex::new(T::real(0.0), T::real(0.0));
+        let scratch = self.forward.get_inplace_scratch_len().max(self.inverse.get_inplace_scratch_len());
+        Workspace { lines: vec![zero; self.line() * BLOCK / 2], scratch: vec![zero; scratch] }
+    }
+
+    /// Filters `sample`; `use_row(start, low)` gets the filtered values that belong to
+    /// `sample[start..start + low.len()]`, at most [`BLOCK`] channels of one position at a time.
+    pub(crate) fn run(&self, sample: &[T], work: &mut Workspace<T>, mut use_row: impl FnMut(usize, &[T])) {
+        let positions = self.scaled.len();
+        for first in (0..self.channels).step_by(BLOCK) {
+            let width = BLOCK.min(self.channels - first);
+            for (position, row) in sample.chunks_exact(self.channels).enumerate() {
+                for (pair, line) in
+                    row[first..first + width].chunks(2).zip(work.lines.chunks_mut(self.line()))
+                {
+                    line[position] = Complex::new(pair[0], pair.get(1).copied().unwrap_or(T::real(0.0)));
+                }
+            }
+            for line in work.lines.chunks_mut(self.line()).take(width.div_ceil(2)) {
+                let line = &mut line[..positions];
+                self.forward.process_with_scratch(line, &mut work.scratch);
+                line.iter_mut().zip(&self.scaled).for_each(|(value, &gain)| *value *= gain);
+                self.inverse.process_with_scratch(line, &mut work.scratch);
+            }
+            let mut low = [T::real(0.0); BLOCK];
+            for position in 0..positions {
+                for (pair, line) in low.chunks_exact_mut(2).zip(work.lines.chunks(self.line())) {
+                    pair.copy_from_slice(&[line[position].re, line[position].im]);
+                }
+                use_row(position * self.channels + first, &low[..width]);
+            }
+        }
+    }
+}
+
 struct CircularFilter {
     gain: Vec<f64>,
 }
 
 impl CircularFilter {
-    fn run<T: FftNum + WithDType>(&self, x: &[T], channels: usize) -> Vec<T> {
-        let positions = self.gain.len();
-        let mut planner = FftPlanner::<T>::new();
-        let (forward, inverse) = (planner.plan_fft_forward(positions), planner.plan_fft_inverse(positions));
-        let scaled: Vec<T> =
-            self.gain.iter().map(|g| <T as WithDType>::from_f64(g / positions as f64)).collect();
-        let mut output = vec![T::zero(); x.len()];
-        let sample = positions * channels;
-        output.par_chunks_mut(sample).zip(x.par_chunks(sample)).for_each(|(output, input)| {
-            // Two channels travel as real and imaginary part: the filter is real, so they do not mix.
-            let mut pairs = vec![Complex::new(T::zero(), T::zero()); positions];
-            let mut scratch =
-                vec![pairs[0]; forward.get_inplace_scratch_len().max(inverse.get_inplace_scratch_len())];
-            for first in (0..channels).step_by(2) {
-                let paired = first + 1 < channels;
-                for (pair, row) in pairs.iter_mut().zip(input.chunks_exact(channels)) {
-                    *pair = Complex::new(row[first], if paired { row[first + 1] } else { T::zero() });
-                }
-                forward.process_with_scratch(&mut pairs, &mut scratch);
-                pairs.iter_mut().zip(&scaled).for_each(|(pair, &gain)| *pair *= gain);
-                inverse.process_with_scratch(&mut pairs, &mut scratch);
-                for (pair, row) in pairs.iter().zip(output.chunks_exact_mut(channels)) {
-                    row[first] = pair.re;
-                    if paired {
-                        row[first + 1] = pair.im;
-                    }
-                }
-            }
-        });
+    fn run<T: Real>(&self, x: &[T], channels: usize) -> Vec<T> {
+        let filter = SampleFilter::new(&self.gain, channels);
+        let mut output = vec![T::real(0.0); x.len()];
+        let sample = self.gain.len() * channels;
+        output.par_chunks_mut(sample).zip(x.par_chunks(sample)).for_each_init(
+            || filter.workspace(),
+            |work, (output, input)| {
+                filter.run(input, work, |start, low| output[start..start + low.len()].copy_from_slice(low));
+            },
+        );
         output
     }
 }

@@ -206,12 +206,16 @@ impl Schedule {
                 let t = ((position.step + 1) as f64 / position.total_steps() as f64).min(1.0);
                 interpolate(t, &[0.0, peak, 1.0], &[0.0, 1.0, 0.0])
             }
-            Self::FpcmMultistep => fpcm(position, |done| match done {
-                done if done >= 0.9 => 0.01,
-                done if done >= 0.7 => 0.1,
-                _ => 1.0,
+            Self::FpcmMultistep => fpcm(position, || {
+                // Rounded down, as in the official code.
+                let from = |share: f64| (share * position.epochs as f64) as u64;
+                match epoch {
+                    epoch if epoch < from(0.7) => 1.0,
+                    epoch if epoch < from(0.9) => 0.1,
+                    _ => 0.01,
+                }
             }),
-            Self::FpcmCosine => fpcm(position, |_| {
+            Self::FpcmCosine => fpcm(position, || {
                 let rest = position.epochs as f64 - FPCM_WARMUP;
                 cosine(1.0, 0.01, share(epoch as f64 - FPCM_WARMUP, rest))
             }),
@@ -264,11 +268,11 @@ impl Schedule {
 
 const FPCM_WARMUP: f64 = 5.0;
 
-/// FPCM's warm-up, and the given factor of the share of epochs done after it.
-fn fpcm(position: Position, after: impl Fn(f64) -> f64) -> f64 {
+/// FPCM's warm-up, and the given factor after it.
+fn fpcm(position: Position, after: impl Fn() -> f64) -> f64 {
     match position.epoch() as f64 {
         epoch if epoch < FPCM_WARMUP => linear(0.1, 1.0, epoch / FPCM_WARMUP),
-        _ => after(position.progress(Per::Epoch)),
+        _ => after(),
     }
 }
 
@@ -406,6 +410,9 @@ mod tests {
             &[multistep[83], multistep[84], multistep[107], multistep[108]],
             &[0.4, 0.04, 0.04, 0.004],
         );
+        // int(0.7 · 15) = 10, int(0.9 · 15) = 13
+        let short = rates("name = \"fpcm_multistep\"", 1, 15);
+        assert_rates(&short[9..14], &[0.4, 0.04, 0.04, 0.04, 0.004]);
         let cosine = rates("name = \"fpcm_cosine\"", 1, 120);
         assert_rates(&cosine[..6], &multistep[..6]);
         assert!(cosine[119] > 0.004 && cosine[119] < 0.0041);

@@ -182,6 +182,32 @@ fn the_block_is_differentiable_forwards_and_works_on_any_map() {
     }
 }
 
+/// One operator against its composition, values and all gradients, for maps of any size and any number of channels.
+#[test]
+fn the_fused_block_equals_its_parts() {
+    for (projection, height, width, channels) in
+        [(Projection::Depthwise, 5, 7, 3), (Projection::Full, 1, 3, 2), (Projection::Full, 8, 8, 37)]
+    {
+        let config = FpcmConfig { projection, ..FpcmConfig::default() };
+        let mut builder = Builder { dtype: DType::F64, ..builder() };
+        let block = Fpcm::new(&config, 1, channels, &mut builder).unwrap();
+        let x = Var::from_tensor(&builder.normal(&[3, height, width, channels], 1.0).unwrap()).unwrap();
+        let up = builder.normal(&[3, height, width, channels], 1.0).unwrap();
+        let gradients = |y: Tensor| {
+            let gradients = (&y * &up).unwrap().sum_all().unwrap().backward().unwrap();
+            let of = |var: &Var| gradients.get(var).unwrap().clone();
+            [y.detach(), of(&x), of(block.weight.var()), of(block.bias.var())]
+        };
+        let signal = Signal::plain(x.as_tensor().clone());
+        let fused = gradients(block.forward(&signal, &pass(Mode::Train, 45.0)).unwrap().value);
+        let omega = block.omega(&signal).unwrap();
+        let parts = gradients(block.mixed(&signal, &omega, 45.0 / 120.0).unwrap().value);
+        for (fused, parts) in fused.iter().zip(&parts) {
+            assert!(golden::relative_l2(fused, parts) < 1e-12);
+        }
+    }
+}
+
 #[test]
 fn a_stage_that_does_not_exist_is_refused() {
     let fpcm = Some(FpcmConfig { stages: vec![5], ..FpcmConfig::default() });

@@ -15,6 +15,8 @@
 //! transforms cancel and are left out. The official mean of the projected map equals the projection of the
 //! mean, which is what is computed here.
 
+mod mixing;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -170,9 +172,9 @@ impl Fpcm {
         start as f64 + (end as f64 - start as f64) * progress
     }
 
-    /// ω in (½, 1), `[batch, 1, channels]`: the weight of the low part.
+    /// ω in (½, 1), `[batch, channels]`: the weight of the low part.
     fn omega(&self, x: &Signal) -> Result<Signal> {
-        let mean = x.linear(|x| Ok(x.mean(1)?))?;
+        let mean = x.linear(|x| Ok(mixing::mean(x)?))?;
         let weight = self.weight.tensor().squeeze(D::Minus1)?;
         let projected = match self.config.projection {
             Projection::Depthwise => mean.linear(|m| Ok(m.broadcast_mul(&weight.squeeze(1)?)?))?,
@@ -181,17 +183,22 @@ impl Fpcm {
         let gate = projected
             .add_constant(self.bias.tensor())?
             .map(sigmoid, |_, s, t| Ok((t * (s * (1.0 - s)?)?)?))?;
-        gate.linear(|g| Ok((g * 0.5)?.unsqueeze(1)?))?.add_constant(&constant(0.5, x)?)
+        gate.linear(|g| Ok((g * 0.5)?))?.add_constant(&constant(0.5, x)?)
     }
 
-    /// The low part of a map `[batch, height, width, channels]`, as `[batch, positions, channels]`.
+    /// The gains of the flattened filter.
+    fn gains(&self, positions: usize, progress: f64) -> Vec<f64> {
+        gaussian(positions, self.cutoff(positions, progress))
+    }
+
+    /// The low part of a map `[batch, height, width, channels]`.
     fn low_pass(&self, x: &Tensor, progress: f64) -> Result<Tensor> {
         let (batch, height, width, channels) = x.dims4()?;
         let positions = height * width;
         match self.config.filter {
             Filter::Flattened => {
-                let gain = gaussian(positions, self.cutoff(positions, progress));
-                circular::filter(&x.reshape((batch, positions, channels))?, &gain)
+                let flat = x.reshape((batch, positions, channels))?;
+                Ok(circular::filter(&flat, &self.gains(positions, progress))?.reshape(x.shape())?)
             }
             Filter::Radial => {
                 let cutoff = self.cutoff(height.max(width), progress);
@@ -199,27 +206,34 @@ impl Fpcm {
                     bands::radii(height, width).into_iter().map(|radius| gain(radius, cutoff)).collect();
                 let gain = Tensor::from_vec::<_, f64>(gain, (height, width), &Device::Cpu)?;
                 let gain = gain.to_dtype(x.dtype())?.to_device(x.device())?;
-                Ok(fourier::filter2(x, &gain)?.reshape((batch, positions, channels))?)
+                fourier::filter2(x, &gain)
             }
         }
+    }
+
+    /// ω·low + (1 − ω)·(x − low) = (2ω − 1)·low + (1 − ω)·x, out of single operators.
+    fn mixed(&self, x: &Signal, omega: &Signal, progress: f64) -> Result<Signal> {
+        let omega = omega.linear(|o| Ok(o.unsqueeze(1)?.unsqueeze(1)?))?;
+        let low = x.linear(|x| self.low_pass(x, progress))?;
+        let preference = omega.linear(|o| Ok((o * 2.0)?))?.add_constant(&constant(-1.0, x)?)?;
+        let rest = omega.linear(|o| Ok(o.neg()?))?.add_constant(&constant(1.0, x)?)?;
+        low.multiply(&preference)?.add(&x.multiply(&rest)?)
     }
 }
 
 impl StageBlock for Fpcm {
     fn forward(&self, input: &Signal, pass: &Pass) -> Result<Signal> {
-        let shape = input.value.shape().clone();
-        let (batch, height, width, channels) = input.value.dims4()?;
-        let x = input.linear(|x| Ok(x.reshape((batch, height * width, channels))?))?;
-        let omega = self.omega(&x)?;
+        let omega = self.omega(input)?;
         if let Some(recorder) = pass.recorder {
             recorder.record(&format!("{}.omega", self.name), &omega.value);
         }
-        // ω·low + (1 − ω)·(x − low) = x + low·(2ω − 1) − x·ω
-        let low = input.linear(|x| self.low_pass(x, pass.progress))?;
-        let preference = omega.linear(|o| Ok((o * 2.0)?))?.add_constant(&constant(-1.0, &x)?)?;
-        let rest = omega.linear(|o| Ok(o.neg()?))?.add_constant(&constant(1.0, &x)?)?;
-        let output = low.multiply(&preference)?.add(&x.multiply(&rest)?)?;
-        output.linear(|y| Ok(y.reshape(&shape)?))
+        let fused = self.config.filter == Filter::Flattened && input.tangent.is_none();
+        if fused && mixing::has_operator(&input.value) {
+            let (_, height, width, _) = input.value.dims4()?;
+            let gains = self.gains(height * width, pass.progress);
+            return Ok(Signal::plain(mixing::mix(&input.value, &omega.value, gains)?));
+        }
+        self.mixed(input, &omega, pass.progress)
     }
 
     fn parameters(&self) -> Vec<&Parameter> {
@@ -246,5 +260,4 @@ fn gain(frequency: f64, cutoff: f64) -> f64 {
 }
 
 #[cfg(test)]
-#[path = "fpcm_tests.rs"]
 mod tests;
