@@ -53,8 +53,6 @@ EXPERIMENTS = {
         "seeds": 3,
         "arms": {
             "standard": ("two-core/cifar10-adversarial.toml", ["objective={name='standard'}"]),
-            "FGSM-RS": ("two-core/cifar10-adversarial.toml",
-                        ["objective={name='adversarial',attack={name='rfgsm',epsilon='8/255'}}"]),
             "PGD-AT": ("two-core/cifar10-adversarial.toml", []),
             "PGD-AT + AWP": ("two-core/cifar10-adversarial.toml", ["awp={gamma=0.005}"]),
             "PGD-AT + FPCM": ("two-core/cifar10-adversarial.toml", ["model.fpcm={}"]),
