@@ -85,7 +85,19 @@ fn finish(
         return Ok(Network::load(&run.file("model.safetensors"), None, device)?.0);
     }
     let network = Trainer::new(recipe.clone(), run.clone(), resume, device, observer, interrupt)?.run()?;
-    let records = evaluate(&run, &recipe, &network, device, observer, interrupt)?;
+    let records = evaluate(&run, &recipe, &network, device, observer, interrupt).map_err(|error| match error {
+        Error::Interrupted(_) => {
+            let place = run.path().display();
+            Error::Interrupted(format!(
+                "training is complete and saved in {place}, its evaluation is not; go on with --resume --out {place}"
+            ))
+        }
+        other => other,
+    });
+    if let Err(Error::Interrupted(_)) = &records {
+        run.set_status(Status::Interrupted)?;
+    }
+    let records = records?;
     // Records of an evaluation that was stopped half-way are replaced as a whole.
     let path = run.file("results.jsonl");
     if path.exists() {
