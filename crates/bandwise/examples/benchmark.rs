@@ -1,4 +1,4 @@
-//! Our side of `benches/compare_pytorch.py`, `benches/compare_jafr.py` and `benches/fpcm_cost.py`: reads one line
+//! Our side of `benches/compare_pytorch.py`, `benches/compare_jafr.py` and `benches/method_cost.py`: reads one line
 //! of JSON per piece of work, does it once, and answers with the CPU seconds it took.
 //!
 //! `{"model": "resnet18", "work": "attack", "precision": "f32", "batch": 64}` →
@@ -6,7 +6,8 @@
 //!
 //! Work: `inference`, `training` (one step of SGD with momentum), `attack` (one gradient with respect to the
 //! pixels, eval mode), `pgd10` (ten attack steps, then a training step), `jafr` (a training step with Jacobian
-//! frequency regularization). `"fpcm": true` puts the published FPCM blocks into the model. Models are kept between
+//! frequency regularization). `"with"` adds a method to the model: `fpcm` the published blocks, `filter-frequency` weight
+//! decomposition and its penalty, `filter-penalty` the penalty on plain convolutions. Models are kept between
 //! lines as long as batch and precision stay the same.
 
 use std::collections::HashMap;
@@ -14,6 +15,7 @@ use std::io::{BufRead, Write};
 use std::time::Instant;
 
 use bandwise::method::Jafr;
+use bandwise::method::filter_frequency::{Decomposition, Penalty, decompose};
 use bandwise::method::fpcm::{self, FpcmConfig};
 use bandwise::method::input_gradient::{InputGradient, joint_gradients};
 use bandwise::nn::loss::mean_cross_entropy;
@@ -35,7 +37,7 @@ struct Job {
     precision: String,
     batch: usize,
     #[serde(default)]
-    fpcm: bool,
+    with: String,
 }
 
 /// A model with its optimiser's memory and one batch.
@@ -46,6 +48,8 @@ struct Bench {
     momentum: Vec<(Var, Tensor)>,
     images: Tensor,
     labels: Tensor,
+    /// Added to the loss of a training step.
+    penalty: Option<Penalty>,
 }
 
 impl Bench {
@@ -58,19 +62,32 @@ impl Bench {
             "bf16" => Precision::Bf16,
             other => return Err(format!("no precision {other:?}").into()),
         })?;
-        if job.fpcm {
-            let wide = job.model.starts_with("wrn");
-            fpcm::install(
-                &mut model,
-                &if wide { FpcmConfig::wide_resnet() } else { FpcmConfig::default() },
-                1,
-            )?;
+        let mut penalty = None;
+        match job.with.as_str() {
+            "" => {}
+            "fpcm" if job.model.starts_with("wrn") => {
+                fpcm::install(&mut model, &FpcmConfig::wide_resnet(), 1)?
+            }
+            "fpcm" => fpcm::install(&mut model, &FpcmConfig::default(), 1)?,
+            "filter-penalty" => penalty = Some(Penalty::default()),
+            "filter-frequency" => {
+                decompose(&mut model, &Decomposition::default(), 1)?;
+                penalty = Some(Penalty::default());
+            }
+            other => return Err(format!("no method {other:?}").into()),
         }
         let zeros = |(_, var): (String, Var)| -> Outcome<_> { Ok((var.clone(), var.zeros_like()?)) };
         let momentum = model.trainable().into_iter().map(zeros).collect::<Outcome<_>>()?;
         let images = Tensor::rand(0f32, 1.0, (job.batch, 32, 32, 3), &Device::Cpu)?;
         let labels: Vec<u32> = (0..job.batch as u32).map(|i| i % 10).collect();
-        Ok(Self { model, folded: None, momentum, images, labels: Tensor::new(labels, &Device::Cpu)? })
+        Ok(Self {
+            model,
+            folded: None,
+            momentum,
+            images,
+            labels: Tensor::new(labels, &Device::Cpu)?,
+            penalty,
+        })
     }
 
     fn run(&mut self, work: &str) -> Outcome<()> {
@@ -114,7 +131,10 @@ impl Bench {
 
     fn train(&mut self, images: &Tensor) -> Outcome<()> {
         self.folded = None;
-        let loss = mean_cross_entropy(&self.model.logits(images, &Pass::train(0.0))?, &self.labels)?;
+        let mut loss = mean_cross_entropy(&self.model.logits(images, &Pass::train(0.0))?, &self.labels)?;
+        if let Some(penalty) = &self.penalty {
+            loss = (loss + penalty.value(&self.model)?)?;
+        }
         self.update(&loss.backward()?)
     }
 
@@ -160,10 +180,10 @@ fn peak_mib() -> u64 {
 
 fn main() -> Outcome<()> {
     eprintln!("{}", capabilities());
-    let mut benches: HashMap<(String, String, usize, bool), Bench> = HashMap::new();
+    let mut benches: HashMap<(String, String, usize, String), Bench> = HashMap::new();
     for line in std::io::stdin().lock().lines() {
         let job: Job = serde_json::from_str(&line?)?;
-        let key = (job.model.clone(), job.precision.clone(), job.batch, job.fpcm);
+        let key = (job.model.clone(), job.precision.clone(), job.batch, job.with.clone());
         if !benches.contains_key(&key) {
             benches.retain(|other, _| (&other.0, &other.1, other.2) == (&key.0, &key.1, key.2));
             benches.insert(key.clone(), Bench::new(&job)?);

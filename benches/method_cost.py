@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""What FPCM costs: the same network with and without its blocks, alternately.
+"""What FPCM or filter frequency regularization costs: the same network with and without it, alternately.
 
     cargo build --release -p bandwise --example benchmark
-    python3 benches/fpcm_cost.py [--model resnet18] [--batch 64] [--rounds 7]
+    python3 benches/method_cost.py [--with fpcm|filter-frequency|filter-penalty] [--model resnet18] [--batch 64] [--rounds 7]
 
 Every figure is a median over rounds of CPU seconds (--threads 1) or wall seconds; the share is the median over rounds
 of (with - without) / with, both measured in the same round.
@@ -18,6 +18,7 @@ from compare_pytorch import ROOT, Partner
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--benchmark", type=Path, default=ROOT / "target" / "release" / "examples" / "benchmark")
+    parser.add_argument("--with", dest="method", default="fpcm", choices=["fpcm", "filter-frequency", "filter-penalty"])
     parser.add_argument("--model", default="resnet18")
     parser.add_argument("--work", default="training,attack", help="inference, attack, training, pgd10")
     parser.add_argument("--precision", default="f32")
@@ -30,12 +31,12 @@ def main():
     clock = "seconds" if options.threads == 1 else "wall"
     print(f"{options.model}, {options.precision}, batch {options.batch}, {options.threads} thread(s), "
           f"medians of {options.rounds} rounds\n")
-    print("| work | without, s | with, s | FPCM's share |\n|---|---|---|---|")
+    print(f"| work | without, s | with {options.method}, s | its share |\n|---|---|---|---|")
     for work in options.work.split(","):
         job = {"model": options.model, "work": work, "precision": options.precision, "batch": options.batch}
         rounds = []
         for index in range(options.rounds + 1):
-            pair = [bandwise.ask(**job, fpcm=fpcm)[clock] for fpcm in (False, True)]
+            pair = [bandwise.ask(**job, **{"with": method})[clock] for method in ("", options.method)]
             if index > 0:  # the first round warms up
                 rounds.append(pair)
         without, with_ = (statistics.median(r[i] for r in rounds) for i in (0, 1))
