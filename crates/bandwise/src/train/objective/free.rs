@@ -71,7 +71,8 @@ impl Free {
         Ok(Outcome { loss, logits })
     }
 
-    /// The next δ, from `gradient`, that of the loss at clip(x + δ). Where the clip cut, δ stays.
+    /// The next δ, from `gradient`, that of the loss at clip(x + δ). Where the clip cut, δ stays; pixels at 0 or 1
+    /// themselves move, as with PyTorch's `clamp` of the time (that of 2.15 has no gradient there).
     pub fn next(&self, step: &Step, gradient: &Tensor) -> Result<Tensor> {
         let delta = match &step.lasting {
             Some(delta) => delta.clone(),
