@@ -139,7 +139,7 @@ impl OfficialData {
         let root = self.data_root.clone().unwrap_or_else(|| DATA_ROOT.into());
         let spec: DataSpec = format!("{}:{}", self.dataset().name(), root.display()).parse()?;
         match self.dataset() {
-            DatasetName::Imagenette => spec.with("size", IMAGENETTE_SIZE),
+            DatasetName::Imagenette => spec.with("size", IMAGENETTE_SIZE)?.with("size_of", "test"),
             _ => Ok(spec),
         }
     }
@@ -167,7 +167,8 @@ impl OfficialTraining {
         recipe.source = recipe.source.replace("CIFAR10", &possible_value(dataset));
         recipe.data.source = self.data.spec()?;
         if dataset == DatasetName::Imagenette {
-            recipe.data.augment = vec![Augment::HorizontalFlip];
+            let crop = Augment::RandomCrop { padding: 0, size: Some(IMAGENETTE_SIZE) };
+            recipe.data.augment = vec![crop, Augment::HorizontalFlip];
         }
         recipe.learning_rate = self.lr.unwrap_or(recipe.learning_rate);
         recipe.batch_size = self.batch_size.unwrap_or(recipe.batch_size);

@@ -14,10 +14,15 @@ use crate::{Error, Result};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Augment {
-    /// Pads with black on all sides, then cuts out a random window of the original size.
+    /// Pads with black on all sides, then cuts out a random window.
     RandomCrop {
         /// Added on each side, in pixels (4 for CIFAR).
+        #[serde(default)]
         padding: usize,
+        /// Height and width of the window, in pixels; those of the image if not given. What a smaller image does
+        /// not cover is black.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        size: Option<usize>,
     },
     /// Mirrors left to right, half of the time.
     HorizontalFlip,
@@ -72,7 +77,7 @@ fn unit_range() -> (f64, f64) {
 impl Augment {
     /// The usual CIFAR augmentation: crop with 4 pixels of padding, flip.
     pub fn standard() -> Vec<Self> {
-        vec![Self::RandomCrop { padding: 4 }, Self::HorizontalFlip]
+        vec![Self::RandomCrop { padding: 4, size: None }, Self::HorizontalFlip]
     }
 
     /// Checks the numbers, so that nothing can go wrong later.
@@ -91,7 +96,10 @@ impl Augment {
         };
         match *self {
             Self::HorizontalFlip => Ok(()),
-            Self::RandomCrop { padding } => length("padding", padding + 1),
+            Self::RandomCrop { padding, size } => {
+                length("padding", padding.saturating_add(1))?;
+                length("size", size.unwrap_or(1))
+            }
             Self::CenterCrop { size } | Self::Resize { size } => length("size", size),
             Self::RandomResizedCrop { size, scale, ratio } => {
                 length("size", size)?;
@@ -111,10 +119,14 @@ impl Augment {
     /// The changed image; draws from `rng` what it needs.
     pub fn apply(&self, image: Image, rng: &mut Stream) -> Image {
         match *self {
-            Self::RandomCrop { padding } => {
-                let mut shift = || rng.random_range(0..=2 * padding) as isize - padding as isize;
-                let (top, left) = (shift(), shift());
-                image.crop(top, left, image.height, image.width)
+            Self::RandomCrop { padding, size } => {
+                let (height, width) = (size.unwrap_or(image.height), size.unwrap_or(image.width));
+                let mut start = |have: usize, want: usize| {
+                    rng.random_range(0..=(have + 2 * padding).saturating_sub(want)) as isize
+                        - padding as isize
+                };
+                let (top, left) = (start(image.height, height), start(image.width, width));
+                image.crop(top, left, height, width)
             }
             Self::HorizontalFlip => match rng.random::<bool>() {
                 true => image.flipped(),
@@ -246,10 +258,26 @@ mod tests {
         image.pixels[12] = 1.0;
         let mut seen = std::collections::BTreeSet::new();
         for index in 0..200 {
-            let crop = Augment::RandomCrop { padding: 1 }.apply(image.clone(), &mut stream(0, &[index]));
+            let crop =
+                Augment::RandomCrop { padding: 1, size: None }.apply(image.clone(), &mut stream(0, &[index]));
             seen.insert(crop.pixels.iter().position(|&p| p == 1.0).unwrap());
         }
         assert_eq!(seen.into_iter().collect::<Vec<_>>(), [6, 7, 8, 11, 12, 13, 16, 17, 18]);
+    }
+
+    /// torchvision's `RandomCrop(4)`: every window inside the picture, along the longer side and the shorter.
+    #[test]
+    fn random_crop_of_a_given_size() {
+        let crop = Augment::RandomCrop { padding: 0, size: Some(4) };
+        let image = ramp(4, 6);
+        let mut seen = std::collections::BTreeSet::new();
+        for index in 0..50 {
+            let window = crop.apply(image.clone(), &mut stream(0, &[index]));
+            let left = (0..3).find(|&left| window == image.crop(0, left, 4, 4));
+            seen.insert(left.expect("the window lies inside the picture"));
+        }
+        assert_eq!(seen.into_iter().collect::<Vec<_>>(), [0, 1, 2]);
+        assert_eq!(crop.apply(ramp(2, 3), &mut stream(0, &[])).shape(), [4, 4, 3]);
     }
 
     #[test]
@@ -267,7 +295,8 @@ mod tests {
         #[test]
         fn every_step_keeps_pixels_in_range(height in 1usize..20, width in 1usize..20, seed: u64) {
             let steps = [
-                Augment::RandomCrop { padding: 3 },
+                Augment::RandomCrop { padding: 3, size: None },
+                Augment::RandomCrop { padding: 0, size: Some(11) },
                 Augment::HorizontalFlip,
                 Augment::RandomResizedCrop { size: 8, scale: (0.08, 1.0), ratio: default_ratio() },
                 Augment::CenterCrop { size: 7 },

@@ -40,9 +40,13 @@ impl fmt::Display for Split {
 }
 
 /// Options that every data set takes, with their meaning.
-pub const COMMON_OPTIONS: [(&str, &str); 8] = [
+pub const COMMON_OPTIONS: [(&str, &str); 9] = [
     ("size", "bring all images to N×N: shorter side resized, middle cut out"),
     ("resize", "with size: length of the shorter side before the middle is cut out (default: size)"),
+    (
+        "size_of",
+        "with size: all (default), or test: training images then stay as they are, for a random crop",
+    ),
     ("classes", "only the images of these classes, a|b|c, which become 0, 1, 2"),
     ("map", "a text file with lines `own class, model class`"),
     ("limit", "only the first N images"),
@@ -68,6 +72,8 @@ pub struct DataSpec {
     source: Source,
     size: Option<usize>,
     resize: Option<usize>,
+    /// Whether training images keep their size.
+    train_whole: bool,
     classes: Option<String>,
     map: Option<PathBuf>,
     limit: Option<usize>,
@@ -97,6 +103,7 @@ impl DataSpec {
             source,
             size: None,
             resize: None,
+            train_whole: false,
             classes: None,
             map: None,
             limit: None,
@@ -152,6 +159,10 @@ impl DataSpec {
             "size" | "resize" if positive(value)? > 10_000 => return Err(bad("at most 10000 pixels")),
             "size" => self.size = Some(positive(value)?),
             "resize" => self.resize = Some(positive(value)?),
+            "size_of" => match value {
+                "all" | "test" => self.train_whole = value == "test",
+                _ => return Err(bad("all or test")),
+            },
             "classes" => self.classes = Some(value.to_owned()),
             "map" => self.map = Some(PathBuf::from(value)),
             "limit" => self.limit = Some(positive(value)?),
@@ -197,7 +208,8 @@ impl DataSpec {
             dataset = Arc::new(Subset::first(dataset, limit)?);
         }
         // The synthetic set draws its images in the size asked for.
-        if let (Some(size), Source::Files { .. }) = (self.size, &self.source) {
+        let whole = self.train_whole && split == Split::Train;
+        if let (Some(size), Source::Files { .. }, false) = (self.size, &self.source, whole) {
             dataset = Arc::new(Resized::new(dataset, self.resize.unwrap_or(size), size));
         }
         if self.gray {

@@ -144,3 +144,20 @@ fn imagenette_gets_its_names() {
     folder.picture("imagenette2-160/val/n03394916/x.JPEG", 8);
     assert_eq!(content(folder.open("imagenette", "", Split::Test).unwrap()), pairs(&[(8, "French horn")]));
 }
+
+/// As in FPCM's official code: training crops at random, the test pictures are cut to one size.
+#[test]
+fn training_images_may_keep_their_size() {
+    let folder = Folder::new();
+    folder.picture("train/n03394916/x.png", 8);
+    folder.picture("val/n03394916/x.png", 8);
+    for (split, options, side) in [
+        (Split::Train, "size_of=test", 2),
+        (Split::Test, "size_of=test", 5),
+        (Split::Train, "size_of=all", 5),
+    ] {
+        let set = folder.open("imagenette", &format!(",size=5,{options}"), split).unwrap();
+        assert_eq!(set.get(0).unwrap().0.shape(), [side, side, 3], "{split}: {options}");
+    }
+    assert!(folder.open("imagenette", ",size=5,size_of=none", Split::Train).is_err());
+}
