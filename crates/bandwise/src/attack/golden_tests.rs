@@ -135,7 +135,7 @@ fn check_rows(wanted: impl Fn(&str, &Value) -> bool) {
     assert!(seen > 0, "no row was checked");
 }
 
-/// Rows that take seconds: early stopping makes the number of survivors count, times the steps each takes.
+/// Rows that take up to a minute: early stopping makes the number of survivors count, times the steps each takes.
 fn is_cheap(name: &str, row: &Value) -> bool {
     let survivors = row["robust_correct"].as_f64().unwrap();
     let steps = match attack_of(name, row) {
@@ -144,7 +144,7 @@ fn is_cheap(name: &str, row: &Value) -> bool {
         Some(attack) => (attack.passes(10).gradient + attack.passes(10).forward / 3) as f64,
         None => return false,
     };
-    survivors * steps <= 4500.0
+    survivors * steps <= 20_000.0
 }
 
 #[test]
@@ -222,7 +222,6 @@ fn golden_adversarial_images() {
 }
 
 #[test]
-#[ignore = "minutes: minimum distances need all iterations"]
 fn golden_fab_distances() {
     let Some(folder) = golden::folder() else { return };
     let tensors = golden::tensors(&folder, "case5_adv16.safetensors");
