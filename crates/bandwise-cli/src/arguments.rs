@@ -27,7 +27,7 @@ pub enum Command {
     Demo(commands::demo::DemoArguments),
     /// Train the network that a recipe describes
     Train(Box<commands::train::TrainArguments>),
-    /// Measure accuracy, clean and under attack, with confidence intervals
+    /// Measure accuracy, clean, under attack or under corruptions, with confidence intervals
     #[command(visible_alias = "test")]
     Evaluate(Box<commands::evaluate::EvaluateArguments>),
     /// Put the journals of evaluation shares together
@@ -40,6 +40,8 @@ pub enum Command {
     Analyze(Box<commands::analyze::AnalyzeArguments>),
     /// Make one HTML report out of one or several runs
     Report(commands::report::ReportArguments),
+    /// Write corrupted versions of a data set as files in the layout of CIFAR-10-C, or compare with published ones
+    Corrupt(commands::corrupt::CorruptArguments),
     /// Turn weights of one file format into another
     Convert(commands::convert::ConvertArguments),
     /// List the architectures

@@ -64,6 +64,7 @@ fn run(command: Command, interrupt: &AtomicBool) -> bandwise::Result<bool> {
         Command::Mask(arguments) => commands::mask::run(&arguments, interrupt),
         Command::Analyze(arguments) => commands::analyze::run(&arguments, interrupt),
         Command::Report(arguments) => commands::report::run(&arguments),
+        Command::Corrupt(arguments) => commands::corrupt::run(&arguments, interrupt),
         Command::Convert(arguments) => commands::convert::run(&arguments),
         Command::Models => commands::models::run(),
         Command::Data(arguments) => commands::data::run(&arguments, interrupt),

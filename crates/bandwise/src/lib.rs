@@ -24,6 +24,8 @@ pub mod error;
 pub mod evaluate;
 pub mod files;
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 #[allow(dead_code)]
 mod golden;
 pub mod method;

@@ -1,23 +1,26 @@
 //! `bandwise evaluate`.
 
 use std::path::PathBuf;
-use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 
 use bandwise::attack::{Attack, Band, Classifier, Epsilon, FrozenModel, Norm, Overrides, Start};
+use bandwise::corruption::ChangedDataset;
 use bandwise::data::{DataSpec, Dataset, Split, load_all};
-use bandwise::evaluate::contract;
+use bandwise::evaluate::accuracy::{self, Settings};
 use bandwise::evaluate::engine::{self, Options, Progress};
 use bandwise::evaluate::journal::{CLEAN, Header, Journal};
 use bandwise::evaluate::record::{self, Provenance, Record};
 use bandwise::evaluate::shard::Shard;
 use bandwise::evaluate::tables;
+use bandwise::evaluate::{contract, cues};
 use bandwise::method::Network;
 use bandwise::train::recipe::PrecisionName;
 use bandwise::{Error, Result, files};
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::corruptions::{self, CorruptionArguments};
 use super::official::{self, OfficialTest};
 use crate::arguments::{ComputeArguments, ModelArguments, SplitArgument, data_spec};
 use crate::{device, progress};
@@ -27,25 +30,27 @@ const CHECKED_IMAGES: usize = 16;
 /// Batches from which an attack refills its batch with survivors.
 const BATCHES_PER_WAVE: usize = 4;
 
-/// Measure accuracy, clean and under attack, with confidence intervals.
+/// Measure accuracy, clean, under attack or under corruptions, with confidence intervals.
 ///
 /// Pixels are in [0,1] and normalisation is part of the model. A picture is dropped as soon as it is
 /// broken, so only survivors cost time. Every number comes with its Wilson interval; --json keeps the
 /// full records, with one character per picture; --results keeps a journal that continues after a stop.
-/// `bandwise test` is the same command and takes the flags of FPCM's official test.py.
+/// `bandwise test` is the same command and takes the flags of FPCM's official test.py. --corruption measures every
+/// corruption at every severity instead, --shift changes the pictures first.
 #[derive(Args, Clone)]
 pub struct EvaluateArguments {
     #[command(flatten)]
     pub(super) model: ModelArguments,
-    /// cifar10:DIR, cifar100:DIR, cifar10-bin:FILE, idx:DIR, imagefolder:DIR, npy:DIR, synthetic[:key=value,…]
+    /// cifar10:DIR, cifar100:DIR, cifar10-bin:FILE, idx:DIR, imagefolder:DIR, npy:DIR, synthetic[:key=value,…];
+    /// cifar10c:DIR and the like for published corruptions, cueconflict:DIR for shape bias; `data list` shows all
     #[arg(long, value_name = "SPEC", value_parser = data_spec, required_unless_present_any = ["dataset", "data_root"])]
     pub(super) data: Option<DataSpec>,
     /// Part of the data set
     #[arg(long, value_enum, default_value_t = SplitArgument::Test)]
-    split: SplitArgument,
+    pub(super) split: SplitArgument,
     /// Only the first N pictures
     #[arg(long, value_name = "N")]
-    limit: Option<usize>,
+    pub(super) limit: Option<usize>,
     /// none, or attacks separated by commas: fgsm, rfgsm, pgd, mifgsm, cw-linf, cw-l2, deepfool, apgd-ce, apgd-dlr,
     /// apgd-t, fab, fab-t, square, autoattack, autoattack-plus, autoattack-rand, fourier-basis, low-frequency
     #[arg(long, value_name = "NAME", default_value = "none", value_delimiter = ',')]
@@ -86,23 +91,35 @@ pub struct EvaluateArguments {
     seed: u64,
     /// Pictures per pass
     #[arg(long, value_name = "N", default_value_t = 250, alias = "batch_size")]
-    batch_size: usize,
+    pub(super) batch_size: usize,
     /// Write the records to this file
     #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    pub(super) json: Option<PathBuf>,
     /// Keep the journal, one line per picture and attack, in this file; if it is there, go on with it
     #[arg(long, value_name = "FILE")]
-    results: Option<PathBuf>,
+    pub(super) results: Option<PathBuf>,
     /// Only share i of n (i/n); auto or auto/n takes i from a Slurm or Kubernetes job array
     #[arg(long, value_name = "I/N")]
-    shard: Option<String>,
+    pub(super) shard: Option<String>,
     /// Keep the attacked pictures in this folder, as .safetensors
     #[arg(long, value_name = "DIR")]
-    save_adversarial: Option<PathBuf>,
+    pub(super) save_adversarial: Option<PathBuf>,
     #[command(flatten)]
-    compute: ComputeArguments,
+    pub(super) corruptions: CorruptionArguments,
+    #[command(flatten)]
+    pub(super) compute: ComputeArguments,
     #[command(flatten)]
     pub(super) official: OfficialTest,
+}
+
+/// A model and the pictures that it is to be judged by.
+pub(super) struct Subject {
+    pub(super) model: FrozenModel,
+    pub(super) dataset: Arc<dyn Dataset>,
+    pub(super) device: candle_core::Device,
+    pub(super) provenance: Provenance,
+    /// Pictures to judge.
+    pub(super) count: usize,
 }
 
 /// Runs the command.
@@ -111,49 +128,49 @@ pub fn run(arguments: &EvaluateArguments, interrupt: &AtomicBool) -> Result<bool
     if arguments.batch_size == 0 {
         return Err(Error::config("--batch-size must be at least 1"));
     }
+    if corruptions::are_asked_for(arguments)? {
+        return corruptions::run(arguments, interrupt);
+    }
+    corruptions::check_unused(&arguments.corruptions)?;
     let attacks = attacks(arguments)?;
     let shard = arguments.shard.as_deref().map_or(Ok(Shard::WHOLE), str::parse)?;
-    let device = device::open(&arguments.compute.device)?;
-    let split = Split::from(arguments.split);
-    let data = arguments.data.as_ref().ok_or_else(|| Error::config("--data SPEC names the data set"))?;
-    let dataset = data.open(split)?;
-    let count = arguments.limit.unwrap_or(usize::MAX).min(dataset.len());
-    if count == 0 {
-        return Err(Error::config("there are no pictures to evaluate"));
-    }
-    let channels = dataset.get(0)?.0.channels;
-    let config = arguments.model.config(dataset.num_classes(), channels)?;
-    let (mut network, report) = Network::load(&arguments.model.weights, config, &device)?;
-    if !report.is_exact() {
-        eprintln!("{report}");
-    }
-    network.model.set_precision(PrecisionName::from(arguments.compute.precision).into())?;
-    let model = FrozenModel::folded(&network.model)?;
-    let provenance = provenance(arguments, data, &network, dataset.as_ref(), split)?;
-    let header = header(&provenance, attacks, count, arguments.seed, shard);
+    let subject = Subject::load(arguments, open_data(arguments)?)?;
+    let Subject { model, dataset, device, provenance, count } = &subject;
+    let header = header(provenance, attacks, *count, arguments.seed, shard);
     let mut journal = match &arguments.results {
         Some(path) => Journal::open(path, header)?,
         None => Journal::in_memory(header),
     };
-    check(&model, dataset.as_ref(), &journal, &device)?;
+    check(model, dataset.as_ref(), &journal, device)?;
 
     let bar = Mutex::new((String::new(), indicatif::ProgressBar::hidden()));
     let options = Options {
         batch_size: arguments.batch_size,
         batches_per_wave: BATCHES_PER_WAVE,
-        device: &device,
+        device,
         interrupt: Some(interrupt),
         progress: &|now| show(&mut bar.lock().unwrap_or_else(|e| e.into_inner()), now),
         save_adversarial: arguments.save_adversarial.clone(),
     };
-    let finished = engine::run(&model, dataset.as_ref(), &mut journal, &options);
+    let finished = engine::run(model, dataset.as_ref(), &mut journal, &options);
     bar.into_inner().unwrap_or_else(|e| e.into_inner()).1.finish_and_clear();
     let finished = finished.map_err(|error| explain_stop(error, arguments.results.is_some()))?;
 
-    let mut records = tables::records(&journal, &provenance)?;
-    let names = names(&journal, records.len());
-    for (index, (record, name)) in records.iter_mut().zip(&names).enumerate() {
+    let mut records = tables::records(&journal, provenance)?;
+    let mut names = names(&journal, records.len());
+    for (index, record) in records.iter_mut().enumerate() {
         record.wall_seconds = finished.seconds.get(index).copied();
+    }
+    if let Some(bias) = shape_bias(arguments, &subject, shard, interrupt)? {
+        records.push(bias);
+        names.push("shape bias".into());
+    }
+    if let Some(shift) = &arguments.corruptions.shift {
+        records.iter_mut().for_each(|record| {
+            record.extra.insert("shift".into(), shift.to_string().into());
+        });
+    }
+    for (record, name) in records.iter().zip(&names) {
         print(record, name);
     }
     for warning in &finished.warnings {
@@ -167,6 +184,67 @@ pub fn run(arguments: &EvaluateArguments, interrupt: &AtomicBool) -> Result<bool
         println!("wrote {}", path.display());
     }
     Ok(true)
+}
+
+/// The pictures, shifted if that is asked for.
+fn open_data(arguments: &EvaluateArguments) -> Result<Arc<dyn Dataset>> {
+    let dataset = arguments.data()?.open(Split::from(arguments.split))?;
+    Ok(match arguments.corruptions.shift {
+        None => dataset,
+        Some(shift) => {
+            Arc::new(ChangedDataset::shifted(dataset, shift, arguments.corruptions.corruption_seed))
+        }
+    })
+}
+
+impl EvaluateArguments {
+    /// The pictures that are named.
+    pub(super) fn data(&self) -> Result<&DataSpec> {
+        self.data.as_ref().ok_or_else(|| Error::config("--data SPEC names the data set"))
+    }
+}
+
+impl Subject {
+    /// Loads the model for `dataset`.
+    pub(super) fn load(arguments: &EvaluateArguments, dataset: Arc<dyn Dataset>) -> Result<Self> {
+        let device = device::open(&arguments.compute.device)?;
+        let count = arguments.limit.unwrap_or(usize::MAX).min(dataset.len());
+        if count == 0 {
+            return Err(Error::config("there are no pictures to evaluate"));
+        }
+        let channels = dataset.get(0)?.0.channels;
+        let config = arguments.model.config(dataset.num_classes(), channels)?;
+        let (mut network, report) = Network::load(&arguments.model.weights, config, &device)?;
+        if !report.is_exact() {
+            eprintln!("{report}");
+        }
+        network.model.set_precision(PrecisionName::from(arguments.compute.precision).into())?;
+        let model = FrozenModel::folded(&network.model)?;
+        let provenance = provenance(arguments, &network, dataset.as_ref())?;
+        Ok(Self { model, dataset, device, provenance, count })
+    }
+}
+
+/// Shape bias, where pictures have the shape of one class and the texture of another.
+fn shape_bias(
+    arguments: &EvaluateArguments,
+    subject: &Subject,
+    shard: Shard,
+    interrupt: &AtomicBool,
+) -> Result<Option<Record>> {
+    let dataset = subject.dataset.as_ref();
+    if dataset.texture_label(0).is_none() || shard != Shard::WHOLE {
+        return Ok(None);
+    }
+    let settings = Settings {
+        batch_size: arguments.batch_size,
+        device: &subject.device,
+        interrupt: Some(interrupt),
+        progress: &|_, _, _| (),
+    };
+    let indices: Vec<usize> = (0..subject.count).collect();
+    let predicted = accuracy::predictions(&subject.model, dataset, &indices, &settings)?;
+    cues::shape_share(dataset, &indices, &predicted).map(|r| Some(r.with_provenance(&subject.provenance)))
 }
 
 /// Checks the model on a few pictures and says what the rest may cost.
@@ -233,8 +311,9 @@ fn names(journal: &Journal, rows: usize) -> Vec<String> {
 fn print(record: &Record, name: &str) {
     let [low, high] = record.ci95.unwrap_or([f64::NAN; 2]);
     let time = record.wall_seconds.map_or(String::new(), |seconds| format!(" in {seconds:.1} s"));
+    let what = if record.metric == "accuracy" { "accuracy " } else { "" };
     println!(
-        "{name}: accuracy {:.2} % ({} of {}, 95 % interval {:.2} to {:.2} %){time}",
+        "{name}: {what}{:.2} % ({} of {}, 95 % interval {:.2} to {:.2} %){time}",
         100.0 * record.value,
         record.correct.unwrap_or(0),
         record.total.unwrap_or(0),
@@ -243,19 +322,15 @@ fn print(record: &Record, name: &str) {
     );
 }
 
-fn provenance(
-    arguments: &EvaluateArguments,
-    data: &DataSpec,
-    network: &Network,
-    dataset: &dyn Dataset,
-    split: Split,
-) -> Result<Provenance> {
+fn provenance(arguments: &EvaluateArguments, network: &Network, dataset: &dyn Dataset) -> Result<Provenance> {
+    let data = arguments.data()?;
+    let shift = arguments.corruptions.shift;
     Ok(Provenance {
         model: network.config.architecture.clone(),
         weights_sha256: files::sha256(&files::read(&arguments.model.weights)?),
-        data: data.to_string(),
+        data: shift.map_or_else(|| data.to_string(), |shift| format!("{data} {shift}")),
         data_sha256: dataset.fingerprint().to_string(),
-        split: split.to_string(),
+        split: Split::from(arguments.split).to_string(),
         seeds: vec![arguments.seed],
         device: arguments.compute.device.clone(),
         precision: PrecisionName::from(arguments.compute.precision).name().to_string(),

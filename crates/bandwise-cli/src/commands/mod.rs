@@ -2,6 +2,8 @@
 
 pub mod analyze;
 pub mod convert;
+pub mod corrupt;
+pub mod corruptions;
 pub mod data;
 pub mod demo;
 pub mod evaluate;

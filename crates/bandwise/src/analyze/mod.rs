@@ -10,12 +10,14 @@
 //! | `masks` | learned Fourier masks: energies, differences, similarity |
 //! | `probe`, `embedding` | do masks of images tell their class? |
 //! | `perturbations` | spectra of what attacks add |
+//! | `corruptions` | accuracy under corruptions, from low to high frequency |
 //! | `features` | spectra of feature maps, stage by stage |
 //! | `filters` | energy of convolution filters per DCT frequency |
 //! | `gradients` | spectrum of the input gradient |
 //! | `examples` | pictures under attack, and their spectra |
 
 pub mod bands;
+pub mod corruptions;
 pub mod embedding;
 pub mod examples;
 pub mod features;

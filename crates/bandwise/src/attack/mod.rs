@@ -479,6 +479,6 @@ impl fmt::Display for Attack {
 }
 
 #[cfg(test)]
-mod golden_tests;
+pub(crate) mod golden_tests;
 #[cfg(test)]
 mod tests;

@@ -46,8 +46,8 @@ impl Corruptor {
         self.seed
     }
 
-    /// What tells one source of frost from another, for fingerprints of data sets.
-    pub(super) fn frost_fingerprint(&self) -> String {
+    /// What tells one source of frost from another: `procedural`, or the textures' SHA-256.
+    pub fn frost_fingerprint(&self) -> String {
         self.frost.fingerprint()
     }
 

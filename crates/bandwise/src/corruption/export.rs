@@ -1,10 +1,11 @@
-//! Corrupted sets as files in the layout of CIFAR-10-C, and the comparison with a published one.
+//! Corrupted sets as files in the layout of CIFAR-10-C.
 //!
 //! One `NAME.npy` per corruption, `uint8` `[severities · images, height, width, channels]`, all images of the first
-//! severity first, and `labels.npy` of the same length. `corruptions.json` says how they were made.
+//! severity first, and `labels.npy` of the same length. `corruptions.json` says how they were made, and which files are
+//! whole: an export that was stopped goes on with the next one.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +14,10 @@ use crate::data::{Dataset, npy};
 use crate::{Error, Result, files};
 
 /// Images read, corrupted and written together.
-const CHUNK: usize = 512;
+pub(super) const CHUNK: usize = 512;
+
+/// The name of the file that says how a folder was made.
+const MANIFEST: &str = "corruptions.json";
 
 /// How a folder of corrupted sets was made: `corruptions.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,7 +38,7 @@ pub struct Manifest {
     pub images: usize,
     /// `[height, width, channels]`.
     pub shape: [usize; 3],
-    /// One entry per file.
+    /// One entry per file that is whole.
     pub files: Vec<ManifestFile>,
 }
 
@@ -45,13 +49,27 @@ pub struct ManifestFile {
     pub corruption: Corruption,
     /// Whether it follows the published protocol (constants made for this size, published frost textures).
     pub official_protocol: bool,
+    /// Where frost came from: `procedural` or the textures' SHA-256.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frost: Option<String>,
 }
 
-/// Writes corrupted versions of the first `limit` images of `data` into `folder`; `progress` hears of every image.
+/// What an export is doing.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Progress {
+    /// So many more images of a corruption at a severity are made.
+    Made(Corruption, Severity, usize),
+    /// The file of a corruption is there already, whole and made the same way.
+    Present(Corruption),
+}
+
+/// Writes corrupted versions of the first `limit` images of `data` into `folder`. Files that an earlier export of the
+/// same images with the same settings left there are kept; `progress` hears of them and of every image made, and may
+/// stop the export by returning an error.
 ///
 /// # Errors
-/// [`Error::Config`] for an empty set, nothing to do, or images of different sizes;
-/// [`Error::Io`] if a file cannot be written.
+/// [`Error::Config`] for an empty set, nothing to do, images of different sizes, or a folder that holds something else;
+/// [`Error::Io`] if a file cannot be written; whatever `progress` returns.
 pub fn export(
     data: &dyn Dataset,
     limit: Option<usize>,
@@ -59,20 +77,13 @@ pub fn export(
     corruptions: &[Corruption],
     severities: &[Severity],
     folder: &Path,
-    progress: &mut dyn FnMut(Corruption, Severity, usize),
+    progress: &mut dyn FnMut(Progress) -> Result<()>,
 ) -> Result<Manifest> {
     let images = limit.unwrap_or(usize::MAX).min(data.len());
-    let shape = data.first_shape()?;
     if images == 0 || corruptions.is_empty() || severities.is_empty() {
         return Err(Error::config("nothing to write: no image, no corruption or no severity was asked for"));
     }
-    std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
-    for &corruption in corruptions {
-        let path = folder.join(format!("{corruption}.npy"));
-        write_corruption(data, images, shape, corruptor, corruption, severities, &path, progress)?;
-    }
-    write_labels(data, images, severities.len(), &folder.join("labels.npy"))?;
-    let manifest = Manifest {
+    let wanted = Manifest {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         data: data.name().to_owned(),
         data_fingerprint: data.fingerprint().to_owned(),
@@ -80,45 +91,144 @@ pub fn export(
         seed: corruptor.seed(),
         severities: severities.to_vec(),
         images,
-        shape,
-        files: corruptions
-            .iter()
-            .map(|&corruption| ManifestFile {
-                corruption,
-                official_protocol: corruptor.is_official(corruption, shape[0], shape[1]),
-            })
-            .collect(),
+        shape: data.first_shape()?,
+        files: Vec::new(),
     };
-    let json = serde_json::to_vec_pretty(&manifest).map_err(|e| Error::config(e.to_string()))?;
-    files::write_atomic(&folder.join("corruptions.json"), &json)?;
+    std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
+    let mut manifest = begin(wanted, corruptions, folder)?;
+    write_labels(data, images, severities.len(), &folder.join("labels.npy"))?;
+    for &corruption in corruptions {
+        let entry = entry(corruptor, corruption, manifest.shape);
+        let path = folder.join(format!("{corruption}.npy"));
+        if manifest.holds(&entry, &path)? {
+            progress(Progress::Present(corruption))?;
+            continue;
+        }
+        write_corruption(data, &manifest, corruptor, corruption, &path, progress)?;
+        manifest.files.retain(|file| file.corruption != corruption);
+        manifest.files.push(entry);
+        manifest.write(folder)?;
+    }
     Ok(manifest)
 }
 
-#[allow(clippy::too_many_arguments)]
+/// The manifest to go on with: the folder's own, if it was made the same way, or a new one.
+fn begin(wanted: Manifest, corruptions: &[Corruption], folder: &Path) -> Result<Manifest> {
+    let path = folder.join(MANIFEST);
+    if path.is_file() {
+        let found = Manifest::read(&path)?;
+        let differences = found.differences(&wanted);
+        if !differences.is_empty() {
+            return Err(Error::config(format!(
+                "{} holds corrupted sets made with other settings ({}); choose another folder",
+                folder.display(),
+                differences.join(", ")
+            )));
+        }
+        return Ok(Manifest { files: found.files, ..wanted });
+    }
+    let files = corruptions.iter().map(|corruption| format!("{corruption}.npy")).chain(["labels.npy".into()]);
+    for file in files {
+        if folder.join(&file).exists() {
+            return Err(Error::config(format!(
+                "{} holds a {file} without a {MANIFEST} that says how it was made; it is left alone: choose another \
+                 folder",
+                folder.display()
+            )));
+        }
+    }
+    wanted.write(folder)?;
+    Ok(wanted)
+}
+
+fn entry(corruptor: &Corruptor, corruption: Corruption, [height, width, _]: [usize; 3]) -> ManifestFile {
+    ManifestFile {
+        corruption,
+        official_protocol: corruptor.is_official(corruption, height, width),
+        frost: (corruption == Corruption::Frost).then(|| corruptor.frost_fingerprint()),
+    }
+}
+
+impl Manifest {
+    /// How the corrupted sets in `folder` were made, if an export wrote them.
+    ///
+    /// # Errors
+    /// [`Error::Format`] if its `corruptions.json` is damaged.
+    pub fn of_folder(folder: &Path) -> Result<Option<Self>> {
+        let path = folder.join(MANIFEST);
+        if path.is_file() { Self::read(&path).map(Some) } else { Ok(None) }
+    }
+
+    fn read(path: &Path) -> Result<Self> {
+        serde_json::from_slice(&files::read(path)?)
+            .map_err(|e| Error::format(path, format!("expected what `bandwise corrupt` writes: {e}")))
+    }
+
+    fn write(&self, folder: &Path) -> Result<()> {
+        let mut json = serde_json::to_vec_pretty(self).map_err(|e| Error::config(e.to_string()))?;
+        json.push(b'\n');
+        files::write_atomic(&folder.join(MANIFEST), &json)
+    }
+
+    /// The settings in which another manifest differs, as `seed: 0 → 1`.
+    fn differences(&self, other: &Self) -> Vec<String> {
+        let levels = |list: &[Severity]| list.iter().map(Severity::to_string).collect::<Vec<_>>().join(",");
+        let settings = |m: &Self| {
+            [
+                ("data", m.data_fingerprint.clone()),
+                ("protocol", m.protocol.to_string()),
+                ("seed", m.seed.to_string()),
+                ("severities", levels(&m.severities)),
+                ("images", m.images.to_string()),
+                ("version", m.version.clone()),
+            ]
+        };
+        let pairs = settings(self).into_iter().zip(settings(other));
+        let differing = pairs.filter(|((_, found), (_, wanted))| found != wanted);
+        differing.map(|((name, found), (_, wanted))| format!("{name}: {found} → {wanted}")).collect()
+    }
+
+    /// Whether the file of `entry` is whole; one made with other frost is refused.
+    fn holds(&self, entry: &ManifestFile, path: &Path) -> Result<bool> {
+        let Some(found) = self.files.iter().find(|file| file.corruption == entry.corruption) else {
+            return Ok(false);
+        };
+        if found != entry {
+            return Err(Error::config(format!(
+                "{} was made with other frost textures; remove it or choose another folder",
+                path.display()
+            )));
+        }
+        let [height, width, channels] = self.shape;
+        let shape = [self.severities.len() * self.images, height, width, channels];
+        let length = (npy::header_of("|u1", &shape).len() + shape.iter().product::<usize>()) as u64;
+        Ok(std::fs::metadata(path).is_ok_and(|file| file.len() == length))
+    }
+}
+
 fn write_corruption(
     data: &dyn Dataset,
-    images: usize,
-    shape: [usize; 3],
+    manifest: &Manifest,
     corruptor: &Corruptor,
     corruption: Corruption,
-    severities: &[Severity],
     path: &Path,
-    progress: &mut dyn FnMut(Corruption, Severity, usize),
+    progress: &mut dyn FnMut(Progress) -> Result<()>,
 ) -> Result<()> {
+    let Manifest { images, shape, severities, .. } = manifest;
     // Sets can be larger than memory, so the file grows chunk by chunk under a temporary name.
     let parent = path.parent().unwrap_or(Path::new("."));
     let mut file = tempfile::NamedTempFile::new_in(parent).map_err(|e| Error::io(path, e))?;
-    let [height, width, channels] = shape;
+    let [height, width, channels] = *shape;
     let header = npy::header_of("|u1", &[severities.len() * images, height, width, channels]);
     file.write_all(&header).map_err(|e| Error::io(path, e))?;
     for &severity in severities {
-        for start in (0..images).step_by(CHUNK) {
-            let clean = read_pictures(data, start..(start + CHUNK).min(images), shape)?;
+        for start in (0..*images).step_by(CHUNK) {
+            let clean = read_pictures(data, start..(start + CHUNK).min(*images), *shape)?;
             let corrupted = corruptor.apply_all(&clean, corruption, severity, start as u64)?;
             for picture in &corrupted {
                 file.write_all(&picture.bytes).map_err(|e| Error::io(path, e))?;
             }
-            progress(corruption, severity, corrupted.len());
+            progress(Progress::Made(corruption, severity, corrupted.len()))?;
         }
     }
     file.as_file().sync_all().map_err(|e| Error::io(path, e))?;
@@ -132,7 +242,7 @@ fn write_corruption(
     Ok(())
 }
 
-fn read_pictures(
+pub(super) fn read_pictures(
     data: &dyn Dataset,
     range: std::ops::Range<usize>,
     shape: [usize; 3],
@@ -165,153 +275,47 @@ fn write_labels(data: &dyn Dataset, images: usize, repeats: usize, path: &Path) 
     files::write_atomic(path, &bytes)
 }
 
-/// How far our version of a corruption at one severity is from a published one.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Difference {
-    /// The severity.
-    pub severity: Severity,
-    /// Images compared.
-    pub images: usize,
-    /// Mean absolute difference in grey levels (0 to 255).
-    pub mean: f64,
-    /// Largest absolute difference in grey levels.
-    pub largest: u8,
-    /// Share of values that differ at all.
-    pub differing: f64,
-    /// Share of values that differ by more than one grey level.
-    pub beyond_one: f64,
-}
-
-/// Compares our version of a deterministic corruption of `clean` with a published `NAME.npy` of five severities, over
-/// the first `limit` images of each.
-///
-/// # Errors
-/// [`Error::Config`] for a corruption with randomness in it; [`Error::Format`] if the file does not hold five
-/// severities of the clean set.
-pub fn verify(
-    published: &Path,
-    clean: &dyn Dataset,
-    limit: Option<usize>,
-    corruptor: &Corruptor,
-    corruption: Corruption,
-) -> Result<Vec<Difference>> {
-    if !corruption.is_deterministic() {
-        return Err(Error::config(format!(
-            "{corruption} is random: only statistics can be compared, not pixels (deterministic are {})",
-            Corruption::all()
-                .filter(|c| c.is_deterministic())
-                .map(Corruption::name)
-                .collect::<Vec<_>>()
-                .join(", ")
-        )));
-    }
-    let shape = clean.first_shape()?;
-    let theirs = PublishedSet::read(published, clean.len(), shape)?;
-    let images = limit.unwrap_or(usize::MAX).min(clean.len());
-    Severity::all()
-        .map(|severity| {
-            let mut counts = [0u64; 256];
-            for start in (0..images).step_by(CHUNK) {
-                let pictures = read_pictures(clean, start..(start + CHUNK).min(images), shape)?;
-                let ours = corruptor.apply_all(&pictures, corruption, severity, start as u64)?;
-                for (offset, picture) in ours.iter().enumerate() {
-                    let theirs = theirs.image(severity, start + offset);
-                    let pairs = picture.bytes.iter().zip(theirs);
-                    pairs.for_each(|(a, b)| counts[usize::from(a.abs_diff(*b))] += 1);
-                }
-            }
-            Ok(summary(severity, images, &counts))
-        })
-        .collect()
-}
-
-fn summary(severity: Severity, images: usize, counts: &[u64; 256]) -> Difference {
-    let total = counts.iter().sum::<u64>().max(1) as f64;
-    let sum: f64 = counts.iter().enumerate().map(|(level, &count)| level as f64 * count as f64).sum();
-    Difference {
-        severity,
-        images,
-        mean: sum / total,
-        largest: counts.iter().rposition(|&count| count > 0).unwrap_or(0) as u8,
-        differing: counts[1..].iter().sum::<u64>() as f64 / total,
-        beyond_one: counts[2..].iter().sum::<u64>() as f64 / total,
-    }
-}
-
-/// A published file of five severities, severity-major.
-struct PublishedSet {
-    bytes: Vec<u8>,
-    images: usize,
-    length: usize,
-}
-
-impl PublishedSet {
-    fn read(path: &Path, images: usize, shape: [usize; 3]) -> Result<Self> {
-        let array = npy::read(path)?;
-        let [height, width, channels] = shape;
-        let expected = vec![5 * images, height, width, channels];
-        let found = array.shape.clone();
-        match array.data {
-            npy::Data::Bytes(bytes) if found == expected => {
-                Ok(Self { bytes, images, length: height * width * channels })
-            }
-            _ => Err(Error::format(
-                path,
-                format!(
-                    "expected uint8 of shape {expected:?} (five severities of the clean set's {images} images), found \
-                     {found:?}; is this the corrupted version of that very set?"
-                ),
-            )),
-        }
-    }
-
-    fn image(&self, severity: Severity, index: usize) -> &[u8] {
-        let position = severity.index() * self.images + index;
-        &self.bytes[position * self.length..][..self.length]
-    }
-}
-
-/// The corruption files (`NAME.npy`) of a folder in CIFAR-10-C's layout, in the published order.
-pub fn corruption_files(folder: &Path) -> Vec<(Corruption, PathBuf)> {
-    Corruption::all()
-        .map(|corruption| (corruption, folder.join(format!("{corruption}.npy"))))
-        .filter(|(_, path)| path.is_file())
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{DataSpec, Split};
+    use crate::data::{DataSpec, Split, Subset};
 
     #[test]
-    fn exported_sets_read_back_and_verify() {
+    fn an_export_goes_on_and_refuses_what_is_not_its_own() {
         let data = "synthetic".parse::<DataSpec>().unwrap().open(Split::Test).unwrap();
-        let data = crate::data::Subset::first(data, 6).unwrap();
+        let data = Subset::first(data, 6).unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let corruptor = Corruptor::new(Protocol::Cifar, 1);
-        let severities: Vec<_> = Severity::all().collect();
-        let list = [Corruption::Contrast, Corruption::Fog];
-        let mut seen = 0;
-        let manifest =
-            export(&data, None, &corruptor, &list, &severities, folder.path(), &mut |_, _, n| seen += n)
-                .unwrap();
-        assert_eq!(seen, 60);
-        assert_eq!(manifest.images, 6);
-        let text = std::fs::read_to_string(folder.path().join("corruptions.json")).unwrap();
-        assert_eq!(serde_json::from_str::<Manifest>(&text).unwrap(), manifest);
-        assert_eq!(corruption_files(folder.path()).len(), 2);
-        let labels = npy::read(&folder.path().join("labels.npy")).unwrap();
-        assert_eq!(labels.shape, [30]);
+        let severities = [Severity::new(2).unwrap(), Severity::new(4).unwrap()];
+        let run = |seed, list: &[Corruption], stop_at: usize| {
+            let (mut made, mut present) = (0, 0);
+            let corruptor = Corruptor::new(Protocol::Cifar, seed);
+            let result = export(&data, None, &corruptor, list, &severities, folder.path(), &mut |step| {
+                match step {
+                    Progress::Made(_, _, images) => made += images,
+                    Progress::Present(_) => present += 1,
+                }
+                if made > stop_at { Err(Error::Interrupted("stop".into())) } else { Ok(()) }
+            });
+            (result, made, present)
+        };
+        let list = [Corruption::Contrast, Corruption::Frost];
+        // Stopped in the middle of the second file: the first is whole, nothing is left of the second.
+        let (stopped, ..) = run(1, &list, 12);
+        assert!(matches!(stopped, Err(Error::Interrupted(_))));
+        assert!(folder.path().join("contrast.npy").is_file() && !folder.path().join("frost.npy").exists());
+        let (manifest, made, present) = run(1, &list, 99);
+        let manifest = manifest.unwrap();
+        assert_eq!((made, present, manifest.images, manifest.files.len()), (12, 1, 6, 2));
+        assert_eq!(manifest.files[1].frost.as_deref(), Some("procedural"));
+        assert!(manifest.files[0].official_protocol && !manifest.files[1].official_protocol);
+        assert_eq!(Manifest::read(&folder.path().join(MANIFEST)).unwrap(), manifest);
+        assert_eq!(npy::read(&folder.path().join("labels.npy")).unwrap().shape, [12]);
+        assert_eq!(npy::read_shape(&folder.path().join("frost.npy")).unwrap(), [12, 32, 32, 3]);
 
-        let file = folder.path().join("contrast.npy");
-        let differences = verify(&file, &data, Some(4), &corruptor, Corruption::Contrast).unwrap();
-        assert!(differences.iter().all(|d| d.images == 4 && d.largest == 0 && d.mean == 0.0));
-        let wrong = verify(&file, &data, None, &corruptor, Corruption::Brightness).unwrap();
-        assert!(wrong.iter().all(|d| d.mean > 0.0 && d.differing > 0.0));
-        assert!(verify(&file, &data, None, &corruptor, Corruption::Fog).is_err());
-        let message =
-            verify(&folder.path().join("labels.npy"), &data, None, &corruptor, Corruption::Contrast);
-        assert!(message.unwrap_err().to_string().contains("expected uint8 of shape"));
+        let message = run(2, &list, 99).0.unwrap_err().to_string();
+        assert!(message.contains("seed: 1 → 2"), "{message}");
+        std::fs::remove_file(folder.path().join(MANIFEST)).unwrap();
+        let message = run(1, &list, 99).0.unwrap_err().to_string();
+        assert!(message.contains("contrast.npy without"), "{message}");
     }
 }

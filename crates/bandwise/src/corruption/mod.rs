@@ -4,7 +4,8 @@
 //! TinyImageNet-C or ImageNet-C. [`Corruptor`] applies them to pictures of any size, grey or colour; each family has a
 //! file, with the parts of OpenCV, Pillow, ImageMagick, scikit-image and scipy that the published scripts lean on
 //! rebuilt in their own arithmetic. [`Shift`] holds the other shifts, [`ChangedDataset`] makes either while a set is
-//! read, and [`export`] writes and verifies files in CIFAR-10-C's layout; [`PublishedSet`] reads what others published.
+//! read, [`export`] writes files in CIFAR-10-C's layout, and [`verify`] compares with published ones, which
+//! [`crate::data`] reads.
 
 mod blur;
 mod colour;
@@ -22,10 +23,10 @@ mod picture;
 mod pixelate;
 mod plasma;
 mod poisson;
-mod published;
 mod shift;
 mod spatter;
 mod spectrum;
+pub mod verify;
 mod weather;
 mod zoom;
 
@@ -37,6 +38,5 @@ pub use dataset::ChangedDataset;
 pub use frost::FrostTextures;
 pub use kinds::{Corruption, Protocol, Severity};
 pub use picture::Picture;
-pub use published::PublishedSet;
 pub use shift::Shift;
 pub use spectrum::DifferenceSpectrum;

@@ -116,7 +116,8 @@ impl fmt::Display for Shift {
 impl FromStr for Shift {
     type Err = Error;
 
-    /// `low_pass:RADIUS`, `high_pass:RADIUS`, `phase_scramble:SHARE` or `contrast:SHARE`.
+    /// `low_pass:RADIUS`, `high_pass:RADIUS`, `phase_scramble:SHARE` (1 if not given) or `contrast:SHARE`; hyphens will
+    /// do for underscores.
     fn from_str(text: &str) -> Result<Self> {
         let usage = || {
             Error::config(format!(
@@ -124,12 +125,16 @@ impl FromStr for Shift {
                  phase_scramble:SHARE or contrast:SHARE (0 to 1)"
             ))
         };
-        let (name, amount) = text.split_once(':').ok_or_else(usage)?;
-        let amount: f64 = amount.trim().parse().map_err(|_| usage())?;
-        let shift = match name.trim() {
+        let (name, amount) = text.split_once(':').unwrap_or((text, ""));
+        let name = name.trim().replace('-', "_");
+        let amount = match (amount.trim(), name.as_str()) {
+            ("", "phase_scramble" | "phase_scrambled") => 1.0,
+            (amount, _) => amount.parse::<f64>().map_err(|_| usage())?,
+        };
+        let shift = match name.as_str() {
             "low_pass" => Self::LowPass(amount),
             "high_pass" => Self::HighPass(amount),
-            "phase_scramble" => Self::PhaseScramble(amount),
+            "phase_scramble" | "phase_scrambled" => Self::PhaseScramble(amount),
             "contrast" => Self::Contrast(amount),
             _ => return Err(usage()),
         };
@@ -209,6 +214,8 @@ mod tests {
         for text in ["low_pass:4", "high_pass:2.5", "phase_scramble:0.5", "contrast:0.1"] {
             assert_eq!(text.parse::<Shift>().unwrap().to_string(), text);
         }
+        assert_eq!("phase-scrambled".parse::<Shift>().unwrap(), Shift::PhaseScramble(1.0));
+        assert_eq!("low-pass:4".parse::<Shift>().unwrap(), Shift::LowPass(4.0));
         for text in ["contrast", "contrast:2", "low_pass:-1", "blur:3", "low_pass:NaN"] {
             assert!(text.parse::<Shift>().is_err(), "{text}");
         }

@@ -2,12 +2,15 @@
 //!
 //! * CIFAR-10-C, CIFAR-100-C: `gaussian_noise.npy`, …: `uint8` `[5·n, 32, 32, 3]`, severity 1 first,
 //!   and `labels.npy`, either for all severities or for one.
-//! * TinyImageNet-C, ImageNet-C: `gaussian_noise/3/n01443537/….JPEG`.
+//!   `corruptions.json`, which `bandwise corrupt` writes beside them, may name fewer severities.
+//! * TinyImageNet-C, ImageNet-C: `gaussian_noise/3/n01443537/….JPEG`, also with a folder per family in
+//!   between (`noise/gaussian_noise/3/…`).
 //! * CIFAR-10.1: `cifar10.1_v6_data.npy`, `cifar10.1_v6_labels.npy`.
 //!
 //! `corruption=NAME` chooses the corruption, `severity=1` to `5` one severity; without it all five
 //! follow each other. There are no training images: both splits are the same.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,27 +19,46 @@ use super::cifar::CIFAR10_CLASSES;
 use super::folder::{file_name, subfolders};
 use super::spec::{Request, unknown};
 use super::{Dataset, FileDataset, npy};
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
 /// Severities in every published set.
-pub const SEVERITIES: usize = 5;
+const SEVERITIES: usize = 5;
 
-/// The corruptions that are present in `root`, in either layout, by name.
-pub fn available(root: &Path) -> Result<Vec<String>> {
-    let mut names: Vec<String> = subfolders(root)?
-        .into_iter()
-        .filter(|folder| (1..=SEVERITIES).any(|severity| folder.join(severity.to_string()).is_dir()))
-        .map(|folder| file_name(&folder))
-        .collect();
+/// Where the corruptions of `root` lie, in either layout, by name.
+fn places(root: &Path) -> Result<BTreeMap<String, PathBuf>> {
+    let mut places = BTreeMap::new();
+    let has_severities =
+        |folder: &Path| (1..=SEVERITIES).any(|severity| folder.join(severity.to_string()).is_dir());
+    for folder in subfolders(root)? {
+        if has_severities(&folder) {
+            places.insert(file_name(&folder), folder);
+        } else {
+            let nested = subfolders(&folder)?.into_iter().filter(|folder| has_severities(folder));
+            places.extend(nested.map(|folder| (file_name(&folder), folder)));
+        }
+    }
     for entry in std::fs::read_dir(root).map_err(|e| Error::io(root, e))? {
         let path = entry.map_err(|e| Error::io(root, e))?.path();
         let is_array = path.extension().is_some_and(|extension| extension == "npy");
         let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
-        names.extend(stem.filter(|stem| is_array && stem != "labels"));
+        places.extend(stem.filter(|stem| is_array && stem != "labels").map(|stem| (stem, path)));
     }
-    names.sort();
-    names.dedup();
-    Ok(names)
+    Ok(places)
+}
+
+/// The corruptions that are present at the location of a format that takes `corruption=NAME`, by name.
+pub(super) fn present(format: &str, path: &Path) -> Result<Vec<String>> {
+    let root = match format {
+        "cifar10c" => root(path, "CIFAR-10-C", "labels.npy"),
+        "cifar100c" => root(path, "CIFAR-100-C", "labels.npy"),
+        _ => folder_root(path),
+    };
+    let names: Vec<String> = places(&root)?.into_keys().collect();
+    if names.is_empty() { Err(nothing_here(&root)) } else { Ok(names) }
+}
+
+fn nothing_here(root: &Path) -> Error {
+    Error::format(root, "no corruptions here: expected `gaussian_noise.npy` … or `gaussian_noise/1` …")
 }
 
 /// `cifar10c:DIR`
@@ -51,19 +73,28 @@ pub(super) fn open_cifar100c(request: &Request) -> Result<Arc<dyn Dataset>> {
 
 fn open_arrays(request: &Request, folder: &str, classes: Vec<String>) -> Result<Arc<dyn Dataset>> {
     let root = root(request.path, folder, "labels.npy");
-    let corruption = chosen_corruption(request, &root)?;
-    let path = root.join(format!("{corruption}.npy"));
+    let (corruption, path) = chosen_corruption(request, &root)?;
+    if !path.is_file() {
+        return Err(Error::format(&path, "expected a NumPy array, as in gaussian_noise.npy"));
+    }
+    let severities = severities(&root)?;
     let shape = npy::read_shape(&path)?;
-    let (&[total, height, width, channels], Some(per_severity)) = (&shape[..], severity_length(&shape))
-    else {
+    let count = severities.len();
+    let per_severity = shape.first().filter(|&&total| total > 0 && total % count == 0).map(|n| n / count);
+    let (&[total, height, width, channels], Some(per_severity)) = (&shape[..], per_severity) else {
         return Err(Error::format(
             &path,
-            format!("expected an array of [5·n, height, width, channels], found {shape:?}"),
+            format!("expected an array of [{count}·n, height, width, channels], found {shape:?}"),
         ));
     };
     let severity = severity(request)?;
     let rows = match severity {
-        Some(severity) => (severity - 1) * per_severity..severity * per_severity,
+        Some(severity) => {
+            let position = severities.iter().position(|held| *held == severity).ok_or_else(|| {
+                Error::format(&path, format!("holds severities {severities:?} only, not {severity}"))
+            })?;
+            position * per_severity..(position + 1) * per_severity
+        }
         None => 0..total,
     };
     let labels = labels(&root.join("labels.npy"), total, per_severity)?[rows.clone()].to_vec();
@@ -75,8 +106,23 @@ fn open_arrays(request: &Request, folder: &str, classes: Vec<String>) -> Result<
     Ok(Arc::new(ArrayDataset::new(name, &path, Pixels::Bytes(pixels), shape, labels, classes)?))
 }
 
-fn severity_length(shape: &[usize]) -> Option<usize> {
-    shape.first().filter(|&&total| total > 0 && total % SEVERITIES == 0).map(|total| total / SEVERITIES)
+/// The severities that arrays hold, in order: five, unless `corruptions.json` says otherwise.
+fn severities(root: &Path) -> Result<Vec<usize>> {
+    let path = root.join("corruptions.json");
+    if !path.is_file() {
+        return Ok((1..=SEVERITIES).collect());
+    }
+    #[derive(serde::Deserialize)]
+    struct Held {
+        severities: Vec<usize>,
+    }
+    let held: Held = serde_json::from_slice(&files::read(&path)?)
+        .map_err(|e| Error::format(&path, format!("expected what `bandwise corrupt` writes: {e}")))?;
+    if held.severities.is_empty() {
+        Err(Error::format(&path, "names no severity"))
+    } else {
+        Ok(held.severities)
+    }
 }
 
 /// The labels of all images; those of one severity are repeated.
@@ -84,7 +130,7 @@ fn labels(path: &Path, total: usize, per_severity: usize) -> Result<Vec<u32>> {
     let labels = npy::read(path)?.labels(path)?;
     match labels.len() {
         length if length == total => Ok(labels),
-        length if length == per_severity => Ok(labels.repeat(SEVERITIES)),
+        length if length == per_severity => Ok(labels.repeat(total / per_severity)),
         length => Err(Error::format(
             path,
             format!("{length} labels fit neither {total} images nor {per_severity} per severity"),
@@ -94,12 +140,10 @@ fn labels(path: &Path, total: usize, per_severity: usize) -> Result<Vec<u32>> {
 
 /// `imagenetc:DIR`, `tinyimagenetc:DIR`
 pub(super) fn open_folders(request: &Request) -> Result<Arc<dyn Dataset>> {
-    let nested = request.path.join("Tiny-ImageNet-C");
-    let root = if nested.is_dir() { nested } else { request.path.to_path_buf() };
-    let corruption = chosen_corruption(request, &root)?;
+    let root = folder_root(request.path);
+    let (corruption, folder) = chosen_corruption(request, &root)?;
     let severity = severity(request)?;
     let name = describe(request, &corruption, severity);
-    let folder = root.join(&corruption);
     let severities = severity.map_or(1..=SEVERITIES, |severity| severity..=severity);
     let mut files = Vec::new();
     let mut class_names = Vec::new();
@@ -137,24 +181,26 @@ fn root(path: &Path, folder: &str, landmark: &str) -> PathBuf {
     if nested.join(landmark).is_file() { nested } else { path.to_path_buf() }
 }
 
-fn chosen_corruption(request: &Request, root: &Path) -> Result<String> {
-    let present = available(root)?;
-    if present.is_empty() {
-        return Err(Error::format(
-            root,
-            "no corruptions here: expected `gaussian_noise.npy` … or `gaussian_noise/1` …",
-        ));
-    }
+fn folder_root(path: &Path) -> PathBuf {
+    let nested = path.join("Tiny-ImageNet-C");
+    if nested.is_dir() { nested } else { path.to_path_buf() }
+}
+
+fn chosen_corruption(request: &Request, root: &Path) -> Result<(String, PathBuf)> {
+    let mut places = places(root)?;
+    let Some(first) = places.keys().next() else { return Err(nothing_here(root)) };
+    let names: Vec<&str> = places.keys().map(String::as_str).collect();
     match request.option("corruption") {
-        Some(name) if present.iter().any(|present| present == name) => Ok(name.to_owned()),
-        Some(name) => {
-            Err(unknown("corruption", name, &present.iter().map(String::as_str).collect::<Vec<_>>()))
+        Some(name) if places.contains_key(name) => {
+            let place = places.remove(name).unwrap_or_default();
+            Ok((name.to_owned(), place))
         }
+        Some(name) => Err(unknown("corruption", name, &names)),
         None => Err(Error::config(format!(
-            "{}: say which corruption, as in `,corruption={},severity=3`; present: {}",
+            "{}: say which corruption, as in `,corruption={first},severity=3`, or evaluate with --corruption all; \
+             present: {}",
             root.display(),
-            present[0],
-            present.join(", ")
+            names.join(", ")
         ))),
     }
 }
@@ -217,6 +263,26 @@ mod tests {
         assert_eq!(open(spec.clone()).unwrap().len(), 5);
         let fourth = open(format!("{spec},severity=4")).unwrap();
         assert_eq!((fourth.len(), fourth.get(0).unwrap().0.to_bytes()[0]), (1, 4));
+        let family = folder.path().join("weather");
+        std::fs::create_dir(&family).unwrap();
+        std::fs::rename(folder.path().join("snow"), family.join("snow")).unwrap();
+        assert_eq!(open(spec).unwrap().len(), 5);
+    }
+
+    #[test]
+    fn fewer_severities_are_known_from_the_manifest() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes).unwrap();
+        write("fog.npy", &npy::encode_bytes(&[10, 1, 1, 3], &(0..30).collect::<Vec<u8>>()));
+        write("labels.npy", &npy::encode_bytes(&[10], &[1; 10]));
+        write("corruptions.json", br#"{"severities": [2, 4]}"#);
+        let spec = format!("cifar10c:{},corruption=fog", folder.path().display());
+        let fourth = open(format!("{spec},severity=4")).unwrap();
+        assert_eq!((fourth.len(), fourth.get(0).unwrap().0.to_bytes()[0]), (5, 15));
+        let message = open(format!("{spec},severity=3")).unwrap_err().to_string();
+        assert!(message.contains("severities [2, 4] only"), "{message}");
+        write("corruptions.json", b"{}");
+        assert!(open(spec).unwrap_err().to_string().contains("corruptions.json"));
     }
 
     #[test]

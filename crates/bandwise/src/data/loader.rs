@@ -54,12 +54,15 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Reads the images at `indices` as they are.
+    /// Reads the images at `indices` as they are, on all cores.
     ///
     /// # Errors
     /// If an image cannot be read, or sizes differ.
     pub fn of(dataset: &dyn Dataset, indices: &[usize]) -> Result<Self> {
-        Self::read(dataset, indices, |_, image| image)
+        // Decoding and corrupting take time: on all cores.
+        let images: Vec<(Image, u32)> =
+            indices.par_iter().map(|&index| dataset.get(index)).collect::<Result<_>>()?;
+        Self::join(dataset, indices, images.into_iter().map(Ok))
     }
 
     /// Reads the images at `indices`, changed by `change(index, image)`.
@@ -68,12 +71,22 @@ impl Batch {
         indices: &[usize],
         change: impl Fn(usize, Image) -> Image,
     ) -> Result<Self> {
+        let images = indices
+            .iter()
+            .map(|&index| dataset.get(index).map(|(image, label)| (change(index, image), label)));
+        Self::join(dataset, indices, images)
+    }
+
+    fn join(
+        dataset: &dyn Dataset,
+        indices: &[usize],
+        images: impl Iterator<Item = Result<(Image, u32)>>,
+    ) -> Result<Self> {
         let mut pixels = Vec::new();
         let mut labels = Vec::with_capacity(indices.len());
         let mut shape = [0; 3];
-        for (position, &index) in indices.iter().enumerate() {
-            let (image, label) = dataset.get(index)?;
-            let image = change(index, image);
+        for (position, read) in images.enumerate() {
+            let (image, label) = read?;
             if position == 0 {
                 shape = image.shape();
                 pixels.reserve(indices.len() * image.pixels.len());

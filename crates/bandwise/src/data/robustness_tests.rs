@@ -1,64 +1,11 @@
-//! Damaged files by the thousand: no reader may panic or ask for absurd memory, whatever it is given.
-//!
-//! Each reader gets mutations of a valid file for a bounded time: `BANDWISE_FUZZ_SECONDS` per reader,
-//! half a second by default. Mutations are seeded; a failure names its number.
+//! The readers of data sets against damaged files; see [`crate::fuzz`].
 
 use std::io::{Cursor, Write};
 use std::path::Path;
-use std::time::{Duration, Instant};
-
-use rand::Rng;
 
 use super::mat::writer;
 use super::{DataSpec, Image, Split, idx, mat, npy, parquet, pickle};
-use crate::random::{Stream, stream, tag};
-
-/// Runs `read` on mutations of `samples` until the time is over.
-fn survive(reader: &str, samples: &[Vec<u8>], read: impl Fn(&[u8])) {
-    let seconds =
-        std::env::var("BANDWISE_FUZZ_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(0.5);
-    let deadline = Instant::now() + Duration::from_secs_f64(seconds);
-    let mut number = 0;
-    while Instant::now() < deadline {
-        let rng = &mut stream(0, &[tag(reader), number]);
-        let mut bytes = samples[rng.random_range(0..samples.len())].clone();
-        for _ in 0..rng.random_range(1..4) {
-            mutate(&mut bytes, rng);
-        }
-        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| read(&bytes)));
-        assert!(outcome.is_ok(), "{reader}: mutation {number} made the reader panic");
-        number += 1;
-    }
-    eprintln!("{reader}: {number} mutations");
-}
-
-/// One of: changed byte, changed word, cut, repeated or inserted piece.
-fn mutate(bytes: &mut Vec<u8>, rng: &mut Stream) {
-    if bytes.is_empty() {
-        return;
-    }
-    // Headers matter most.
-    let reach = if rng.random() { bytes.len().min(64) } else { bytes.len() };
-    let at = rng.random_range(0..reach);
-    match rng.random_range(0..6) {
-        0 => bytes[at] = rng.random(),
-        1 => bytes[at] ^= 1 << rng.random_range(0..8),
-        2 => {
-            let extreme = [0u32, 1, 0x7fff_ffff, 0x8000_0000, u32::MAX][rng.random_range(0..5)];
-            let end = (at + 4).min(bytes.len());
-            bytes[at..end].copy_from_slice(&extreme.to_le_bytes()[..end - at]);
-        }
-        3 => bytes.truncate(at),
-        4 => {
-            let piece = bytes[at..(at + rng.random_range(1..32)).min(bytes.len())].to_vec();
-            bytes.splice(at..at, piece);
-        }
-        _ => {
-            let piece: Vec<u8> = (0..rng.random_range(1..9)).map(|_| rng.random()).collect();
-            bytes.splice(at..at, piece);
-        }
-    }
-}
+use crate::fuzz::survive;
 
 const ORIGIN: &str = "damaged";
 
@@ -129,6 +76,28 @@ fn files() {
     let spec: DataSpec = format!("cifar10-bin:{}", cifar.display()).parse().unwrap();
     survive("cifar10-bin", &[vec![3; 2 * 3073]], |bytes| {
         std::fs::write(&cifar, bytes).unwrap();
+        drop(spec.open(Split::Test));
+    });
+
+    let python = folder.path().join("test_batch");
+    let writer =
+        pickle::writer::Writer::new().op(b'}').op(b'(').text("data").old_uint8_array(&[1, 3072], &[5; 3072]);
+    let sample = writer.text("labels").op(b']').op(b'(').int(4).op(b'e').op(b'u').stop();
+    std::fs::write(&python, &sample).unwrap();
+    let spec: DataSpec = format!("cifar10:{}", folder.path().display()).parse().unwrap();
+    assert!(spec.open(Split::Test).is_ok_and(|set| set.len() == 1));
+    survive("cifar10 python", &[sample], |bytes| {
+        std::fs::write(&python, bytes).unwrap();
+        drop(spec.open(Split::Test));
+    });
+
+    let array = folder.path().join("fog.npy");
+    let labels = npy::encode_bytes(&[5], &[0, 1, 2, 3, 4]);
+    std::fs::write(folder.path().join("labels.npy"), labels).unwrap();
+    let spec: DataSpec =
+        format!("cifar10c:{},corruption=fog,severity=5", folder.path().display()).parse().unwrap();
+    survive("cifar10c", &[npy::encode_bytes(&[5, 2, 2, 3], &[7; 60])], |bytes| {
+        std::fs::write(&array, bytes).unwrap();
         drop(spec.open(Split::Test));
     });
 

@@ -1,7 +1,7 @@
 //! The data set named on the command line: `NAME:LOCATION,key=value,…`.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -119,6 +119,35 @@ impl DataSpec {
         match &self.source {
             Source::Synthetic(config) => Some(config),
             Source::Files { .. } => None,
+        }
+    }
+
+    /// The folder or file of the images; `None` for the synthetic set.
+    pub fn location(&self) -> Option<&Path> {
+        match &self.source {
+            Source::Files { path, .. } => Some(path),
+            Source::Synthetic(_) => None,
+        }
+    }
+
+    /// An option's value, as written.
+    pub fn option(&self, key: &str) -> Option<&str> {
+        self.options.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
+    }
+
+    /// The corruptions that a published corrupted set holds, by name: all that are there, or the one that the options
+    /// choose. `None` for other sets.
+    ///
+    /// # Errors
+    /// If its folder cannot be read or holds none.
+    pub fn published_corruptions(&self) -> Result<Option<Vec<String>>> {
+        let Source::Files { format, path } = &self.source else { return Ok(None) };
+        if !format.options.iter().any(|(key, _)| *key == "corruption") {
+            return Ok(None);
+        }
+        match self.option("corruption") {
+            Some(chosen) => Ok(Some(vec![chosen.to_owned()])),
+            None => super::corrupted::present(format.name, path).map(Some),
         }
     }
 

@@ -1,12 +1,11 @@
-//! Which cue a network follows, measured on the synthetic set: the shape (low frequencies) or the
-//! texture (high frequencies).
+//! Which cue a network follows: the shape (low frequencies) or the texture (high frequencies).
 
 use super::accuracy::{Settings, predictions};
 use super::record::{Provenance, Record};
 use super::suite::accuracy_record;
 use crate::attack::Classifier;
 use crate::data::synthetic::CueSplit;
-use crate::data::{DataSpec, Split};
+use crate::data::{DataSpec, Dataset, Split};
 use crate::{Error, Result};
 
 /// Accuracy on each cue split, and on the cue-conflict split the *shape share*: of the pictures that
@@ -40,14 +39,27 @@ pub fn records(
             .collect::<Result<_>>()?;
         records.push(accuracy_record(&shape, None, &provenance));
         if split == CueSplit::Conflict {
-            let texture = indices
-                .iter()
-                .zip(&predicted)
-                .filter(|&(&index, &class)| dataset.texture_label(index) == Some(class));
-            let (shape, texture) = (shape.iter().filter(|hit| **hit).count() as u64, texture.count() as u64);
-            records
-                .push(Record::proportion("shape_share", shape, shape + texture).with_provenance(&provenance));
+            records.push(shape_share(dataset.as_ref(), &indices, &predicted)?.with_provenance(&provenance));
         }
     }
     if records.is_empty() { Err(Error::config("there are no cue splits")) } else { Ok(records) }
+}
+
+/// Shape bias as defined by Geirhos et al. (2019): of the images that were given either their shape's or their texture's
+/// class, the share that went by the shape. Images whose shape and texture are of one class do not count.
+///
+/// # Errors
+/// If a label cannot be read.
+pub fn shape_share(dataset: &dyn Dataset, indices: &[usize], predicted: &[u32]) -> Result<Record> {
+    let (mut shape, mut texture) = (0, 0);
+    for (&index, &class) in indices.iter().zip(predicted) {
+        let label = dataset.label(index)?;
+        let Some(other) = dataset.texture_label(index).filter(|&other| other != label) else { continue };
+        shape += u64::from(class == label);
+        texture += u64::from(class == other);
+    }
+    let mut record = Record::proportion("shape_share", shape, shape + texture);
+    record.extra.insert("by_shape".into(), shape.into());
+    record.extra.insert("by_texture".into(), texture.into());
+    Ok(record)
 }

@@ -8,13 +8,15 @@
 //! | [`shard`] | shares of the images for job arrays |
 //! | [`tables`] | each attack alone, the worst case, paired comparisons, exchange formats |
 //! | [`accuracy`] | clean and robust accuracy in memory, for training and the demo |
-//! | [`cues`] | accuracy on the cue splits of the synthetic data |
+//! | [`corruptions`] | accuracy under common corruptions, means, mCE, the order by frequency |
+//! | [`cues`] | shape bias on cue-conflict images, and accuracy on the cue splits of the synthetic data |
 //! | [`suite`] | attacks by name, records of accuracies |
 //! | [`record`] | one number with everything needed to believe it |
 //! | [`statistics`] | confidence intervals and paired tests |
 
 pub mod accuracy;
 pub mod contract;
+pub mod corruptions;
 pub mod cues;
 pub mod engine;
 #[cfg(test)]

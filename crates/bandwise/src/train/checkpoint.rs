@@ -325,6 +325,17 @@ mod tests {
     }
 
     #[test]
+    fn damaged_checkpoints_are_survived() {
+        let (_folder, checkpoints) = folder();
+        let path = checkpoints.save(&snapshot(Point::after(1))).unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        crate::fuzz::survive("checkpoints", &[whole], |bytes| {
+            std::fs::write(&path, bytes).unwrap();
+            drop(read(&path));
+        });
+    }
+
+    #[test]
     fn a_damaged_checkpoint_is_passed_over_and_said() {
         let (_guard, checkpoints) = folder();
         checkpoints.save(&snapshot(Point::after(1))).unwrap();

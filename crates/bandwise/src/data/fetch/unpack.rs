@@ -82,3 +82,35 @@ fn unpack_zip(archive: &Path, folder: &Path) -> Result<(), String> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+    use crate::fuzz::survive;
+
+    #[test]
+    fn damaged_archives_are_survived() {
+        let mut tar = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_size(600);
+        tar.append_data(&mut header, "inner/a.bin", &[7; 600][..]).unwrap();
+        let tar = tar.into_inner().unwrap();
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), Default::default());
+        gzip.write_all(&tar).unwrap();
+        let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+        zip.start_file("inner/a.bin", zip::write::SimpleFileOptions::default()).unwrap();
+        zip.write_all(&[7; 600]).unwrap();
+        let samples = [tar, gzip.finish().unwrap(), zip.finish().unwrap().into_inner()];
+        let outer = tempfile::tempdir().unwrap();
+        let (archive, inside) = (outer.path().join("archive"), outer.path().join("inside"));
+        survive("archives", &samples, |bytes| {
+            std::fs::write(&archive, bytes).unwrap();
+            std::fs::create_dir(&inside).unwrap();
+            let _ = unpack(&archive, &inside);
+            std::fs::remove_dir_all(&inside).unwrap();
+            assert_eq!(std::fs::read_dir(outer.path()).unwrap().count(), 1, "something left the folder");
+        });
+    }
+}

@@ -1,5 +1,8 @@
 //! Accuracies with their intervals, from the result records of one or several runs.
 
+use std::collections::HashMap;
+
+use crate::evaluate::corruptions;
 use crate::evaluate::record::Record;
 use crate::evaluate::statistics::mcnemar;
 use crate::report::{
@@ -350,6 +353,7 @@ fn corruption_section(runs: &[Run], results: &Results) -> Option<Section> {
     if names.is_empty() {
         return None;
     }
+    let ordered = order_by_frequency(&mut names, &rows);
     let mean = |name: Option<&str>, index: usize| {
         let values = rows.iter().filter(|(c, _)| name.is_none() || c.corruption.as_deref() == name);
         let values: Vec<f64> = values.filter_map(|(_, r)| Some(r[index].as_ref()?.value)).collect();
@@ -368,9 +372,24 @@ fn corruption_section(runs: &[Run], results: &Results) -> Option<Section> {
     Some(
         Section::new("Corruptions")
             .table(Table::new("Mean accuracy under corruption", &columns).row(overall))
-            .bar_plot(plot.caption("Mean over the severities that were measured.").full_width())
+            .bar_plot(
+                plot.caption(format!("Mean over the severities that were measured.{ordered}")).full_width(),
+            )
             .details("Every corruption and severity", vec![Block::Table(details)]),
     )
+}
+
+/// Sorts corruptions by where their changes lie in the spectrum, and says so, if the records tell it of all.
+fn order_by_frequency(names: &mut [&str], rows: &[&(Condition, Vec<Option<Record>>)]) -> &'static str {
+    let records: Vec<Record> = rows.iter().flat_map(|(_, places)| places.iter().flatten().cloned()).collect();
+    let of = |name: &str| corruptions::centroid(&records, name.parse().ok()?);
+    if !names.iter().all(|name| of(name).is_some()) {
+        return "";
+    }
+    let centroids: HashMap<String, f64> =
+        names.iter().map(|n| ((*n).to_owned(), of(n).unwrap_or(0.0))).collect();
+    names.sort_by(|a, b| centroids[*a].total_cmp(&centroids[*b]));
+    " From left to right: from changes of low to changes of high frequency."
 }
 
 fn other_section(runs: &[Run], results: &Results) -> Option<Section> {

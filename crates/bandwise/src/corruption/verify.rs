@@ -1,0 +1,179 @@
+//! Our corruptions against published files.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::export::{CHUNK, read_pictures};
+use super::{Corruption, Corruptor, Severity};
+use crate::data::{Dataset, npy};
+use crate::{Error, Result};
+
+/// Share of values that may differ by more than one grey level where nothing is random.
+const MOST_BEYOND_ONE: f64 = 0.01;
+
+/// How far our version of a corruption at one severity is from a published one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Difference {
+    /// The corruption.
+    pub corruption: Corruption,
+    /// The severity.
+    pub severity: Severity,
+    /// Images compared.
+    pub images: usize,
+    /// Mean absolute difference in grey levels (0 to 255).
+    pub mean: f64,
+    /// Largest absolute difference in grey levels.
+    pub largest: u8,
+    /// Share of values that differ at all.
+    pub differing: f64,
+    /// Share of values that differ by more than one grey level.
+    pub beyond_one: f64,
+    /// Mean absolute change of our images from the clean ones, in grey levels.
+    pub change: f64,
+    /// The same of the published images.
+    pub published_change: f64,
+}
+
+impl Difference {
+    /// Whether both do the same: without randomness, all but 1 % of the values within one grey level; with it, a mean
+    /// change of the clean images within 5 % (snow, frost and spatter: 15 %).
+    pub fn agrees(&self) -> bool {
+        if self.corruption.is_deterministic() {
+            return self.beyond_one <= MOST_BEYOND_ONE;
+        }
+        let tolerance = match self.corruption {
+            Corruption::Snow | Corruption::Frost | Corruption::Spatter => 0.15,
+            _ => 0.05,
+        };
+        (self.change - self.published_change).abs() <= tolerance * self.published_change
+    }
+}
+
+/// Compares our version of a corruption of `clean` with a published `NAME.npy` of five severities, over the first
+/// `limit` images of each.
+///
+/// Where a corruption is random, pixels cannot agree; [`Difference::change`] still tells whether the constants do.
+///
+/// # Errors
+/// [`Error::Format`] if the file does not hold five severities of the clean set.
+pub fn verify(
+    published: &Path,
+    clean: &dyn Dataset,
+    limit: Option<usize>,
+    corruptor: &Corruptor,
+    corruption: Corruption,
+) -> Result<Vec<Difference>> {
+    let shape = clean.first_shape()?;
+    check(published, clean.len(), shape)?;
+    let images = limit.unwrap_or(usize::MAX).min(clean.len());
+    let length = shape.iter().product::<usize>();
+    let compare = |severity: Severity| {
+        let mut counts = Counts::default();
+        for start in (0..images).step_by(CHUNK) {
+            let range = start..(start + CHUNK).min(images);
+            let pictures = read_pictures(clean, range.clone(), shape)?;
+            let ours = corruptor.apply_all(&pictures, corruption, severity, start as u64)?;
+            let first = severity.index() * clean.len();
+            let theirs = npy::read_rows(published, first + range.start..first + range.end)?;
+            let npy::Data::Bytes(theirs) = theirs.data else {
+                return Err(Error::format(published, "expected pixels of type uint8"));
+            };
+            for ((clean, ours), theirs) in pictures.iter().zip(&ours).zip(theirs.chunks_exact(length)) {
+                counts.add(&clean.bytes, &ours.bytes, theirs);
+            }
+        }
+        Ok(counts.summary(corruption, severity, images))
+    };
+    Severity::all().map(compare).collect()
+}
+
+fn check(published: &Path, images: usize, [height, width, channels]: [usize; 3]) -> Result<()> {
+    let expected = vec![5 * images, height, width, channels];
+    let found = npy::read_shape(published)?;
+    if found == expected {
+        return Ok(());
+    }
+    Err(Error::format(
+        published,
+        format!(
+            "expected uint8 of shape {expected:?} (five severities of the clean set's {images} images), found \
+             {found:?}; is this the corrupted version of that very set?"
+        ),
+    ))
+}
+
+/// How often each absolute difference occurs.
+struct Counts {
+    /// Ours from the published.
+    differences: [u64; 256],
+    /// Ours from the clean.
+    change: u64,
+    /// The published from the clean.
+    published_change: u64,
+}
+
+impl Default for Counts {
+    fn default() -> Self {
+        Self { differences: [0; 256], change: 0, published_change: 0 }
+    }
+}
+
+impl Counts {
+    fn add(&mut self, clean: &[u8], ours: &[u8], theirs: &[u8]) {
+        for ((clean, ours), theirs) in clean.iter().zip(ours).zip(theirs) {
+            self.differences[usize::from(ours.abs_diff(*theirs))] += 1;
+            self.change += u64::from(ours.abs_diff(*clean));
+            self.published_change += u64::from(theirs.abs_diff(*clean));
+        }
+    }
+
+    fn summary(&self, corruption: Corruption, severity: Severity, images: usize) -> Difference {
+        let counts = &self.differences;
+        let total = counts.iter().sum::<u64>().max(1) as f64;
+        let sum: f64 = counts.iter().enumerate().map(|(level, &count)| level as f64 * count as f64).sum();
+        Difference {
+            corruption,
+            severity,
+            images,
+            mean: sum / total,
+            largest: counts.iter().rposition(|&count| count > 0).unwrap_or(0) as u8,
+            differing: counts[1..].iter().sum::<u64>() as f64 / total,
+            beyond_one: counts[2..].iter().sum::<u64>() as f64 / total,
+            change: self.change as f64 / total,
+            published_change: self.published_change as f64 / total,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::corruption::{Protocol, export::export};
+    use crate::data::{DataSpec, Split, Subset};
+
+    #[test]
+    fn our_own_files_agree_and_others_do_not() {
+        let data = "synthetic".parse::<DataSpec>().unwrap().open(Split::Test).unwrap();
+        let data = Subset::first(data, 6).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let corruptor = Corruptor::new(Protocol::Cifar, 1);
+        let severities: Vec<_> = Severity::all().collect();
+        let list = [Corruption::Contrast, Corruption::GaussianNoise];
+        export(&data, None, &corruptor, &list, &severities, folder.path(), &mut |_| Ok(())).unwrap();
+        let check = |file: &str, seed, protocol, corruption| {
+            verify(&folder.path().join(file), &data, Some(4), &Corruptor::new(protocol, seed), corruption)
+        };
+        let same = check("contrast.npy", 1, Protocol::Cifar, Corruption::Contrast).unwrap();
+        assert!(same.len() == 5 && same.iter().all(|d| d.images == 4 && d.largest == 0 && d.agrees()));
+        let wrong = check("contrast.npy", 1, Protocol::Cifar, Corruption::Brightness).unwrap();
+        assert!(wrong.iter().all(|d| d.mean > 0.0 && d.differing > 0.0 && !d.agrees()));
+        // Other draws of the same noise agree in strength, other constants do not.
+        let noise = check("gaussian_noise.npy", 2, Protocol::Cifar, Corruption::GaussianNoise).unwrap();
+        assert!(noise.iter().all(|d| d.mean > 0.0 && d.agrees()));
+        let other = check("gaussian_noise.npy", 2, Protocol::Side224, Corruption::GaussianNoise).unwrap();
+        assert!(other.iter().all(|d| !d.agrees()));
+        let message = check("labels.npy", 1, Protocol::Cifar, Corruption::Contrast).unwrap_err();
+        assert!(message.to_string().contains("expected uint8 of shape"));
+    }
+}
