@@ -202,6 +202,8 @@ fn what_does_not_fit_together_gets_its_message() {
     assert!(evaluate(&["--severity", "3"]).contains("--corruption all"));
     assert!(evaluate(&["--shift", "low_pas:3"]).contains("low_pass:RADIUS"));
     assert!(refused(&["corrupt", DATA]).contains("--out"));
+    let message = refused(&["data", "info", &format!("imagefolder:{}", folder.path().display())]);
+    assert!(message.contains("one folder per class"), "{message}");
     let empty = format!("cifar10c:{}", folder.path().join("nowhere").display());
     let message = refused(&["evaluate", "--weights", text(&weights), "--data", &empty]);
     assert!(message.contains("nowhere"), "{message}");

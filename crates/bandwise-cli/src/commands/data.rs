@@ -114,19 +114,17 @@ fn info(spec: &DataSpec, split: Option<SplitArgument>, limit: Option<usize>) -> 
         Some(split) => vec![Split::from(split)],
         None => vec![Split::Train, Split::Test],
     };
-    let mut shown = 0;
+    let mut missing: Option<(Split, Error)> = None;
     for split in &splits {
         match spec.open(*split) {
-            Ok(dataset) => {
-                print(*split, &Statistics::of(dataset.as_ref(), limit)?);
-                shown += 1;
-            }
+            Ok(dataset) => print(*split, &Statistics::of(dataset.as_ref(), limit)?),
             // Sets that consist of one part only have no training or no test split.
-            Err(error) if splits.len() > 1 && !(shown == 0 && *split == Split::Test) => {
-                println!("{split}: not available ({error})");
-            }
+            Err(error) if splits.len() > 1 && missing.is_none() => missing = Some((*split, error)),
             Err(error) => return Err(error),
         }
+    }
+    if let Some((split, error)) = missing {
+        println!("{split}: not available ({error})");
     }
     Ok(true)
 }

@@ -105,9 +105,9 @@ pub struct EvaluateArguments {
     #[arg(long, value_name = "DIR")]
     pub(super) save_adversarial: Option<PathBuf>,
     #[command(flatten)]
-    pub(super) corruptions: CorruptionArguments,
-    #[command(flatten)]
     pub(super) compute: ComputeArguments,
+    #[command(flatten)]
+    pub(super) corruptions: CorruptionArguments,
     #[command(flatten)]
     pub(super) official: OfficialTest,
 }
@@ -166,6 +166,7 @@ pub fn run(arguments: &EvaluateArguments, interrupt: &AtomicBool) -> Result<bool
         names.push("shape bias".into());
     }
     if let Some(shift) = &arguments.corruptions.shift {
+        names[0] = shift.to_string();
         records.iter_mut().for_each(|record| {
             record.extra.insert("shift".into(), shift.to_string().into());
         });

@@ -168,7 +168,10 @@ pub(super) fn open_cifar10_1(request: &Request) -> Result<Arc<dyn Dataset>> {
     let data = format!("cifar10.1_{version}_data.npy");
     let root = root(request.path, "datasets", &data);
     let label_path = root.join(format!("cifar10.1_{version}_labels.npy"));
-    let path = root.join(data);
+    let path = root.join(&data);
+    if !path.is_file() {
+        return Err(Error::format(request.path, format!("expected `{data}` here or in `datasets`")));
+    }
     let (shape, pixels) = npy::pixels(npy::read(&path)?, &path)?;
     let labels = npy::read(&label_path)?.labels(&label_path)?;
     let classes = CIFAR10_CLASSES.map(str::to_owned).to_vec();

@@ -220,6 +220,15 @@ impl DataSpec {
     pub fn open(&self, split: Split) -> Result<Arc<dyn Dataset>> {
         let mut dataset: Arc<dyn Dataset> = match &self.source {
             Source::Files { format, path } => {
+                if !path.exists() {
+                    return Err(Error::format(path, "there is no such file or folder"));
+                }
+                if format.location == "FILE" && path.is_dir() {
+                    return Err(Error::format(
+                        path,
+                        format!("`{}` reads a file, but this is a folder", format.name),
+                    ));
+                }
                 (format.open)(&Request { name: format.name, path, split, options: &self.options })?
             }
             Source::Synthetic(config) => Arc::new(SyntheticDataset::open((**config).clone(), split)),
@@ -382,6 +391,10 @@ mod tests {
         assert!(message("synthetic:/tmp").contains("key=value"));
         assert!(message("synthetic:limit=0").contains("above 0"));
         assert!(message("").contains("unknown data set"));
+        let opened =
+            |text: &str| text.parse::<DataSpec>().unwrap().open(Split::Test).unwrap_err().to_string();
+        assert!(opened("cifar10:no/where").contains("no such file or folder"));
+        assert!(opened("cifar10-bin:.").contains("reads a file"));
     }
 
     #[test]
