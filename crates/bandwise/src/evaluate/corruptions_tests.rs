@@ -3,7 +3,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::attack::golden_tests::network;
-use crate::corruption::Protocol;
+use crate::corruption::{FrostTextures, Protocol};
 use crate::golden;
 
 /// Records of every given corruption with the accuracies of severities 1, 2, …, over ten images.
@@ -95,8 +95,14 @@ fn golden_accuracy_under_corruption() {
     let clean = spec.parse::<DataSpec>().unwrap().open(Split::Test).unwrap();
     let settings =
         Settings { batch_size: 100, device: &Device::Cpu, interrupt: None, progress: &|_, _, _| () };
+    let textures = std::env::var_os("BANDWISE_FROST")
+        .map(|folder| FrostTextures::from_folder(std::path::Path::new(&folder)).unwrap());
     let right = |name: &str, severity: Severity, count: usize, seed: u64| {
         let corruptor = Corruptor::new(Protocol::Cifar, seed);
+        let corruptor = match &textures {
+            Some(textures) => corruptor.with_frost(textures.clone()),
+            None => corruptor,
+        };
         let source = Source::Made { clean: clean.clone(), corruptor };
         let corruption = name.parse().unwrap();
         measure(&model, &source, corruption, severity, count, &Provenance::default(), &settings).unwrap()
@@ -117,6 +123,10 @@ fn golden_accuracy_under_corruption() {
         }
     }
     for (name, case) in json["stochastic"].as_object().unwrap() {
+        if name == "frost" && textures.is_none() {
+            eprintln!("SKIPPED: {name} needs the published textures; set BANDWISE_FROST to their folder");
+            continue;
+        }
         for level in case["levels"].as_array().unwrap() {
             let Some((count, numbers)) = expected(level) else { continue };
             let severity = Severity::new(level["severity"].as_u64().unwrap() as u8).unwrap();
