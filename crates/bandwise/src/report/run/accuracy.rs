@@ -177,7 +177,7 @@ fn accuracy_table(title: &str, runs: &[Run], rows: &[&(Condition, Vec<Option<Rec
     let columns = std::iter::once("images").chain(runs.iter().map(|r| r.name.as_str())).collect::<Vec<_>>();
     let table = Table::new(title, &columns);
     rows.iter().fold(table, |table, (condition, records)| {
-        let is_share = condition.is_accuracy() || condition.metric.ends_with("_share");
+        let is_share = condition.metric.contains("accuracy") || condition.metric.ends_with("_share");
         let format = if is_share { NumberFormat::Percent } else { NumberFormat::Plain };
         let best = records.iter().flatten().map(|r| r.value).fold(f64::NEG_INFINITY, f64::max);
         let cell = |record: &Option<Record>| match record {
