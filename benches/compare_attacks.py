@@ -53,8 +53,8 @@ def pgd50(model, images, labels, epsilon, step):
 def autoattack(model, images, labels, epsilon, batch):
     from pyautoattack import AutoAttack
 
-    adversary = AutoAttack(model, norm="Linf", eps=epsilon, version="standard", device="cpu", verbose=False)
-    x = adversary.run_standard_evaluation(images, labels, bs=batch)
+    adversary = AutoAttack(model, norm="Linf", eps=epsilon, version="standard", device="cpu")
+    x = adversary.run_standard_evaluation(images, labels, batch_size=batch)
     x = x[0] if isinstance(x, tuple) else x
     with torch.no_grad():
         return int((model(x).argmax(1) == labels).sum())
