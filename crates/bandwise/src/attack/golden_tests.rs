@@ -172,8 +172,8 @@ fn golden_exact_gradients_are_stronger() {
     }
 }
 
+/// Rows that take minutes.
 #[test]
-#[ignore = "minutes: rows with many survivors"]
 fn golden_attacks_with_many_survivors() {
     check_rows(|name, row| !is_cheap(name, row));
 }
