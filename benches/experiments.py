@@ -10,7 +10,6 @@ the mean over seeds and the half-width of its 95 % t-interval; nothing but the s
 """
 
 import argparse
-import csv
 import json
 import math
 import os
@@ -134,8 +133,9 @@ def numbers(folder):
     last = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()][-1]["values"]
     if "test/low_frequency_bias" in last:
         found["low-frequency bias"] = last["test/low_frequency_bias"]
-    if (folder / "filters" / "filters.csv").exists():
-        found["high-frequency filter energy %"] = high_frequency_energy(folder / "filters" / "filters.csv")
+    if (folder / "filters" / "results.jsonl").exists():
+        record = json.loads((folder / "filters" / "results.jsonl").read_text())
+        found["high-frequency filter energy %"] = 100 * record["value"]
     if (folder / "corruptions.json").exists():
         records = json.loads((folder / "corruptions.json").read_text())["records"]
         for title, group in (("noise %", NOISE), ("blur %", BLUR)):
@@ -144,19 +144,6 @@ def numbers(folder):
             if values:
                 found[title] = 100 * statistics.mean(values)
     return found
-
-
-def high_frequency_energy(path):
-    """Share of the energy at the highest frequency of either axis, over all layers (each weighs as its energy)."""
-    with open(path) as file:
-        rows = [row for row in csv.DictReader(file) if row["layer"] not in ("all", "overall")]
-    high = total = 0.0
-    for row in rows:
-        energy = float(row["share"]) * float(row["layer_energy"])
-        total += energy
-        if max(int(row["horizontal"]), int(row["vertical"])) == int(row["height"]) - 1:
-            high += energy
-    return 100 * high / total
 
 
 def table(name, out):

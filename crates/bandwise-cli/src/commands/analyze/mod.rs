@@ -5,6 +5,7 @@ mod features;
 mod filters;
 mod gradients;
 mod heatmap;
+mod models;
 pub mod output;
 pub mod perturbations;
 pub mod subjects;

@@ -14,24 +14,15 @@ use clap::Args;
 use indicatif::ProgressBar;
 use serde_json::json;
 
+use super::models::ModelsArguments;
 use crate::arguments::{ModelArguments, SplitArgument, data_spec};
 use crate::device;
 
 /// What every analysis of models on pictures takes.
 #[derive(Args)]
 pub struct SubjectArguments {
-    /// Weights of a model; repeat to set several side by side
-    #[arg(long, value_name = "FILE", required = true)]
-    pub weights: Vec<PathBuf>,
-    /// Architecture, one for all weights or one for each; not needed for files that Bandwise wrote
-    #[arg(long, value_name = "NAME")]
-    pub model: Vec<String>,
-    /// Name of each model in plots, in the order of --weights; otherwise the file's name
-    #[arg(long, value_name = "TEXT")]
-    pub label: Vec<String>,
-    /// Channels of the first stage, if not as published
-    #[arg(long, value_name = "N")]
-    pub width: Option<usize>,
+    #[command(flatten)]
+    pub models: ModelsArguments,
     /// Mean of each channel, pixels in [0,1]; the networks see (pixel − mean)/std
     #[arg(long, value_name = "R,G,B", requires = "std", value_delimiter = ',', allow_hyphen_values = true)]
     pub mean: Option<Vec<f64>>,
@@ -88,56 +79,17 @@ pub struct Pictures {
 impl SubjectArguments {
     /// Loads models and pictures.
     pub fn load(&self) -> Result<(Vec<Subject>, Pictures)> {
-        self.check()?;
+        if self.batch_size == 0 {
+            return Err(Error::config("--batch-size must be at least 1"));
+        }
+        let models = self.models.each(self.mean.as_ref(), self.std.as_ref())?;
         let device = device::open(&self.device)?;
         let split = Split::from(self.split);
         let dataset = self.data.open(split)?;
         let pictures = Pictures::load(&dataset, self.limit, &device)?;
         let channels = pictures.images.dim(3)?;
-        let mut subjects = Vec::new();
-        for (index, weights) in self.weights.iter().enumerate() {
-            let model = match self.model.len() {
-                0 => None,
-                1 => Some(self.model[0].clone()),
-                _ => Some(self.model[index].clone()),
-            };
-            let (mean, std) = (self.mean.clone(), self.std.clone());
-            let arguments = ModelArguments { weights: weights.clone(), model, width: self.width, mean, std };
-            let label = self.label.get(index).cloned().unwrap_or_else(|| self.file_label(index));
-            subjects.push(Subject::load(&arguments, label, &dataset, channels, &device, self)?);
-        }
-        Ok((subjects, pictures))
-    }
-
-    fn check(&self) -> Result<()> {
-        let count = self.weights.len();
-        if self.model.len() > 1 && self.model.len() != count {
-            let named = self.model.len();
-            return Err(Error::config(format!(
-                "{count} --weights and {named} --model: name one for all, or one for each"
-            )));
-        }
-        if !self.label.is_empty() && self.label.len() != count {
-            return Err(Error::config(format!(
-                "{count} --weights and {} --label: name all or none",
-                self.label.len()
-            )));
-        }
-        if self.batch_size == 0 {
-            return Err(Error::config("--batch-size must be at least 1"));
-        }
-        Ok(())
-    }
-
-    /// The file's name, or its folder's where several files have the same.
-    fn file_label(&self, index: usize) -> String {
-        let stem =
-            |path: &PathBuf| path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
-        let own = stem(&self.weights[index]);
-        if self.weights.iter().filter(|other| stem(other) == own).count() == 1 {
-            return own;
-        }
-        self.weights[index].with_extension("").display().to_string()
+        let load = |(arguments, label)| Subject::load(&arguments, label, &dataset, channels, &device, self);
+        Ok((models.into_iter().map(load).collect::<Result<_>>()?, pictures))
     }
 }
 
