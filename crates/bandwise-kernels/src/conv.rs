@@ -135,7 +135,7 @@ impl CustomOp2 for DataGradient {
     ) -> Result<(CpuStorage, Shape)> {
         with_element!(s1, self.name(), T => {
             let weight = PackedData::new(&self.geometry, elements::<T>(s2, l2)?);
-            let values = weight.run(&self.geometry, elements::<T>(s1, l1)?);
+            let values = weight.run(&self.geometry, elements::<T>(s1, l1)?, Epilogue::NONE);
             Ok((wrap(values), Shape::from(&self.geometry.input_shape())))
         })
     }
@@ -234,20 +234,20 @@ impl<T: Element> PackedData<T> {
         }
     }
 
-    /// The gradient with respect to the input. The geometry's input must be at least as large as the stride,
+    /// The gradient with respect to the input, through `epilogue`. The geometry's input must be at least as large as the stride,
     /// or the same as at packing.
-    pub(crate) fn run(&self, geometry: &Geometry, gradient: &[T]) -> Vec<T> {
+    pub(crate) fn run(&self, geometry: &Geometry, gradient: &[T], epilogue: Epilogue<'_, T>) -> Vec<T> {
         let kernels = T::kernels();
         let (inner, outer) = (geometry.in_channels, geometry.out_channels);
         let phases = match (self, winograd::suitable(kernels, geometry)) {
             (Self::Direct(phases), _) => phases,
             (Self::Depthwise(weights), _) => {
                 let walks = geometry.data_walks();
-                return depthwise::run(kernels, &walks, gradient, weights, inner, Epilogue::NONE);
+                return depthwise::run(kernels, &walks, gradient, weights, inner, epilogue);
             }
             (Self::Winograd(spectrum), Some(transforms)) => {
                 let mirrored = winograd::mirrored(geometry);
-                return winograd::forward(kernels, transforms, &mirrored, spectrum, gradient, Epilogue::NONE);
+                return winograd::forward(kernels, transforms, &mirrored, spectrum, gradient, epilogue);
             }
             (Self::Winograd(_), None) => unreachable!("suitability does not depend on the image"),
         };
@@ -257,7 +257,7 @@ impl<T: Element> PackedData<T> {
         unsafe {
             produce(length, |target| {
                 for (walk, packed) in geometry.data_walks().iter().zip(phases) {
-                    gather(kernels, walk, gradient, outer, packed, Epilogue::NONE, target, inner);
+                    gather(kernels, walk, gradient, outer, packed, epilogue, target, inner);
                 }
             })
         }

@@ -17,19 +17,20 @@ use crate::element::{Element, elements, with_element};
 /// Batch norm in eval mode belongs into weight and bias. Cloning is cheap.
 #[derive(Clone)]
 pub struct FrozenConv2d {
-    weights: Arc<Weights>,
+    pub(crate) weights: Arc<Weights>,
 }
 
-struct Weights {
-    weight: Tensor,
+/// Weights, and what was packed of them.
+pub(crate) struct Weights {
+    pub weight: Tensor,
     bias: Option<Tensor>,
-    config: ConvConfig,
+    pub config: ConvConfig,
     packed: Slots,
 }
 
 /// Packed weights of whichever number type the tensor has, made on first use.
 #[derive(Default)]
-struct Slots {
+pub(crate) struct Slots {
     forward_single: OnceLock<PackedForward<f32>>,
     forward_double: OnceLock<PackedForward<f64>>,
     data_single: OnceLock<PackedData<f32>>,
@@ -37,7 +38,7 @@ struct Slots {
 }
 
 /// Picks the slots of a number type.
-trait Slotted: Element {
+pub(crate) trait Slotted: Element {
     fn forward(slots: &Slots) -> &OnceLock<PackedForward<Self>>;
     fn data(slots: &Slots) -> &OnceLock<PackedData<Self>>;
 }
@@ -123,6 +124,50 @@ impl FrozenConv2d {
     }
 }
 
+impl Weights {
+    /// `relu(conv(input) + bias + residual)` as the epilogue says; the bias is the weights' own.
+    pub(crate) fn forward<T: Slotted>(&self, geometry: &Geometry, input: &[T], epilogue: Epilogue<'_, T>) -> Result<Vec<T>> {
+        let slot = T::forward(&self.packed);
+        let packed = match slot.get() {
+            Some(packed) => packed,
+            None => {
+                let made = with_slice(&self.weight, |w| PackedForward::new(geometry, w))?;
+                slot.get_or_init(|| made)
+            }
+        };
+        match &self.bias {
+            Some(bias) => with_slice(bias, |bias| {
+                packed.run(geometry, input, Epilogue { bias: Some(bias), ..epilogue })
+            }),
+            None => Ok(packed.run(geometry, input, epilogue)),
+        }
+    }
+
+    /// The gradient with respect to the input, through the epilogue.
+    pub(crate) fn data_gradient<T: Slotted>(
+        &self,
+        geometry: &Geometry,
+        gradient: &[T],
+        epilogue: Epilogue<'_, T>,
+    ) -> Result<Vec<T>> {
+        let stride = geometry.config.stride;
+        // An image smaller than the stride lacks phases that a later, larger image would need.
+        if geometry.in_height < stride || geometry.in_width < stride {
+            let packed = with_slice(&self.weight, |w: &[T]| PackedData::new(geometry, w))?;
+            return Ok(packed.run(geometry, gradient, epilogue));
+        }
+        let slot = T::data(&self.packed);
+        let packed = match slot.get() {
+            Some(packed) => packed,
+            None => {
+                let made = with_slice(&self.weight, |w| PackedData::new(geometry, w))?;
+                slot.get_or_init(|| made)
+            }
+        };
+        Ok(packed.run(geometry, gradient, epilogue))
+    }
+}
+
 struct FrozenForward {
     weights: Arc<Weights>,
     geometry: Geometry,
@@ -131,22 +176,8 @@ struct FrozenForward {
 
 impl FrozenForward {
     fn run<T: Slotted>(&self, input: &[T], residual: Option<&[T]>) -> Result<(CpuStorage, Shape)> {
-        let slot = T::forward(&self.weights.packed);
-        let packed = match slot.get() {
-            Some(packed) => packed,
-            None => {
-                let made = with_slice(&self.weights.weight, |w| PackedForward::new(&self.geometry, w))?;
-                slot.get_or_init(|| made)
-            }
-        };
-        let with = |bias: Option<&[T]>| {
-            let epilogue = Epilogue { bias, residual, relu: self.relu };
-            packed.run(&self.geometry, input, epilogue)
-        };
-        let values = match &self.weights.bias {
-            Some(bias) => with_slice(bias, |bias| with(Some(bias)))?,
-            None => with(None),
-        };
+        let epilogue = Epilogue { residual, relu: self.relu, ..Epilogue::NONE };
+        let values = self.weights.forward(&self.geometry, input, epilogue)?;
         Ok((wrap(values), Shape::from(&self.geometry.output_shape())))
     }
 
@@ -216,34 +247,17 @@ struct FrozenData {
     geometry: Geometry,
 }
 
-impl FrozenData {
-    fn run<T: Slotted>(&self, gradient: &[T]) -> Result<(CpuStorage, Shape)> {
-        let stride = self.geometry.config.stride;
-        let shape = self.geometry.input_shape();
-        // An image smaller than the stride lacks phases that a later, larger image would need.
-        if self.geometry.in_height < stride || self.geometry.in_width < stride {
-            let packed = with_slice(&self.weights.weight, |w: &[T]| PackedData::new(&self.geometry, w))?;
-            return Ok((wrap(packed.run(&self.geometry, gradient)), Shape::from(&shape)));
-        }
-        let slot = T::data(&self.weights.packed);
-        let packed = match slot.get() {
-            Some(packed) => packed,
-            None => {
-                let made = with_slice(&self.weights.weight, |w| PackedData::new(&self.geometry, w))?;
-                slot.get_or_init(|| made)
-            }
-        };
-        Ok((wrap(packed.run(&self.geometry, gradient)), Shape::from(&shape)))
-    }
-}
-
 impl CustomOp1 for FrozenData {
     fn name(&self) -> &'static str {
         "frozen conv2d data gradient"
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        with_element!(storage, self.name(), T => self.run::<T>(elements(storage, layout)?))
+        with_element!(storage, self.name(), T => {
+            let gradient = elements::<T>(storage, layout)?;
+            let values = self.weights.data_gradient(&self.geometry, gradient, Epilogue::NONE)?;
+            Ok((wrap(values), Shape::from(&self.geometry.input_shape())))
+        })
     }
 }
 

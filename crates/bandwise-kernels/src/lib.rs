@@ -23,6 +23,7 @@ mod cuda;
 mod element;
 mod elementwise;
 mod frozen;
+mod frozen_graph;
 mod memory;
 mod pool;
 
@@ -32,4 +33,5 @@ pub use capabilities::{Capabilities, capabilities};
 pub use conv::{ConvConfig, Precision, conv2d};
 pub use elementwise::{relu, relu_tangent, sign_step};
 pub use frozen::FrozenConv2d;
+pub use frozen_graph::{FrozenGraph, Value};
 pub use pool::{avg_pool2d, global_avg_pool, max_pool2d, max_pool2d_tangent};

@@ -9,9 +9,9 @@ use crate::conv::wrap;
 use crate::cpu::pool::{self, Windows};
 use crate::element::{elements, with_element};
 
-/// Checks the sizes of a pooling of `x` `[batch, height, width, channels]`.
-fn windows(x: &Tensor, kernel: usize, stride: usize, padding: usize) -> Result<Windows> {
-    let (batch, in_height, in_width, channels) = x.dims4()?;
+/// Checks the sizes of a pooling of images `[batch, height, width, channels]`.
+pub(crate) fn windows(shape: [usize; 4], kernel: usize, stride: usize, padding: usize) -> Result<Windows> {
+    let [batch, in_height, in_width, channels] = shape;
     if kernel == 0 || stride == 0 || 2 * padding > kernel {
         bail!(
             "pooling: kernel {kernel} and stride {stride} must be at least 1, padding {padding} at most half the \
@@ -19,10 +19,10 @@ fn windows(x: &Tensor, kernel: usize, stride: usize, padding: usize) -> Result<W
         );
     }
     if in_height + 2 * padding < kernel || in_width + 2 * padding < kernel {
-        bail!("pooling: the kernel {kernel} does not fit into {:?} with padding {padding}", x.dims());
+        bail!("pooling: the kernel {kernel} does not fit into {shape:?} with padding {padding}");
     }
     if in_height * in_width * channels > u32::MAX as usize {
-        bail!("pooling: images of {:?} are too large", x.dims());
+        bail!("pooling: images of {shape:?} are too large");
     }
     let out = |size: usize| (size + 2 * padding - kernel) / stride + 1;
     let (out_height, out_width) = (out(in_height), out(in_width));
@@ -30,12 +30,12 @@ fn windows(x: &Tensor, kernel: usize, stride: usize, padding: usize) -> Result<W
 }
 
 impl Windows {
-    pub(crate) fn input_shape(&self) -> Shape {
-        (self.batch, self.in_height, self.in_width, self.channels).into()
+    pub(crate) fn input_shape(&self) -> [usize; 4] {
+        [self.batch, self.in_height, self.in_width, self.channels]
     }
 
-    pub(crate) fn output_shape(&self) -> Shape {
-        (self.batch, self.out_height, self.out_width, self.channels).into()
+    pub(crate) fn output_shape(&self) -> [usize; 4] {
+        [self.batch, self.out_height, self.out_width, self.channels]
     }
 }
 
@@ -45,7 +45,7 @@ impl Windows {
 /// # Errors
 /// If the window does not fit, or the padding exceeds half the kernel.
 pub fn max_pool2d(x: &Tensor, kernel: usize, stride: usize, padding: usize) -> Result<Tensor> {
-    let windows = windows(x, kernel, stride, padding)?;
+    let windows = windows(x.dims4()?.into(), kernel, stride, padding)?;
     #[cfg(feature = "cuda")]
     if x.device().is_cuda() {
         return crate::cuda::pool::max(&windows, x, x);
@@ -68,7 +68,7 @@ pub fn max_pool2d_tangent(
     stride: usize,
     padding: usize,
 ) -> Result<Tensor> {
-    let windows = windows(x, kernel, stride, padding)?;
+    let windows = windows(x.dims4()?.into(), kernel, stride, padding)?;
     if x.dims() != tangent.dims() {
         bail!("max_pool2d_tangent: value {:?} and tangent {:?} differ", x.dims(), tangent.dims());
     }
@@ -93,7 +93,7 @@ pub fn max_pool2d_tangent(
 /// # Errors
 /// If the window does not fit, or the padding exceeds half the kernel.
 pub fn avg_pool2d(x: &Tensor, kernel: usize, stride: usize, padding: usize) -> Result<Tensor> {
-    let windows = windows(x, kernel, stride, padding)?;
+    let windows = windows(x.dims4()?.into(), kernel, stride, padding)?;
     #[cfg(feature = "cuda")]
     if x.device().is_cuda() {
         return crate::cuda::pool::average(&windows, x);
@@ -130,7 +130,7 @@ impl CustomOp1 for MaxPool {
         with_element!(storage, self.name(), T => {
             let x = elements::<T>(storage, layout)?;
             let positions = self.positions.get_or_init(|| pool::argmax(&self.windows, x));
-            Ok((wrap(pool::gather(&self.windows, x, positions)), self.windows.output_shape()))
+            Ok((wrap(pool::gather(&self.windows, x, positions)), Shape::from(&self.windows.output_shape())))
         })
     }
 
@@ -172,7 +172,7 @@ impl CustomOp1 for GatherPool {
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         with_element!(storage, self.name(), T => {
             let values = pool::gather(&self.windows, elements::<T>(storage, layout)?, &self.positions);
-            Ok((wrap(values), self.windows.output_shape()))
+            Ok((wrap(values), Shape::from(&self.windows.output_shape())))
         })
     }
 
@@ -200,7 +200,7 @@ impl CustomOp1 for ScatterPool<'_> {
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         with_element!(storage, self.name(), T => {
             let values = pool::scatter(&self.windows, elements::<T>(storage, layout)?, self.positions);
-            Ok((wrap(values), self.windows.input_shape()))
+            Ok((wrap(values), Shape::from(&self.windows.input_shape())))
         })
     }
 }
@@ -217,7 +217,7 @@ impl CustomOp1 for AveragePool {
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         with_element!(storage, self.name(), T => {
             let values = pool::average(&self.windows, elements::<T>(storage, layout)?);
-            Ok((wrap(values), self.windows.output_shape()))
+            Ok((wrap(values), Shape::from(&self.windows.output_shape())))
         })
     }
 
@@ -239,7 +239,7 @@ impl CustomOp1 for AveragePoolGradient {
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         with_element!(storage, self.name(), T => {
             let values = pool::average_gradient(&self.windows, elements::<T>(storage, layout)?);
-            Ok((wrap(values), self.windows.input_shape()))
+            Ok((wrap(values), Shape::from(&self.windows.input_shape())))
         })
     }
 }

@@ -118,7 +118,7 @@ impl Bench {
 
     fn folded(&mut self) -> Outcome<Model> {
         if self.folded.is_none() {
-            self.folded = Some(self.model.folded()?);
+            self.folded = Some(self.model.folded()?.fused()?);
         }
         Ok(self.folded.clone().ok_or("folded above")?)
     }

@@ -28,13 +28,15 @@ pub(crate) fn pack<T: Element>(geometry: &Geometry, weight: &[T]) -> Vec<T> {
     (0..taps * channels).map(at).collect()
 }
 
-/// One target pixel: `out = relu(Σ_tap inputs[tap] · weights[tap] + bias + residual)`, channel by channel.
+/// One target pixel: `out = relu(Σ_tap inputs[tap] · weights[tap] + bias + residual)`, channel by channel,
+/// and 0 where the gate is not positive.
 pub(crate) struct PixelSum<'a, T> {
     pub inputs: &'a [&'a [T]],
     pub weights: &'a [&'a [T]],
     pub bias: Option<&'a [T]>,
     pub residual: Option<&'a [T]>,
     pub relu: bool,
+    pub gate: Option<&'a [T]>,
     pub out: &'a mut [T],
 }
 
@@ -57,6 +59,11 @@ fn sum_pixel<T: Element, const FUSED: bool>(pixel: PixelSum<'_, T>) {
         }
         for (out, &sum) in pixel.out[first..first + count].iter_mut().zip(&sums) {
             *out = if pixel.relu && sum <= T::ZERO { T::ZERO } else { sum };
+        }
+        if let Some(gate) = pixel.gate {
+            for (out, &gate) in pixel.out[first..first + count].iter_mut().zip(&gate[first..first + count]) {
+                *out = if gate > T::ZERO { *out } else { T::ZERO };
+            }
         }
     }
 }
@@ -137,9 +144,11 @@ pub(crate) fn run<T: Element>(
                     let start = walk.target_pixel(&position) * channels;
                     // SAFETY: tasks and walks own disjoint pixels of the target.
                     let out = unsafe { target.slice(start, channels) };
-                    let residual = epilogue.residual.map(|values| &values[start..start + channels]);
                     let Epilogue { bias, relu, .. } = epilogue;
-                    let pixel = PixelSum { inputs: &inputs, weights: &weights, bias, residual, relu, out };
+                    let [residual, gate] = [epilogue.residual, epilogue.gate]
+                        .map(|values| values.map(|values| &values[start..start + channels]));
+                    let pixel =
+                        PixelSum { inputs: &inputs, weights: &weights, bias, residual, relu, gate, out };
                     // SAFETY: the table comes from feature detection.
                     unsafe { (kernels.pixels.sum)(pixel) };
                     walk.advance(&mut position);

@@ -10,7 +10,7 @@ use super::pack::{Block, Packed};
 use crate::element::Element;
 use crate::memory::SharedMut;
 
-/// What happens to a sum before it is stored: `relu(sum + bias + residual)`.
+/// What happens to a sum before it is stored: `relu(sum + bias + residual)`, and 0 behind a closed gate.
 #[derive(Clone, Copy)]
 pub(crate) struct Epilogue<'a, T> {
     /// One value per target channel.
@@ -18,10 +18,13 @@ pub(crate) struct Epilogue<'a, T> {
     /// In the target's shape.
     pub residual: Option<&'a [T]>,
     pub relu: bool,
+    /// In the target's shape: where it is not positive, 0 is stored. This is how the gradient of a ReLU goes into
+    /// the pass that computes its argument, given the ReLU's result.
+    pub gate: Option<&'a [T]>,
 }
 
 impl<T> Epilogue<'_, T> {
-    pub(crate) const NONE: Self = Self { bias: None, residual: None, relu: false };
+    pub(crate) const NONE: Self = Self { bias: None, residual: None, relu: false, gate: None };
 }
 
 /// Most columns that one task computes.
@@ -118,6 +121,7 @@ impl<T: Element> Call<'_, T> {
         let mut bias = vec![T::ZERO; self.kernels.columns];
         let mut outputs = vec![std::ptr::null_mut(); self.kernels.rows];
         let mut residuals = vec![std::ptr::null(); self.kernels.rows];
+        let mut gates = vec![std::ptr::null(); self.kernels.rows];
         for block in blocks {
             if let Some(values) = self.epilogue.bias {
                 bias[..block.columns].copy_from_slice(&values[block.first..][..block.columns]);
@@ -128,6 +132,9 @@ impl<T: Element> Call<'_, T> {
                     outputs[r] = unsafe { target.at(pixel + block.first) };
                     if let Some(values) = self.epilogue.residual {
                         residuals[r] = values[pixel + block.first..][..block.columns].as_ptr();
+                    }
+                    if let Some(values) = self.epilogue.gate {
+                        gates[r] = values[pixel + block.first..][..block.columns].as_ptr();
                     }
                 }
                 let tile = DotTile {
@@ -146,9 +153,10 @@ impl<T: Element> Call<'_, T> {
                         None => std::ptr::null(),
                     },
                     relu: self.epilogue.relu,
+                    gates: if self.epilogue.gate.is_some() { gates.as_ptr() } else { std::ptr::null() },
                 };
                 // SAFETY: `inputs` holds `depth` readable values per pointer, the panel has
-                // `taps * depth * width` values, outputs and residuals `columns` each; the table comes from
+                // `taps * depth * width` values, outputs, residuals and gates `columns` each; the table comes from
                 // feature detection.
                 unsafe { (self.dot)(&tile) };
             }

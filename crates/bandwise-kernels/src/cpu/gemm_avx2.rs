@@ -4,6 +4,7 @@ use std::arch::x86_64::*;
 
 use super::depthwise;
 use super::kernel::{DotTile, Kernels, OuterTile};
+use super::lanes::Lanes;
 use super::winograd_tile;
 
 const ROWS: usize = 6;
@@ -95,6 +96,10 @@ unsafe fn store<const V: usize>(tile: &DotTile<f32>, r: usize, sums: [__m256; V]
             if tile.relu {
                 // the second operand comes back for NaN
                 value = _mm256_max_ps(_mm256_setzero_ps(), value);
+            }
+            if !tile.gates.is_null() {
+                let gate = _mm256_maskload_ps((*tile.gates.add(r)).add(v * LANES), mask);
+                value = value.gated(gate);
             }
             _mm256_maskstore_ps((*tile.outputs.add(r)).add(v * LANES), mask, value);
         }

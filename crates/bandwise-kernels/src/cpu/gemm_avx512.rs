@@ -4,6 +4,7 @@ use std::arch::x86_64::*;
 
 use super::depthwise;
 use super::kernel::{DotTile, Kernels, OuterTile};
+use super::lanes::Lanes;
 use super::winograd_tile;
 
 const ROWS: usize = 12;
@@ -93,7 +94,7 @@ unsafe fn dot_sized<const R: usize, const V: usize>(tile: &DotTile<f32>) {
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) unsafe fn store<const V: usize>(tile: &DotTile<f32>, r: usize, sums: [__m512; V]) {
-    // SAFETY: the masks select columns that outputs, bias and residuals hold.
+    // SAFETY: the masks select columns that outputs, bias, residuals and gates hold.
     unsafe {
         for (v, mut value) in sums.into_iter().enumerate() {
             let mask = lane_mask(tile.columns, v);
@@ -107,6 +108,10 @@ pub(super) unsafe fn store<const V: usize>(tile: &DotTile<f32>, r: usize, sums: 
             if tile.relu {
                 // the second operand comes back for NaN
                 value = _mm512_max_ps(_mm512_setzero_ps(), value);
+            }
+            if !tile.gates.is_null() {
+                let gate = _mm512_maskz_loadu_ps(mask, (*tile.gates.add(r)).add(v * LANES));
+                value = value.gated(gate);
             }
             _mm512_mask_storeu_ps((*tile.outputs.add(r)).add(v * LANES), mask, value);
         }

@@ -29,6 +29,8 @@ pub(crate) struct DotTile<T> {
     /// One pointer per row, or null.
     pub residuals: *const *const T,
     pub relu: bool,
+    /// One pointer per row, or null: where a gate is not positive, 0 is stored.
+    pub gates: *const *const T,
 }
 
 /// One tile of a weight gradient: `out[r][j] += Σ_p lefts[p][r] · rights[p · right_stride + j]`.

@@ -30,6 +30,10 @@ pub(crate) trait Lanes: Copy {
     /// # Safety
     /// See `splat`.
     unsafe fn rectify(self) -> Self;
+    /// `self` where `gate > 0`, else 0.
+    /// # Safety
+    /// See `splat`.
+    unsafe fn gated(self, gate: Self) -> Self;
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -39,7 +43,7 @@ mod x86 {
 
     macro_rules! lanes {
         ($register:ty, $count:literal, $load:ident, $store:ident, $splat:ident, $add:ident, $sub:ident, $mul:ident,
-         $max:ident, $zero:ident) => {
+         $max:ident, $zero:ident, $compare:ident, $select:ident) => {
             impl Lanes for $register {
                 type Element = f32;
                 const COUNT: usize = $count;
@@ -74,6 +78,10 @@ mod x86 {
                     // the second operand comes back for NaN
                     unsafe { $max($zero(), self) }
                 }
+                #[inline(always)]
+                unsafe fn gated(self, gate: Self) -> Self {
+                    unsafe { $select($compare::<_CMP_GT_OQ>(gate, $zero()), self) }
+                }
             }
         };
     }
@@ -88,7 +96,9 @@ mod x86 {
         _mm512_sub_ps,
         _mm512_mul_ps,
         _mm512_max_ps,
-        _mm512_setzero_ps
+        _mm512_setzero_ps,
+        _mm512_cmp_ps_mask,
+        _mm512_maskz_mov_ps
     );
     lanes!(
         __m256,
@@ -100,7 +110,9 @@ mod x86 {
         _mm256_sub_ps,
         _mm256_mul_ps,
         _mm256_max_ps,
-        _mm256_setzero_ps
+        _mm256_setzero_ps,
+        _mm256_cmp_ps,
+        _mm256_and_ps
     );
 }
 
@@ -148,5 +160,9 @@ impl Lanes for Four {
     #[inline(always)]
     unsafe fn rectify(self) -> Self {
         self.zip(self, |a, _| if a <= 0.0 { 0.0 } else { a })
+    }
+    #[inline(always)]
+    unsafe fn gated(self, gate: Self) -> Self {
+        self.zip(gate, |a, gate| if gate > 0.0 { a } else { 0.0 })
     }
 }

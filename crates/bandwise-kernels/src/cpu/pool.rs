@@ -152,3 +152,76 @@ pub(crate) fn average_gradient<T: Element>(windows: &Windows, gradient: &[T]) ->
     });
     result
 }
+
+/// The mean over height and width of images `[batch, height, width, channels]`.
+pub(crate) fn global_average<T: Element>(shape: [usize; 4], x: &[T]) -> Vec<T> {
+    let [batch, height, width, channels] = shape;
+    let scale = T::from_f64(1.0 / (height * width) as f64);
+    let mut result = vec![T::ZERO; batch * channels];
+    let images = x.par_chunks((height * width * channels).max(1));
+    result.par_chunks_mut(channels.max(1)).zip(images).for_each(|(sums, image)| {
+        for pixel in image.chunks_exact(channels) {
+            sums.iter_mut().zip(pixel).for_each(|(sum, &value)| *sum += value);
+        }
+        sums.iter_mut().for_each(|sum| *sum *= scale);
+    });
+    result
+}
+
+/// The transpose of [`global_average`] for images of `shape`.
+pub(crate) fn global_average_gradient<T: Element>(shape: [usize; 4], gradient: &[T]) -> Vec<T> {
+    let [batch, height, width, channels] = shape;
+    let scale = T::from_f64(1.0 / (height * width) as f64);
+    let mut result = vec![T::ZERO; batch * height * width * channels];
+    let images = result.par_chunks_mut((height * width * channels).max(1));
+    images.zip(gradient.par_chunks(channels.max(1))).for_each(|(image, gradient)| {
+        for pixel in image.chunks_exact_mut(channels) {
+            pixel.iter_mut().zip(gradient).for_each(|(out, &value)| *out = value * scale);
+        }
+    });
+    result
+}
+
+/// Pairs of pixel indices `(large, small)`: every `stride`-th pixel of a large image, and its place in the small.
+fn every(height: usize, width: usize, stride: usize) -> impl Iterator<Item = (usize, usize)> {
+    let columns = width.div_ceil(stride);
+    (0..height).step_by(stride).enumerate().flat_map(move |(row, y)| {
+        (0..width).step_by(stride).enumerate().map(move |(column, x)| (y * width + x, row * columns + column))
+    })
+}
+
+/// Every `stride`-th pixel of images `[batch, height, width, channels]`, with `added` zero channels in front and
+/// behind.
+pub(crate) fn subsample<T: Element>(shape: [usize; 4], stride: usize, added: usize, x: &[T]) -> Vec<T> {
+    let [batch, height, width, channels] = shape;
+    let wide = channels + 2 * added;
+    let image_out = height.div_ceil(stride) * width.div_ceil(stride) * wide;
+    let mut result = vec![T::ZERO; batch * image_out];
+    let images = result.par_chunks_mut(image_out.max(1)).zip(x.par_chunks((height * width * channels).max(1)));
+    images.for_each(|(out, image)| {
+        for (from, to) in every(height, width, stride) {
+            out[to * wide + added..][..channels].copy_from_slice(&image[from * channels..][..channels]);
+        }
+    });
+    result
+}
+
+/// The transpose of [`subsample`] for images of `shape`.
+pub(crate) fn subsample_gradient<T: Element>(
+    shape: [usize; 4],
+    stride: usize,
+    added: usize,
+    gradient: &[T],
+) -> Vec<T> {
+    let [batch, height, width, channels] = shape;
+    let wide = channels + 2 * added;
+    let image_out = height.div_ceil(stride) * width.div_ceil(stride) * wide;
+    let mut result = vec![T::ZERO; batch * height * width * channels];
+    let images = result.par_chunks_mut((height * width * channels).max(1));
+    images.zip(gradient.par_chunks(image_out.max(1))).for_each(|(image, gradient)| {
+        for (to, from) in every(height, width, stride) {
+            image[to * channels..][..channels].copy_from_slice(&gradient[from * wide + added..][..channels]);
+        }
+    });
+    result
+}

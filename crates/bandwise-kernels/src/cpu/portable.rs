@@ -58,6 +58,11 @@ unsafe fn dot_rows<T: Element, const R: usize, const C: usize, const FUSED: bool
                 if tile.relu && value <= T::ZERO {
                     value = T::ZERO;
                 }
+                // a gate that is NaN is closed, too
+                let open = tile.gates.is_null() || *(*tile.gates.add(first + r)).add(j) > T::ZERO;
+                if !open {
+                    value = T::ZERO;
+                }
                 *out.add(j) = value;
             }
         }

@@ -24,7 +24,7 @@ fn values<T: Element>(count: usize, seed: u64) -> Vec<T> {
     (0..count).map(next).collect()
 }
 
-/// Forward (with the whole epilogue), data and weight gradient of one path.
+/// Forward (with bias, residual and ReLU), data gradient (behind a ReLU) and weight gradient of one path.
 fn run<T: Element>(kernels: &Kernels<T>, geometry: &Geometry) -> [Vec<T>; 3] {
     let length = |shape: [usize; 4]| shape.iter().product::<usize>();
     let (inputs, outputs) = (length(geometry.input_shape()), length(geometry.output_shape()));
@@ -33,7 +33,7 @@ fn run<T: Element>(kernels: &Kernels<T>, geometry: &Geometry) -> [Vec<T>; 3] {
     let bias = values::<T>(geometry.out_channels, 5);
     let walk = geometry.forward_walk();
     let packed = pack(kernels, &w, geometry, &walk, Direction::Forward);
-    let epilogue = Epilogue { bias: Some(&bias), residual: Some(&residual), relu: true };
+    let epilogue = Epilogue { bias: Some(&bias), residual: Some(&residual), relu: true, gate: None };
     let (inner, outer) = (geometry.in_channels, geometry.out_channels);
     // SAFETY: the forward walk writes every output, the data walks together every input.
     let (y, dx) = unsafe {
@@ -41,7 +41,7 @@ fn run<T: Element>(kernels: &Kernels<T>, geometry: &Geometry) -> [Vec<T>; 3] {
         let dx = produce(inputs, |dx| {
             for walk in geometry.data_walks() {
                 let packed = pack(kernels, &w, geometry, &walk, Direction::Data);
-                gather(kernels, &walk, &dy, outer, &packed, Epilogue::NONE, dx, inner);
+                gather(kernels, &walk, &dy, outer, &packed, Epilogue { gate: Some(&x), ..Epilogue::NONE }, dx, inner);
             }
         });
         (y, dx)
@@ -49,7 +49,7 @@ fn run<T: Element>(kernels: &Kernels<T>, geometry: &Geometry) -> [Vec<T>; 3] {
     [y, dx, weight_gradient(kernels, geometry, &x, &dy)]
 }
 
-/// Forward (with the whole epilogue), data and weight gradient of one path by Winograd's filtering.
+/// Forward (with bias, residual and ReLU), data gradient (behind a ReLU) and weight gradient of one path by Winograd's filtering.
 fn run_winograd(kernels: &Kernels<f32>, geometry: &Geometry) -> [Vec<f32>; 3] {
     let length = |shape: [usize; 4]| shape.iter().product::<usize>();
     let (inputs, outputs) = (length(geometry.input_shape()), length(geometry.output_shape()));
@@ -58,11 +58,12 @@ fn run_winograd(kernels: &Kernels<f32>, geometry: &Geometry) -> [Vec<f32>; 3] {
     let bias = values::<f32>(geometry.out_channels, 5);
     let transforms = winograd::suitable(kernels, geometry).expect("a suitable shape");
     let spectrum = |direction| Spectrum::new(kernels, transforms, &w, geometry, direction);
-    let epilogue = Epilogue { bias: Some(&bias), residual: Some(&residual), relu: true };
+    let epilogue = Epilogue { bias: Some(&bias), residual: Some(&residual), relu: true, gate: None };
     let y = winograd::forward(kernels, transforms, geometry, &spectrum(Direction::Forward), &x, epilogue);
     let mirrored = winograd::mirrored(geometry);
     let data = spectrum(Direction::Data);
-    let dx = winograd::forward(kernels, transforms, &mirrored, &data, &dy, Epilogue::NONE);
+    let behind_relu = Epilogue { gate: Some(&x), ..Epilogue::NONE };
+    let dx = winograd::forward(kernels, transforms, &mirrored, &data, &dy, behind_relu);
     [y, dx, winograd::weight_gradient(kernels, transforms, geometry, &x, &dy)]
 }
 
@@ -156,12 +157,13 @@ fn depthwise_is_a_grouped_convolution_on_all_paths() {
         let (x, w) = (values::<f32>(inputs, 1), values::<f32>(expected[2].len(), 2));
         let (dy, residual) = (values::<f32>(outputs, 3), values::<f32>(outputs, 4));
         let bias = values::<f32>(channels, 5);
-        let epilogue = Epilogue { bias: Some(&bias), residual: Some(&residual), relu: true };
+        let epilogue = Epilogue { bias: Some(&bias), residual: Some(&residual), relu: true, gate: None };
         let weights = depthwise::pack(&geometry, &w);
         for path in &find_f32() {
             let forward = [geometry.forward_walk()];
             let y = depthwise::run(path, &forward, &x, &weights, channels, epilogue);
-            let dx = depthwise::run(path, &geometry.data_walks(), &dy, &weights, channels, Epilogue::NONE);
+            let behind_relu = Epilogue { gate: Some(&x), ..Epilogue::NONE };
+            let dx = depthwise::run(path, &geometry.data_walks(), &dy, &weights, channels, behind_relu);
             let dw = depthwise::weight_gradient(path, &geometry, &x, &dy);
             for (i, found) in [y, dx, dw].iter().enumerate() {
                 let error = relative(found, &expected[i]);

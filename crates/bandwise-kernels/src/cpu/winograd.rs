@@ -276,6 +276,7 @@ impl<T: Element> Forward<'_, T> {
                         bias: std::ptr::null(),
                         residuals: std::ptr::null(),
                         relu: false,
+                        gates: std::ptr::null(),
                     };
                     // SAFETY: inputs have `depth` values, outputs the block's columns, the panel was
                     // checked; the table comes from feature detection.
@@ -291,12 +292,16 @@ impl<T: Element> Forward<'_, T> {
         let channels = self.tiling.geometry.out_channels;
         let mut outputs = [std::ptr::null_mut(); 16];
         let mut residuals = [std::ptr::null(); 16];
+        let mut gates = [std::ptr::null(); 16];
         self.tiling.outputs(tile, |k, pixel| {
             if let Some(pixel) = pixel {
                 // SAFETY: the pixel lies inside the output and belongs to this tile.
                 outputs[k] = unsafe { out.at(pixel * channels) };
                 if let Some(values) = self.epilogue.residual {
                     residuals[k] = values[pixel * channels..][..channels].as_ptr();
+                }
+                if let Some(values) = self.epilogue.gate {
+                    gates[k] = values[pixel * channels..][..channels].as_ptr();
                 }
             }
         });
@@ -308,8 +313,9 @@ impl<T: Element> Forward<'_, T> {
             bias: self.epilogue.bias.map_or(std::ptr::null(), <[T]>::as_ptr),
             residuals: if self.epilogue.residual.is_some() { residuals.as_ptr() } else { std::ptr::null() },
             relu: self.epilogue.relu,
+            gates: if self.epilogue.gate.is_some() { gates.as_ptr() } else { std::ptr::null() },
         };
-        // SAFETY: sums hold `count` rows per position; outputs and residuals `channels` values each.
+        // SAFETY: sums hold `count` rows per position; outputs, residuals and gates `channels` values each.
         unsafe { (self.transforms.output)(&tile) };
     }
 }

@@ -28,6 +28,8 @@ pub(crate) struct CollectTile<T> {
     /// A pointer per pixel, or null.
     pub residuals: *const *const T,
     pub relu: bool,
+    /// A pointer per pixel, or null: where a gate is not positive, 0 is stored.
+    pub gates: *const *const T,
 }
 
 /// The transforms of one tile size, for one instruction set.
@@ -201,7 +203,7 @@ unsafe fn spread<L: Lanes, S: Spreading<P, N>, const P: usize, const N: usize>(
 
 #[inline(always)]
 unsafe fn output<L: Lanes, K: Minimal<M, N>, const M: usize, const N: usize>(tile: &CollectTile<L::Element>) {
-    // SAFETY: sums, outputs, bias and residuals cover `channels` values each (caller's promise).
+    // SAFETY: sums, outputs, bias, residuals and gates cover `channels` values each (caller's promise).
     unsafe {
         let zero = L::splat(0.0);
         for c in (0..tile.channels).step_by(L::COUNT) {
@@ -231,6 +233,9 @@ unsafe fn output<L: Lanes, K: Minimal<M, N>, const M: usize, const N: usize>(til
                     }
                     if tile.relu {
                         value = value.rectify();
+                    }
+                    if !tile.gates.is_null() {
+                        value = value.gated(L::load((*tile.gates.add(y * M + x)).add(c)));
                     }
                     value.store(out.add(c));
                 }

@@ -15,10 +15,10 @@ pub struct FrozenModel {
 }
 
 impl FrozenModel {
-    /// In evaluation mode, with batch norm folded into convolutions. It holds the weights as they are
-    /// now.
+    /// In evaluation mode, with batch norm folded into convolutions and, on the CPU, layers fused into one
+    /// operator. It holds the weights as they are now.
     pub fn folded(model: &Model) -> Result<Self> {
-        Ok(Self { model: model.folded()?, mode: Mode::Eval, progress: 1.0 })
+        Ok(Self { model: model.folded()?.fused()?, mode: Mode::Eval, progress: 1.0 })
     }
 
     /// In any mode, sharing the weights of `model`; `progress` in [0, 1] is how far training has come.

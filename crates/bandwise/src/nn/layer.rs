@@ -48,6 +48,8 @@ pub enum Layer {
     Stage(Stage),
     /// A frozen convolution with batch norm (and more) folded in.
     Folded(Folded),
+    /// A run of frozen layers as one operator.
+    Fused(Fused),
 }
 
 /// Pointwise functions.
@@ -134,6 +136,19 @@ impl Debug for Folded {
     }
 }
 
+/// Layers of a folded network that run as one operator.
+#[derive(Clone)]
+pub struct Fused {
+    /// The operations.
+    pub graph: Arc<kernels::FrozenGraph>,
+}
+
+impl Debug for Fused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Fused").field("operations", &self.graph.len()).finish()
+    }
+}
+
 /// Runs layers one after another.
 pub fn forward(layers: &[Layer], input: &Signal, pass: &Pass) -> Result<Signal> {
     let mut signal = input.clone();
@@ -164,6 +179,7 @@ impl Layer {
             }
             Self::Stage(stage) => stage.forward(input, pass),
             Self::Folded(folded) => folded.forward(input, None, folded.relu),
+            Self::Fused(fused) => Ok(Signal::plain(fused.graph.run(&input.value)?)),
         }
     }
 

@@ -6,6 +6,7 @@ pub mod build;
 pub mod convolution;
 pub mod decomposed;
 pub mod fold;
+mod fuse;
 pub mod layer;
 pub mod linear;
 pub mod loss;

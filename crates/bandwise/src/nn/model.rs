@@ -46,7 +46,7 @@ impl Normalization {
 pub struct Model {
     /// The layers.
     pub layers: Vec<Layer>,
-    normalization: Option<(Tensor, Tensor)>,
+    pub(super) normalization: Option<(Tensor, Tensor)>,
     interface: Interface,
     dtype: DType,
     device: Device,

@@ -63,7 +63,7 @@ fn folding_keeps_the_function_and_freezing_its_input_gradient() {
             (logits, gradients.get(&input).unwrap().clone(), weights)
         };
         let (logits, slope, _) = gradient(&model);
-        for other in [model.folded().unwrap(), model.frozen()] {
+        for other in [model.folded().unwrap(), model.folded().unwrap().fused().unwrap(), model.frozen()] {
             let (same, same_slope, weights) = gradient(&other);
             assert!(golden::relative_l2(&same, &logits) < 1e-10, "{name}");
             assert!(golden::relative_l2(&same_slope, &slope) < 1e-9, "{name}");
@@ -141,7 +141,7 @@ fn golden_resnet20_logits() {
         let model = Model::new(name, interface, Some(&constants), 0, DType::F32, &Device::Cpu).unwrap();
         load(&model, &golden::tensors(&folder, &format!("{name}_akamaster.safetensors")), "");
         let expected = Tensor::read_npy(folder.join(format!("case5_{name}_logits_500.npy"))).unwrap();
-        for network in [model.folded().unwrap(), model] {
+        for network in [model.folded().unwrap().fused().unwrap(), model.folded().unwrap(), model] {
             let logits = network.logits(&images, &Pass::eval()).unwrap();
             let error = golden::max_abs_difference(&logits, &expected);
             assert!(error < 1e-3, "{name}: {error}");
