@@ -126,7 +126,12 @@ impl FrozenConv2d {
 
 impl Weights {
     /// `relu(conv(input) + bias + residual)` as the epilogue says; the bias is the weights' own.
-    pub(crate) fn forward<T: Slotted>(&self, geometry: &Geometry, input: &[T], epilogue: Epilogue<'_, T>) -> Result<Vec<T>> {
+    pub(crate) fn forward<T: Slotted>(
+        &self,
+        geometry: &Geometry,
+        input: &[T],
+        epilogue: Epilogue<'_, T>,
+    ) -> Result<Vec<T>> {
         let slot = T::forward(&self.packed);
         let packed = match slot.get() {
             Some(packed) => packed,

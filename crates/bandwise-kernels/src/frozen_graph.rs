@@ -5,7 +5,6 @@
 //! images go through all layers while their activations are in the cache, ReLU masks and the sums of residual
 //! branches are part of the convolution that computes the gradient, and only what the way back needs is kept.
 
-use std::any::Any;
 use std::sync::{Arc, OnceLock};
 
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor, bail};
@@ -17,6 +16,7 @@ use crate::cpu::elementwise::mask;
 use crate::cpu::gather::Epilogue;
 use crate::cpu::geometry::Geometry;
 use crate::cpu::pool::{self, Windows};
+use crate::cpu::signs::Signs;
 use crate::element::{elements, with_element};
 use crate::frozen::{FrozenConv2d, Slotted, Weights};
 use crate::pool::windows;
@@ -47,13 +47,27 @@ struct Node {
 }
 
 enum Operation {
-    Convolution { weights: Arc<Weights>, relu: bool },
+    Convolution {
+        weights: Arc<Weights>,
+        relu: bool,
+    },
     /// `relu(x · scale + shift + residual)`; without constants `relu(x + residual)`.
-    Affine { constants: Option<[Vec<f64>; 2]>, relu: bool },
-    Pool { maximum: bool, kernel: usize, stride: usize, padding: usize },
+    Affine {
+        constants: Option<[Vec<f64>; 2]>,
+        relu: bool,
+    },
+    Pool {
+        maximum: bool,
+        kernel: usize,
+        stride: usize,
+        padding: usize,
+    },
     GlobalAverage,
     /// Every `stride`-th pixel, with zero channels in front and behind.
-    Subsample { stride: usize, channels: usize },
+    Subsample {
+        stride: usize,
+        channels: usize,
+    },
 }
 
 /// `[batch, height, width, channels]`
@@ -162,7 +176,14 @@ impl FrozenGraph {
     }
 
     /// Maximum or mean (padding counts as zeros) of windows, see [`max_pool2d`](crate::max_pool2d).
-    pub fn pool(&mut self, maximum: bool, kernel: usize, stride: usize, padding: usize, input: Value) -> Value {
+    pub fn pool(
+        &mut self,
+        maximum: bool,
+        kernel: usize,
+        stride: usize,
+        padding: usize,
+        input: Value,
+    ) -> Value {
         self.push(Operation::Pool { maximum, kernel, stride, padding }, input, None)
     }
 
@@ -187,7 +208,8 @@ impl FrozenGraph {
         let (batch, height, width, channels) = x.dims4()?;
         let shapes = self.shapes([1, height, width, channels])?;
         let step = self.images_together(&shapes, x.dtype().size_in_bytes());
-        let pass = Pass { graph: self.clone(), shapes, batch, step, keep: x.track_op(), tapes: OnceLock::new() };
+        let pass =
+            Pass { graph: self.clone(), shapes, batch, step, keep: x.track_op(), tapes: OnceLock::new() };
         let x = x.contiguous()?;
         if pass.keep { x.apply_op1(pass) } else { x.apply_op1_no_bwd(&pass) }
     }
@@ -239,9 +261,10 @@ impl FrozenGraph {
         last
     }
 
-    fn forward<T: Slotted>(&self, shapes: &[Shape4], input: &[T], keep: bool) -> Result<(Vec<T>, Tape<T>)> {
+    fn forward<T: Slotted>(&self, shapes: &[Shape4], input: &[T], keep: bool) -> Result<(Vec<T>, Tape)> {
         let last_uses = self.last_uses();
         let mut values: Vec<Vec<T>> = vec![Vec::new(); self.nodes.len() + 1];
+        let mut signs: Vec<Signs> = values.iter().map(|_| Signs::none()).collect();
         let mut positions = vec![Vec::new(); self.nodes.len()];
         for (index, node) in self.nodes.iter().enumerate() {
             let value = |v: usize| if v == 0 { input } else { values[v].as_slice() };
@@ -266,27 +289,28 @@ impl FrozenGraph {
                 Operation::GlobalAverage => pool::global_average(shape, x),
                 Operation::Subsample { stride, channels } => pool::subsample(shape, *stride, *channels, x),
             };
-            values[index + 1] = result;
-            for v in std::iter::once(node.input).chain(node.residual) {
-                if last_uses[v] == index && !(keep && self.gates(v)) {
-                    values[v] = Vec::new();
-                }
+            if keep && relu {
+                signs[index + 1] = Signs::new(&result);
             }
             if !keep {
                 positions[index] = Vec::new();
             }
+            values[index + 1] = result;
+            for v in std::iter::once(node.input).chain(node.residual) {
+                if last_uses[v] == index {
+                    values[v] = Vec::new();
+                }
+            }
         }
-        let last = self.nodes.len();
-        let result = match last {
+        let result = match self.nodes.len() {
             0 => input.to_vec(),
-            _ if keep && self.gates(last) => values[last].clone(),
-            _ => std::mem::take(&mut values[last]),
+            last => std::mem::take(&mut values[last]),
         };
-        Ok((result, Tape { values, positions }))
+        Ok((result, Tape { signs, positions }))
     }
 
     /// The gradient with respect to the input.
-    fn backward<T: Slotted>(&self, shapes: &[Shape4], tape: &Tape<T>, gradient: &[T]) -> Result<Vec<T>> {
+    fn backward<T: Slotted>(&self, shapes: &[Shape4], tape: &Tape, gradient: &[T]) -> Result<Vec<T>> {
         let mut sums = Sums::new(self, tape, gradient);
         for (index, node) in self.nodes.iter().enumerate().rev() {
             let Some(gradient) = sums.take(index + 1) else { continue };
@@ -338,16 +362,16 @@ fn vectors<T: Slotted>(constants: &Option<[Vec<f64>; 2]>, channels: usize) -> [V
     }
 }
 
-/// What the way back needs of the way there: results of ReLUs, and where maxima lay.
-struct Tape<T> {
-    values: Vec<Vec<T>>,
+/// What the way back needs of the way there: where ReLUs were open, and where maxima lay.
+struct Tape {
+    signs: Vec<Signs>,
     positions: Vec<Vec<u32>>,
 }
 
 /// The gradients of all values, summed up from the operations that read them.
 struct Sums<'a, T> {
     graph: &'a FrozenGraph,
-    tape: &'a Tape<T>,
+    tape: &'a Tape,
     gradients: Vec<Option<Vec<T>>>,
     /// Operations that have still to add to a gradient.
     open: Vec<usize>,
@@ -356,7 +380,7 @@ struct Sums<'a, T> {
 }
 
 impl<'a, T: Slotted> Sums<'a, T> {
-    fn new(graph: &'a FrozenGraph, tape: &'a Tape<T>, gradient: &[T]) -> Self {
+    fn new(graph: &'a FrozenGraph, tape: &'a Tape, gradient: &[T]) -> Self {
         let count = graph.nodes.len() + 1;
         let mut open = vec![0; count];
         for node in &graph.nodes {
@@ -371,7 +395,7 @@ impl<'a, T: Slotted> Sums<'a, T> {
     fn take(&mut self, value: usize) -> Option<Vec<T>> {
         let gradient = self.gradients[value].take()?;
         let behind = !self.graph.gates(value) || self.gated[value];
-        Some(if behind { gradient } else { mask(&self.tape.values[value], &gradient) })
+        Some(if behind { gradient } else { mask(&self.tape.signs[value].gate(), &gradient) })
     }
 
     fn add(&mut self, value: usize, gradient: Vec<T>) {
@@ -390,8 +414,8 @@ impl<'a, T: Slotted> Sums<'a, T> {
     ) -> Result<()> {
         self.open[value] -= 1;
         let gates = self.open[value] == 0 && self.graph.gates(value);
-        let gate = gates.then_some(self.tape.values[value].as_slice());
-        let sum = compute(self.gradients[value].as_deref(), gate)?;
+        let gate = gates.then(|| self.tape.signs[value].gate());
+        let sum = compute(self.gradients[value].as_deref(), gate.as_deref())?;
         self.gradients[value] = Some(sum);
         self.gated[value] = gates;
         Ok(())
@@ -407,8 +431,8 @@ struct Pass {
     /// Images that go through together.
     step: usize,
     keep: bool,
-    /// `Vec<Tape<T>>` of the input's number type.
-    tapes: OnceLock<Box<dyn Any + Send + Sync>>,
+    /// One per group of images.
+    tapes: OnceLock<Vec<Tape>>,
 }
 
 impl Pass {
@@ -437,10 +461,10 @@ impl Pass {
             let part = &input[images.start * length..images.end * length];
             self.graph.forward(&self.shapes(images.len()), part, self.keep)
         };
-        let (parts, tapes): (Vec<Vec<T>>, Vec<Tape<T>>) =
+        let (parts, tapes): (Vec<Vec<T>>, Vec<Tape>) =
             self.groups().into_par_iter().map(run).collect::<Result<Vec<_>>>()?.into_iter().unzip();
         if self.keep {
-            let _ = self.tapes.set(Box::new(tapes));
+            let _ = self.tapes.set(tapes);
         }
         Ok(wrap(joined(parts)))
     }
@@ -472,11 +496,11 @@ struct Gradient<'a> {
 
 impl Gradient<'_> {
     fn run<T: Slotted>(&self, gradient: &[T]) -> Result<CpuStorage> {
-        let Some(tapes) = self.pass.tapes.get().and_then(|tapes| tapes.downcast_ref::<Vec<Tape<T>>>()) else {
+        let Some(tapes) = self.pass.tapes.get() else {
             bail!("internal error: the frozen network kept nothing for its gradient")
         };
         let length: usize = self.pass.shapes[self.pass.graph.nodes.len()].iter().product();
-        let run = |(images, tape): (std::ops::Range<usize>, &Tape<T>)| {
+        let run = |(images, tape): (std::ops::Range<usize>, &Tape)| {
             let part = &gradient[images.start * length..images.end * length];
             self.pass.graph.backward(&self.pass.shapes(images.len()), tape, part)
         };

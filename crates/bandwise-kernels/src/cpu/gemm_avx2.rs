@@ -5,6 +5,7 @@ use std::arch::x86_64::*;
 use super::depthwise;
 use super::kernel::{DotTile, Kernels, OuterTile};
 use super::lanes::Lanes;
+use super::signs::SignKernels;
 use super::winograd_tile;
 
 const ROWS: usize = 6;
@@ -19,6 +20,7 @@ pub(crate) const KERNELS: Kernels<f32> = Kernels {
     dot: dot_tile,
     outer: outer_tile,
     pixels: depthwise::avx2::kernels(),
+    signs: SignKernels::PORTABLE,
     transforms: [Some(winograd_tile::AVX2_TWO), Some(winograd_tile::AVX2_FOUR)],
     halves: None,
 };

@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 use super::depthwise;
 use super::kernel::{DotTile, Kernels, OuterTile};
 use super::lanes::Lanes;
-use super::winograd_tile;
+use super::{signs, winograd_tile};
 
 const ROWS: usize = 12;
 pub(super) const LANES: usize = 16;
@@ -19,6 +19,7 @@ pub(crate) const KERNELS: Kernels<f32> = Kernels {
     dot: dot_tile,
     outer: outer_tile,
     pixels: depthwise::avx512::kernels(),
+    signs: signs::avx512::KERNELS,
     transforms: [Some(winograd_tile::AVX512_TWO), Some(winograd_tile::AVX512_FOUR)],
     halves: None,
 };

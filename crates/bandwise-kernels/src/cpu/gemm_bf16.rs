@@ -4,12 +4,19 @@
 use std::arch::x86_64::*;
 use std::mem::transmute;
 
+use super::dense;
 use super::gemm_avx512::{LANES, for_rows, lane_mask, store};
 use super::kernel::{DotTile, Halves, OuterTile};
 
 /// The kernels; call them only where the machine has AVX-512F, BW and BF16.
-pub(crate) const HALVES: Halves<f32> =
-    Halves { name: "AVX-512 BF16", dot: dot_tile, outer: outer_tile, pair_columns, pair_rows };
+pub(crate) const HALVES: Halves<f32> = Halves {
+    name: "AVX-512 BF16",
+    dot: dot_tile,
+    outer: outer_tile,
+    product: dense::avx512_bf16,
+    pair_columns,
+    pair_rows,
+};
 
 /// Sixteen pairs.
 #[target_feature(enable = "avx512f,avx512bf16")]

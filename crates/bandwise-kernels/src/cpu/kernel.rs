@@ -2,7 +2,9 @@
 
 use rayon::prelude::*;
 
+use super::dense::Dense;
 use super::depthwise::PixelKernels;
+use super::signs::SignKernels;
 use super::winograd_tile::Transforms;
 use crate::element::Element;
 
@@ -66,6 +68,7 @@ pub(crate) struct Kernels<T> {
     pub outer: unsafe fn(&OuterTile<T>),
     /// Whole pixels, for depthwise convolution.
     pub pixels: PixelKernels<T>,
+    pub signs: SignKernels<T>,
     /// Winograd's transforms with 2 and with 4 outputs, where there are any.
     pub transforms: [Option<Transforms<T>>; 2],
     /// Products of bf16, where there are any.
@@ -82,6 +85,9 @@ pub(crate) struct Halves<T> {
     /// # Safety
     /// As for [`Kernels::dot`].
     pub outer: unsafe fn(&OuterTile<T>),
+    /// # Safety
+    /// As for [`Transforms::product`].
+    pub product: unsafe fn(&Dense<T>),
     /// `to[k] = (from[2k], from[2k + 1])` for `count` values, a multiple of [`PAIRED_COLUMNS`].
     /// # Safety
     /// Both hold what is read and written, and the machine has the instruction set.

@@ -26,6 +26,14 @@ pub(crate) trait Lanes: Copy {
     /// # Safety
     /// See `splat`.
     unsafe fn mul(self, other: Self) -> Self;
+    /// One value in all lanes.
+    /// # Safety
+    /// The value is readable, and the machine has the instruction set.
+    unsafe fn broadcast(from: *const Self::Element) -> Self;
+    /// `self + a · b`
+    /// # Safety
+    /// See `splat`.
+    unsafe fn add_product(self, a: Self, b: Self) -> Self;
     /// `max(self, 0)`, NaN stays.
     /// # Safety
     /// See `splat`.
@@ -43,7 +51,7 @@ mod x86 {
 
     macro_rules! lanes {
         ($register:ty, $count:literal, $load:ident, $store:ident, $splat:ident, $add:ident, $sub:ident, $mul:ident,
-         $max:ident, $zero:ident, $compare:ident, $select:ident) => {
+         $fused:ident, $max:ident, $zero:ident, $compare:ident, $select:ident) => {
             impl Lanes for $register {
                 type Element = f32;
                 const COUNT: usize = $count;
@@ -74,6 +82,14 @@ mod x86 {
                     unsafe { $mul(self, other) }
                 }
                 #[inline(always)]
+                unsafe fn broadcast(from: *const f32) -> Self {
+                    unsafe { $splat(*from) }
+                }
+                #[inline(always)]
+                unsafe fn add_product(self, a: Self, b: Self) -> Self {
+                    unsafe { $fused(a, b, self) }
+                }
+                #[inline(always)]
                 unsafe fn rectify(self) -> Self {
                     // the second operand comes back for NaN
                     unsafe { $max($zero(), self) }
@@ -95,6 +111,7 @@ mod x86 {
         _mm512_add_ps,
         _mm512_sub_ps,
         _mm512_mul_ps,
+        _mm512_fmadd_ps,
         _mm512_max_ps,
         _mm512_setzero_ps,
         _mm512_cmp_ps_mask,
@@ -109,6 +126,7 @@ mod x86 {
         _mm256_add_ps,
         _mm256_sub_ps,
         _mm256_mul_ps,
+        _mm256_fmadd_ps,
         _mm256_max_ps,
         _mm256_setzero_ps,
         _mm256_cmp_ps,
@@ -156,6 +174,15 @@ impl Lanes for Four {
     #[inline(always)]
     unsafe fn mul(self, other: Self) -> Self {
         self.zip(other, |a, b| a * b)
+    }
+    #[inline(always)]
+    unsafe fn broadcast(from: *const f32) -> Self {
+        // SAFETY: readable by the caller's promise.
+        Self([unsafe { *from }; 4])
+    }
+    #[inline(always)]
+    unsafe fn add_product(self, a: Self, b: Self) -> Self {
+        self.zip(a.zip(b, |a, b| a * b), |sum, product| sum + product)
     }
     #[inline(always)]
     unsafe fn rectify(self) -> Self {

@@ -2,6 +2,7 @@
 
 pub(crate) mod batch_norm;
 pub(crate) mod conv_weight;
+pub(crate) mod dense;
 pub(crate) mod depthwise;
 pub(crate) mod detect;
 pub(crate) mod elementwise;
@@ -18,6 +19,7 @@ pub(crate) mod lanes;
 pub(crate) mod pack;
 pub(crate) mod pool;
 pub(crate) mod portable;
+pub(crate) mod signs;
 pub(crate) mod tangent;
 #[cfg(test)]
 mod tests;

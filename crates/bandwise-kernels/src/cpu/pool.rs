@@ -197,7 +197,8 @@ pub(crate) fn subsample<T: Element>(shape: [usize; 4], stride: usize, added: usi
     let wide = channels + 2 * added;
     let image_out = height.div_ceil(stride) * width.div_ceil(stride) * wide;
     let mut result = vec![T::ZERO; batch * image_out];
-    let images = result.par_chunks_mut(image_out.max(1)).zip(x.par_chunks((height * width * channels).max(1)));
+    let images =
+        result.par_chunks_mut(image_out.max(1)).zip(x.par_chunks((height * width * channels).max(1)));
     images.for_each(|(out, image)| {
         for (from, to) in every(height, width, stride) {
             out[to * wide + added..][..channels].copy_from_slice(&image[from * channels..][..channels]);

@@ -5,6 +5,7 @@ use crate::element::Element;
 
 use super::depthwise;
 use super::kernel::{DotTile, Kernels, OuterTile};
+use super::signs::SignKernels;
 
 const ROWS: usize = 4;
 const COLUMNS: usize = 16;
@@ -132,6 +133,7 @@ macro_rules! instantiate {
                     dot: dot_tile::<T>,
                     outer: outer_tile::<T>,
                     pixels: depthwise::$module::kernels(),
+                    signs: SignKernels::PORTABLE,
                     transforms: [None, None],
                     halves: None,
                 }

@@ -41,7 +41,16 @@ fn run<T: Element>(kernels: &Kernels<T>, geometry: &Geometry) -> [Vec<T>; 3] {
         let dx = produce(inputs, |dx| {
             for walk in geometry.data_walks() {
                 let packed = pack(kernels, &w, geometry, &walk, Direction::Data);
-                gather(kernels, &walk, &dy, outer, &packed, Epilogue { gate: Some(&x), ..Epilogue::NONE }, dx, inner);
+                gather(
+                    kernels,
+                    &walk,
+                    &dy,
+                    outer,
+                    &packed,
+                    Epilogue { gate: Some(&x), ..Epilogue::NONE },
+                    dx,
+                    inner,
+                );
             }
         });
         (y, dx)

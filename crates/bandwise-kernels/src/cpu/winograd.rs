@@ -3,9 +3,10 @@
 
 use rayon::prelude::*;
 
+use super::dense::Dense;
 use super::gather::Epilogue;
 use super::geometry::Geometry;
-use super::kernel::{DotTile, Halves, Kernels, OuterTile};
+use super::kernel::{Halves, Kernels, OuterTile};
 use super::pack::can_halve;
 use super::winograd_kernel::{Spectrum, back};
 use super::winograd_tile::{CollectTile, SpreadTile, Transforms};
@@ -15,10 +16,12 @@ use crate::memory::{SharedMut, produce};
 
 /// Most tiles per task of the forward pass.
 const TASK_TILES: usize = 96;
+/// Bytes of transformed tiles that stay in the first-level cache.
+const ROUND_BYTES: usize = 28 << 10;
 /// Tiles per round of the weight gradient.
 const ROUND_TILES: usize = 384;
 /// Fewer channels than this do not pay for the transforms.
-const LEAST_CHANNELS: usize = 32;
+const LEAST_CHANNELS: usize = 16;
 
 /// Most pairs of channels for tiles of 4 × 4.
 const LARGEST_FOR_FOUR: usize = 320 * 320;
@@ -90,30 +93,46 @@ impl<'a> Tiling<'a> {
         (image, rest / self.columns * self.outputs, rest % self.columns * self.outputs)
     }
 
-    /// Calls `each(k, pixel index)` for the input pixels of a tile, `None` in the padding.
-    fn inputs(&self, tile: usize, mut each: impl FnMut(usize, Option<usize>)) {
+    /// Pointers to the input pixels of a tile, to `zeros` in the padding.
+    fn inputs<T: Element>(&self, tile: usize, values: &[T], zeros: &[T]) -> [*const T; 36] {
         let (image, top, left) = self.corner(tile);
-        let Geometry { in_height, in_width, config, .. } = *self.geometry;
+        let Geometry { in_height, in_width, in_channels, config, .. } = *self.geometry;
+        assert!(values.len() == self.geometry.batch * in_height * in_width * in_channels);
         let size = self.outputs + 2;
-        for y in 0..size {
+        let mut pointers = [zeros.as_ptr(); 36];
+        let (y, x) = (top.wrapping_sub(config.padding), left.wrapping_sub(config.padding));
+        if y < in_height && y + size <= in_height && x < in_width && x + size <= in_width {
+            let corner = values[((image * in_height + y) * in_width + x) * in_channels..].as_ptr();
+            for (y, row) in pointers.chunks_exact_mut(size).enumerate().take(size) {
+                for (x, pointer) in row.iter_mut().enumerate() {
+                    *pointer = corner.wrapping_add((y * in_width + x) * in_channels);
+                }
+            }
+            return pointers;
+        }
+        for (y, row) in pointers.chunks_exact_mut(size).enumerate().take(size) {
             let iy = (top + y).wrapping_sub(config.padding);
-            for x in 0..size {
+            let first = (image * in_height + iy) * in_width;
+            for (x, pointer) in row.iter_mut().enumerate() {
                 let ix = (left + x).wrapping_sub(config.padding);
-                let inside = iy < in_height && ix < in_width;
-                each(y * size + x, inside.then(|| (image * in_height + iy) * in_width + ix));
+                if iy < in_height && ix < in_width {
+                    *pointer = values.as_ptr().wrapping_add((first + ix) * in_channels);
+                }
             }
         }
+        pointers
     }
 
-    /// Calls `each(k, pixel index)` for the output pixels of a tile, `None` outside the image.
+    /// Calls `each(k, offset)` with the offset of each output pixel of a tile, `None` outside the image.
+    #[inline(always)]
     fn outputs(&self, tile: usize, mut each: impl FnMut(usize, Option<usize>)) {
         let (image, top, left) = self.corner(tile);
-        let Geometry { out_height, out_width, .. } = *self.geometry;
+        let Geometry { out_height, out_width, out_channels, .. } = *self.geometry;
         for y in 0..self.outputs {
+            let first = (image * out_height + top + y) * out_width + left;
             for x in 0..self.outputs {
-                let (oy, ox) = (top + y, left + x);
-                let inside = oy < out_height && ox < out_width;
-                each(y * self.outputs + x, inside.then(|| (image * out_height + oy) * out_width + ox));
+                let inside = top + y < out_height && left + x < out_width;
+                each(y * self.outputs + x, inside.then(|| (first + x) * out_channels));
             }
         }
     }
@@ -123,32 +142,6 @@ impl<'a> Tiling<'a> {
 /// positions of a tile compete for the same few places of the cache.
 fn padded(length: usize) -> usize {
     length + 16
-}
-
-/// Transforms tiles `first ..` of `values` into `out` `[position][tile][channels]`, one row per tile.
-///
-/// # Safety
-/// `out` has `positions · tiles · channels` elements that no other task touches at these tiles; `pixels` yields
-/// pixels inside `values`.
-unsafe fn spread<T: Element>(
-    transform: unsafe fn(&SpreadTile<T>),
-    channels: usize,
-    values: &[T],
-    zeros: &[T],
-    pixels: impl Fn(&mut dyn FnMut(usize, Option<usize>)),
-    out: *mut T,
-    stride: usize,
-) {
-    let mut pointers = [std::ptr::null(); 36];
-    pixels(&mut |k, pixel| {
-        pointers[k] = match pixel {
-            Some(pixel) => values[pixel * channels..][..channels].as_ptr(),
-            None => zeros.as_ptr(),
-        };
-    });
-    // SAFETY: every pointer has `channels` values, `out` the caller's promise; the table comes from feature
-    // detection.
-    unsafe { transform(&SpreadTile { pixels: pointers.as_ptr(), channels, out, stride }) }
 }
 
 /// The forward pass with its epilogue.
@@ -163,9 +156,13 @@ pub(crate) fn forward<T: Element>(
     let tiling = Tiling::new(geometry, transforms.outputs);
     let tiles = tiling.tiles();
     let per_task = tiles.div_ceil(16).next_multiple_of(kernels.rows).min(TASK_TILES);
+    let positions = transforms.kernel.len() * transforms.kernel.len();
+    let tile_bytes = positions * (geometry.in_channels + geometry.out_channels) * size_of::<T>();
+    let fitting = ROUND_BYTES / tile_bytes / kernels.rows * kernels.rows;
+    // where few tiles fit, the panels count for more
+    let round = if fitting == 0 { per_task } else { fitting.min(per_task) };
     let halves = halves(kernels, geometry);
     let pass = Forward {
-        kernels,
         transforms,
         halves,
         tiling,
@@ -176,9 +173,11 @@ pub(crate) fn forward<T: Element>(
     };
     let fill = |out: &SharedMut<'_, T>| {
         (0..tiles.div_ceil(per_task)).into_par_iter().for_each_init(Scratch::default, |scratch, task| {
-            let first = task * per_task;
-            // SAFETY: tasks own disjoint tiles, hence disjoint output pixels.
-            unsafe { pass.run(first, per_task.min(tiles - first), scratch, out) }
+            let end = tiles.min((task + 1) * per_task);
+            for first in (task * per_task..end).step_by(round) {
+                // SAFETY: tasks own disjoint tiles, hence disjoint output pixels.
+                unsafe { pass.run(first, round.min(end - first), scratch, out) }
+            }
         });
     };
     // SAFETY: the tiles cover all output pixels, each with all channels.
@@ -186,7 +185,6 @@ pub(crate) fn forward<T: Element>(
 }
 
 struct Forward<'a, T> {
-    kernels: &'a Kernels<T>,
     transforms: &'a Transforms<T>,
     halves: Option<&'a Halves<T>>,
     tiling: Tiling<'a>,
@@ -214,20 +212,16 @@ impl<T: Element> Forward<'_, T> {
         scratch.spread.resize(positions * spread_stride, T::ZERO);
         scratch.sums.resize(positions * sums_stride, T::ZERO);
         for t in 0..count {
-            let row = scratch.spread[t * in_channels..].as_mut_ptr();
-            let pixels = |each: &mut dyn FnMut(usize, Option<usize>)| self.tiling.inputs(first + t, each);
-            // SAFETY: the buffer holds `positions · count` rows.
-            unsafe {
-                spread(
-                    self.transforms.input,
-                    in_channels,
-                    self.input,
-                    &self.zeros,
-                    pixels,
-                    row,
-                    spread_stride,
-                )
+            let pixels = self.tiling.inputs(first + t, self.input, &self.zeros);
+            let tile = SpreadTile {
+                pixels: pixels.as_ptr(),
+                channels: in_channels,
+                out: scratch.spread[t * in_channels..].as_mut_ptr(),
+                stride: spread_stride,
             };
+            // SAFETY: every pointer has a pixel's channels, the buffer `positions · count` rows; the table comes
+            // from feature detection.
+            unsafe { (self.transforms.input)(&tile) };
         }
         self.multiply(positions, count, scratch);
         for t in 0..count {
@@ -239,12 +233,9 @@ impl<T: Element> Forward<'_, T> {
     /// One matrix product per position of the transform.
     fn multiply(&self, positions: usize, count: usize, scratch: &mut Scratch<T>) {
         let Geometry { in_channels, out_channels, .. } = *self.tiling.geometry;
-        let rows = self.kernels.rows;
-        let mut inputs = vec![std::ptr::null(); rows];
-        let mut outputs = vec![std::ptr::null_mut(); rows];
-        let (dot, depth) = match self.halves {
-            Some(halves) => (halves.dot, in_channels / 2),
-            None => (self.kernels.dot, in_channels),
+        let (product, depth) = match self.halves {
+            Some(halves) => (halves.product, in_channels / 2),
+            None => (self.transforms.product, in_channels),
         };
         scratch.pairs.resize(if self.halves.is_some() { count * depth } else { 0 }, T::ZERO);
         for position in 0..positions {
@@ -253,35 +244,24 @@ impl<T: Element> Forward<'_, T> {
                 // SAFETY: half as many pairs as values; the table comes from feature detection.
                 unsafe { (halves.pair_columns)(spread.as_ptr(), scratch.pairs.as_mut_ptr(), spread.len()) };
             }
-            let spread = if self.halves.is_some() { &scratch.pairs } else { spread };
+            let left = if self.halves.is_some() { &scratch.pairs } else { spread };
+            let sums = &mut scratch.sums[position * padded(count * out_channels)..][..count * out_channels];
             for block in &self.spectrum.blocks {
                 let panel = &self.spectrum.values[block.offset + position * depth * block.width..];
-                for start in (0..count).step_by(rows) {
-                    let tile_rows = rows.min(count - start);
-                    for r in 0..tile_rows {
-                        let sums = position * padded(count * out_channels) + (start + r) * out_channels;
-                        inputs[r] = spread[(start + r) * depth..][..depth].as_ptr();
-                        outputs[r] = scratch.sums[sums + block.first..].as_mut_ptr();
-                    }
-                    let tile = DotTile {
-                        rows: tile_rows,
-                        columns: block.columns,
-                        width: block.width,
-                        taps: 1,
-                        depth,
-                        inputs: inputs.as_ptr(),
-                        row_stride: rows,
-                        panel: panel[..depth * block.width].as_ptr(),
-                        outputs: outputs.as_ptr(),
-                        bias: std::ptr::null(),
-                        residuals: std::ptr::null(),
-                        relu: false,
-                        gates: std::ptr::null(),
-                    };
-                    // SAFETY: inputs have `depth` values, outputs the block's columns, the panel was
-                    // checked; the table comes from feature detection.
-                    unsafe { dot(&tile) };
-                }
+                let dense = Dense {
+                    rows: count,
+                    depth,
+                    columns: block.columns,
+                    left: left.as_ptr(),
+                    left_stride: depth,
+                    panel: panel[..depth * block.width].as_ptr(),
+                    width: block.width,
+                    out: sums[block.first..].as_mut_ptr(),
+                    out_stride: out_channels,
+                };
+                // SAFETY: `left` has `count` rows of `depth`, `sums` as many of `out_channels`, and the block's
+                // columns are whole registers of them; the table comes from feature detection.
+                unsafe { product(&dense) };
             }
         }
     }
@@ -293,15 +273,15 @@ impl<T: Element> Forward<'_, T> {
         let mut outputs = [std::ptr::null_mut(); 16];
         let mut residuals = [std::ptr::null(); 16];
         let mut gates = [std::ptr::null(); 16];
-        self.tiling.outputs(tile, |k, pixel| {
-            if let Some(pixel) = pixel {
+        self.tiling.outputs(tile, |k, offset| {
+            if let Some(offset) = offset {
                 // SAFETY: the pixel lies inside the output and belongs to this tile.
-                outputs[k] = unsafe { out.at(pixel * channels) };
+                outputs[k] = unsafe { out.at(offset) };
                 if let Some(values) = self.epilogue.residual {
-                    residuals[k] = values[pixel * channels..][..channels].as_ptr();
+                    residuals[k] = values[offset..][..channels].as_ptr();
                 }
                 if let Some(values) = self.epilogue.gate {
-                    gates[k] = values[pixel * channels..][..channels].as_ptr();
+                    gates[k] = values[offset..][..channels].as_ptr();
                 }
             }
         });
@@ -342,14 +322,25 @@ pub(crate) fn weight_gradient<T: Element>(
         let count = round.min(tiling.tiles() - first);
         let (left, right) = (SharedMut::new(&mut lefts), SharedMut::new(&mut rights));
         (0..count).into_par_iter().with_min_len(16).for_each(|t| {
-            let inputs = |each: &mut dyn FnMut(usize, Option<usize>)| tiling.inputs(first + t, each);
-            let outputs = |each: &mut dyn FnMut(usize, Option<usize>)| tiling.outputs(first + t, each);
-            // SAFETY: every tile has its own row at every position.
+            let pixels = tiling.inputs(first + t, input, &zeros);
+            let mut targets = [zeros.as_ptr(); 36];
+            tiling.outputs(first + t, |k, offset| {
+                if let Some(offset) = offset {
+                    targets[k] = gradient[offset..][..out_channels].as_ptr();
+                }
+            });
+            // SAFETY: every pointer has its pixel's channels, every tile its own row at every position; the table
+            // comes from feature detection.
             unsafe {
-                let row = left.at(t * in_channels);
-                spread(transforms.input, in_channels, input, &zeros, inputs, row, left_stride);
-                let row = right.at(t * out_channels);
-                spread(transforms.adjoint, out_channels, gradient, &zeros, outputs, row, right_stride);
+                let (pixels, channels, stride) = (pixels.as_ptr(), in_channels, left_stride);
+                (transforms.input)(&SpreadTile { pixels, channels, out: left.at(t * in_channels), stride });
+                let (pixels, channels, stride) = (targets.as_ptr(), out_channels, right_stride);
+                (transforms.adjoint)(&SpreadTile {
+                    pixels,
+                    channels,
+                    out: right.at(t * out_channels),
+                    stride,
+                });
             }
         });
         let product = Product { kernels, halves: halves(kernels, geometry), in_channels, out_channels };

@@ -3,6 +3,7 @@
 
 use std::marker::PhantomData;
 
+use super::dense::{self, Dense};
 use super::lanes::Lanes;
 
 /// One tile of source pixels to its transform, all channels.
@@ -50,6 +51,10 @@ pub(crate) struct Transforms<T> {
     /// # Safety
     /// See `input`.
     pub output: unsafe fn(&CollectTile<T>),
+    /// The product at one position.
+    /// # Safety
+    /// See `input`.
+    pub product: unsafe fn(&Dense<T>),
     /// The kernel's transform, `outputs + 2` rows.
     pub kernel: &'static [[f64; 3]],
 }
@@ -246,7 +251,7 @@ unsafe fn output<L: Lanes, K: Minimal<M, N>, const M: usize, const N: usize>(til
 
 /// A table of transforms: tile size, lanes, and the instruction set to enable.
 macro_rules! transforms {
-    ($table:ident, $size:ident, $m:literal, $n:literal, $lanes:ty $(, $feature:literal)?) => {
+    ($table:ident, $size:ident, $m:literal, $n:literal, $product:ident, $lanes:ty $(, $feature:literal)?) => {
         pub(crate) const $table: Transforms<f32> = {
             $(#[target_feature(enable = $feature)])?
             unsafe fn input_tile(tile: &SpreadTile<f32>) {
@@ -267,19 +272,20 @@ macro_rules! transforms {
                 input: input_tile,
                 adjoint: adjoint_tile,
                 output: output_tile,
+                product: dense::$product,
                 kernel: &<$size as Minimal<$m, $n>>::KERNEL,
             }
         };
     };
 }
 
-transforms!(PORTABLE_TWO, Two, 2, 4, super::lanes::Four);
-transforms!(PORTABLE_FOUR, Four, 4, 6, super::lanes::Four);
+transforms!(PORTABLE_TWO, Two, 2, 4, portable, super::lanes::Four);
+transforms!(PORTABLE_FOUR, Four, 4, 6, portable, super::lanes::Four);
 #[cfg(target_arch = "x86_64")]
-transforms!(AVX2_TWO, Two, 2, 4, std::arch::x86_64::__m256, "avx2,fma");
+transforms!(AVX2_TWO, Two, 2, 4, avx2, std::arch::x86_64::__m256, "avx2,fma");
 #[cfg(target_arch = "x86_64")]
-transforms!(AVX2_FOUR, Four, 4, 6, std::arch::x86_64::__m256, "avx2,fma");
+transforms!(AVX2_FOUR, Four, 4, 6, avx2, std::arch::x86_64::__m256, "avx2,fma");
 #[cfg(target_arch = "x86_64")]
-transforms!(AVX512_TWO, Two, 2, 4, std::arch::x86_64::__m512, "avx512f");
+transforms!(AVX512_TWO, Two, 2, 4, avx512, std::arch::x86_64::__m512, "avx512f");
 #[cfg(target_arch = "x86_64")]
-transforms!(AVX512_FOUR, Four, 4, 6, std::arch::x86_64::__m512, "avx512f");
+transforms!(AVX512_FOUR, Four, 4, 6, avx512, std::arch::x86_64::__m512, "avx512f");

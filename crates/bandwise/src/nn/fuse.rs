@@ -20,7 +20,8 @@ impl Model {
         let normalization = self.normalization.take();
         let channels = self.interface().channels;
         let row = |t: &Tensor| Ok::<_, crate::Error>(t.broadcast_as(channels)?.contiguous()?);
-        let affine = normalization.as_ref().map(|(scale, shift)| Ok::<_, crate::Error>((row(scale)?, row(shift)?)));
+        let affine =
+            normalization.as_ref().map(|(scale, shift)| Ok::<_, crate::Error>((row(scale)?, row(shift)?)));
         let (layers, taken) = fuse(std::mem::take(&mut self.layers), affine.transpose()?.as_ref())?;
         self.layers = layers;
         if !taken {
@@ -70,7 +71,9 @@ fn known(layer: &Layer) -> bool {
         Layer::GlobalAveragePool | Layer::PadShortcut(_) => true,
         Layer::Activation(activation) => *activation == Activation::Relu,
         Layer::Residual(_) => layer.children().into_iter().flatten().all(|l| known(l) && !flattens(l)),
-        Layer::Stage(stage) => stage.socket.is_none() && stage.layers.iter().all(|l| known(l) && !flattens(l)),
+        Layer::Stage(stage) => {
+            stage.socket.is_none() && stage.layers.iter().all(|l| known(l) && !flattens(l))
+        }
         _ => false,
     }
 }
