@@ -6,7 +6,8 @@
 use rayon::prelude::*;
 
 use super::geometry::{Geometry, Walk};
-use super::kernel::{Kernels, OuterTile};
+use super::kernel::{Halves, Kernels, OuterTile};
+use super::winograd::halves;
 use crate::element::Element;
 
 /// Pixels whose pointers are made at once.
@@ -40,8 +41,17 @@ struct Panel {
     columns: usize,
 }
 
+/// Buffers of paired pixels.
+#[derive(Default)]
+struct Pairs<T> {
+    lefts: Vec<T>,
+    rights: Vec<T>,
+}
+
 struct Call<'a, T> {
     kernels: &'a Kernels<T>,
+    /// Set where products are to be in bf16.
+    halves: Option<&'a Halves<T>>,
     geometry: &'a Geometry,
     walk: Walk,
     input: &'a [T],
@@ -67,8 +77,9 @@ impl<'a, T: Element> Call<'a, T> {
         }
         let walk = geometry.forward_walk();
         let splits = (walk.rows() / SPLIT_PIXELS).min(TASKS / panels.len().max(1)).max(1);
-        let (zeros, taps) = (vec![T::ZERO; inner], geometry.taps());
-        Self { kernels, geometry, walk, input, gradient, zeros, panels, splits, inner, taps }
+        let (zeros, taps) = (vec![T::ZERO; inner.max(kernels.columns)], geometry.taps());
+        let halves = halves(kernels, geometry).filter(|_| groups == 1);
+        Self { kernels, halves, geometry, walk, input, gradient, zeros, panels, splits, inner, taps }
     }
 
     /// `[tap][inner][columns]`
@@ -83,6 +94,7 @@ impl<'a, T: Element> Call<'a, T> {
         let (first, last) = (split * split_pixels, pixels.min((split + 1) * split_pixels));
         let mut rights = vec![T::ZERO; BLOCK_PIXELS * panel.columns];
         let mut lefts = vec![self.zeros.as_ptr(); BLOCK_PIXELS * self.taps];
+        let mut pairs = Pairs::default();
         for start in (first..last).step_by(BLOCK_PIXELS) {
             let count = BLOCK_PIXELS.min(last - start);
             self.point(start, count, panel.group, &mut lefts);
@@ -90,7 +102,46 @@ impl<'a, T: Element> Call<'a, T> {
                 let from = (start + p) * self.geometry.out_channels + panel.first;
                 rights.copy_from_slice(&self.gradient[from..from + panel.columns]);
             }
-            self.add_block(count, panel.columns, &lefts, &rights, sums);
+            match self.halves {
+                None => {
+                    for tap in 0..self.taps {
+                        let lefts = &lefts[tap * BLOCK_PIXELS..][..count];
+                        self.add_tap(self.kernels.outer, tap, panel.columns, lefts, &rights, sums);
+                    }
+                }
+                Some(halves) => {
+                    self.add_pairs(halves, count, panel.columns, &lefts, &rights, &mut pairs, sums)
+                }
+            }
+        }
+    }
+
+    /// The block's products in bf16: neighbouring pixels become pairs.
+    #[allow(clippy::too_many_arguments)]
+    fn add_pairs(
+        &self,
+        halves: &Halves<T>,
+        count: usize,
+        columns: usize,
+        lefts: &[*const T],
+        rights: &[T],
+        pairs: &mut Pairs<T>,
+        sums: &mut [T],
+    ) {
+        let half = count.div_ceil(2);
+        pairs.rights.resize(half * columns, T::ZERO);
+        halves.pair_all_rows(&rights[..count * columns], columns, &self.zeros, &mut pairs.rights);
+        pairs.lefts.resize(half * self.inner, T::ZERO);
+        for tap in 0..self.taps {
+            let pixels = &lefts[tap * BLOCK_PIXELS..][..count];
+            for (pixels, pair) in pixels.chunks(2).zip(pairs.lefts.chunks_exact_mut(self.inner)) {
+                let second = pixels.get(1).copied().unwrap_or(self.zeros.as_ptr());
+                // SAFETY: every pointer has `inner` values, a multiple of what is paired at a time; the table comes
+                // from feature detection.
+                unsafe { (halves.pair_rows)(pixels[0], second, pair.as_mut_ptr(), self.inner) };
+            }
+            let rows: Vec<*const T> = pairs.lefts.chunks_exact(self.inner).map(<[T]>::as_ptr).collect();
+            self.add_tap(halves.outer, tap, columns, &rows, &pairs.rights, sums);
         }
     }
 
@@ -109,29 +160,36 @@ impl<'a, T: Element> Call<'a, T> {
         }
     }
 
-    fn add_block(&self, count: usize, columns: usize, lefts: &[*const T], rights: &[T], sums: &mut [T]) {
+    /// Adds the outer products of `lefts` and the rows of `rights` to the sums of one tap.
+    fn add_tap(
+        &self,
+        outer: unsafe fn(&OuterTile<T>),
+        tap: usize,
+        columns: usize,
+        lefts: &[*const T],
+        rights: &[T],
+        sums: &mut [T],
+    ) {
         let width = self.kernels.columns;
         // equal tiles rather than full ones and a rest
         let step = self.inner.div_ceil(self.inner.div_ceil(self.kernels.rows).max(1));
-        for tap in 0..self.taps {
-            for i in (0..self.inner).step_by(step.max(1)) {
-                let rows = step.min(self.inner - i);
-                let out = &mut sums[(tap * self.inner + i) * width..][..rows * width];
-                let tile = OuterTile {
-                    rows,
-                    columns,
-                    count,
-                    lefts: lefts[tap * BLOCK_PIXELS..].as_ptr(),
-                    left_offset: i,
-                    rights: rights.as_ptr(),
-                    right_stride: columns,
-                    out: out.as_mut_ptr(),
-                    out_stride: width,
-                };
-                // SAFETY: every left pointer has `inner` values, `rights` has `count` rows of `columns`, `out`
-                // has `rows` rows of `width`; the table comes from feature detection.
-                unsafe { (self.kernels.outer)(&tile) };
-            }
+        for i in (0..self.inner).step_by(step.max(1)) {
+            let rows = step.min(self.inner - i);
+            let out = &mut sums[(tap * self.inner + i) * width..][..rows * width];
+            let tile = OuterTile {
+                rows,
+                columns,
+                count: lefts.len(),
+                lefts: lefts.as_ptr(),
+                left_offset: i,
+                rights: rights.as_ptr(),
+                right_stride: columns,
+                out: out.as_mut_ptr(),
+                out_stride: width,
+            };
+            // SAFETY: every left pointer has `inner` values, `rights` has a row of `columns` for each, `out` has
+            // `rows` rows of `width`; the table comes from feature detection.
+            unsafe { outer(&tile) };
         }
     }
 

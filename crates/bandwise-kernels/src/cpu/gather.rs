@@ -4,7 +4,7 @@
 
 use rayon::prelude::*;
 
-use super::geometry::Walk;
+use super::geometry::{Offsets, Walk};
 use super::kernel::{DotTile, Kernels};
 use super::pack::{Block, Packed};
 use crate::element::Element;
@@ -51,15 +51,38 @@ pub(crate) unsafe fn gather<T: Element>(
     let tasks = tasks(walk, packed);
     let halves = kernels.halves.as_ref().filter(|_| packed.halved);
     let pairs = halves.map(|halves| halves.pairs(source));
-    let (source, source_channels, dot) = match (&pairs, halves) {
-        (Some(pairs), Some(halves)) => (pairs.as_slice(), source_channels / 2, halves.dot),
+    let (source, source_channels, dot) = match (&pairs, halves, kernels.thin) {
+        (Some(pairs), Some(halves), _) => (pairs.as_slice(), source_channels / 2, halves.dot),
+        (_, _, Some(thin)) if packed.thin => (source, source_channels, thin),
         _ => (source, source_channels, kernels.dot),
     };
-    tasks.into_par_iter().for_each(|(first, count, blocks)| {
-        let call = Call { kernels, dot, walk, source, source_channels, packed, epilogue, zeros: &zeros };
+    assert!(source.len() == walk.batch * walk.source[0] * walk.source[1] * source_channels);
+    let offsets = walk.offsets();
+    let call = Call { kernels, dot, walk, offsets, source, source_channels, packed, epilogue, zeros: &zeros };
+    tasks.into_par_iter().for_each_init(Pointers::default, |pointers, (first, count, blocks)| {
+        let blocks = &packed.blocks[blocks.0..blocks.1];
         // SAFETY: tasks cover disjoint rows and columns; the rest is the caller's promise.
-        unsafe { call.run(first, count, &packed.blocks[blocks.0..blocks.1], target, target_channels) }
+        unsafe { call.run(pointers, first, count, blocks, target, target_channels) }
     });
+}
+
+/// Pointers that the tasks of one thread fill in turn.
+struct Pointers<T> {
+    /// `[tile][tap][row]` to the source pixels of a task's target pixels.
+    inputs: Vec<*const T>,
+    outputs: Vec<*mut T>,
+    residuals: Vec<*const T>,
+    gates: Vec<*const T>,
+    /// Where the target pixels start.
+    pixels: Vec<usize>,
+    bias: Vec<T>,
+}
+
+impl<T> Default for Pointers<T> {
+    fn default() -> Self {
+        let (inputs, outputs, residuals, gates) = (vec![], vec![], vec![], vec![]);
+        Self { inputs, outputs, residuals, gates, pixels: vec![], bias: vec![] }
+    }
 }
 
 /// Rows and range of blocks per task; depends on shapes alone.
@@ -87,10 +110,14 @@ fn tasks<T>(walk: &Walk, packed: &Packed<T>) -> Vec<(usize, usize, (usize, usize
     tasks
 }
 
+// SAFETY: the pointers are filled and read by one thread, within one task.
+unsafe impl<T: Send> Send for Pointers<T> {}
+
 struct Call<'a, T> {
     kernels: &'a Kernels<T>,
     dot: unsafe fn(&DotTile<T>),
     walk: &'a Walk,
+    offsets: Offsets,
     source: &'a [T],
     source_channels: usize,
     packed: &'a Packed<T>,
@@ -103,6 +130,7 @@ impl<T: Element> Call<'_, T> {
     /// Rows and blocks belong to this task alone.
     unsafe fn run(
         &self,
+        pointers: &mut Pointers<T>,
         first: usize,
         count: usize,
         blocks: &[Block],
@@ -110,18 +138,13 @@ impl<T: Element> Call<'_, T> {
         target_channels: usize,
     ) {
         let Some(group) = blocks.first().map(|b| b.group) else { return };
-        let inputs = self.inputs(first, count, group);
-        let mut pixels = Vec::with_capacity(count);
-        let mut position = self.walk.position(first);
-        for _ in 0..count {
-            pixels.push(self.walk.target_pixel(&position) * target_channels);
-            self.walk.advance(&mut position);
-        }
+        self.point(pointers, first, count, group, target_channels);
+        let Pointers { inputs, outputs, residuals, gates, pixels, bias } = pointers;
         let taps = self.walk.taps.len();
-        let mut bias = vec![T::ZERO; self.kernels.columns];
-        let mut outputs = vec![std::ptr::null_mut(); self.kernels.rows];
-        let mut residuals = vec![std::ptr::null(); self.kernels.rows];
-        let mut gates = vec![std::ptr::null(); self.kernels.rows];
+        bias.resize(self.kernels.columns, T::ZERO);
+        outputs.resize(self.kernels.rows, std::ptr::null_mut());
+        residuals.resize(self.kernels.rows, std::ptr::null());
+        gates.resize(self.kernels.rows, std::ptr::null());
         for block in blocks {
             if let Some(values) = self.epilogue.bias {
                 bias[..block.columns].copy_from_slice(&values[block.first..][..block.columns]);
@@ -163,23 +186,36 @@ impl<T: Element> Call<'_, T> {
         }
     }
 
-    /// Pointers `[tile][tap][row]` to the source pixels of this task's target pixels.
-    fn inputs(&self, first: usize, count: usize, group: usize) -> Vec<*const T> {
+    /// Finds the source pixels and the place of this task's target pixels.
+    fn point(&self, to: &mut Pointers<T>, first: usize, count: usize, group: usize, target_channels: usize) {
         let rows = self.kernels.rows;
         let taps = &self.walk.taps;
-        let mut inputs = vec![self.zeros.as_ptr(); count.div_ceil(rows) * rows * taps.len()];
+        to.inputs.resize(count.div_ceil(rows) * rows * taps.len(), self.zeros.as_ptr());
+        to.pixels.clear();
         let channel = group * self.packed.depth;
         let mut position = self.walk.position(first);
         for row in 0..count {
+            to.pixels.push(self.walk.target_pixel(&position) * target_channels);
             let base = (row / rows) * taps.len() * rows + row % rows;
-            for (t, tap) in taps.iter().enumerate() {
-                if let Some(pixel) = self.walk.source_pixel(&position, tap) {
-                    let start = pixel * self.source_channels + channel;
-                    inputs[base + t * rows] = self.source[start..start + self.packed.depth].as_ptr();
+            let inputs = to.inputs.iter_mut().skip(base).step_by(rows);
+            match self.walk.inner_pixel(&position, &self.offsets) {
+                Some(pixel) => {
+                    let own = (pixel * self.source_channels + channel) as isize;
+                    for (input, &offset) in inputs.zip(&self.offsets.pixels) {
+                        let start = own + offset * self.source_channels as isize;
+                        *input = self.source.as_ptr().wrapping_offset(start);
+                    }
+                }
+                None => {
+                    for (input, tap) in inputs.zip(taps) {
+                        *input = match self.walk.source_pixel(&position, tap) {
+                            Some(pixel) => self.source[pixel * self.source_channels + channel..].as_ptr(),
+                            None => self.zeros.as_ptr(),
+                        };
+                    }
                 }
             }
             self.walk.advance(&mut position);
         }
-        inputs
     }
 }

@@ -18,6 +18,7 @@ pub(crate) const KERNELS: Kernels<f32> = Kernels {
     columns: 2 * LANES,
     narrow: LANES,
     dot: dot_tile,
+    thin: None,
     outer: outer_tile,
     pixels: depthwise::avx2::kernels(),
     signs: SignKernels::PORTABLE,

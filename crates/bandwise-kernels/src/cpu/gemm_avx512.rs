@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::depthwise;
-use super::kernel::{DotTile, Kernels, OuterTile};
+use super::kernel::{DotTile, Kernels, OuterTile, THIN, THIN_DEPTH};
 use super::lanes::Lanes;
 use super::{signs, winograd_tile};
 
@@ -17,6 +17,7 @@ pub(crate) const KERNELS: Kernels<f32> = Kernels {
     columns: 2 * LANES,
     narrow: LANES,
     dot: dot_tile,
+    thin: Some(thin_tile),
     outer: outer_tile,
     pixels: depthwise::avx512::kernels(),
     signs: signs::avx512::KERNELS,
@@ -115,6 +116,65 @@ pub(super) unsafe fn store<const V: usize>(tile: &DotTile<f32>, r: usize, sums: 
                 value = value.gated(gate);
             }
             _mm512_mask_storeu_ps((*tile.outputs.add(r)).add(v * LANES), mask, value);
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f")]
+unsafe fn thin_tile(tile: &DotTile<f32>) {
+    debug_assert!(tile.columns <= THIN && tile.depth.is_multiple_of(THIN_DEPTH));
+    // SAFETY: the caller's promise is passed on.
+    unsafe {
+        match tile.columns {
+            1 => thin_columns::<1>(tile),
+            2 => thin_columns::<2>(tile),
+            3 => thin_columns::<3>(tile),
+            _ => thin_columns::<4>(tile),
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f")]
+unsafe fn thin_columns<const J: usize>(tile: &DotTile<f32>) {
+    let mut row = 0;
+    // SAFETY: the caller's promise is passed on for rows of the tile.
+    unsafe {
+        while tile.rows - row >= 6 {
+            thin_sized::<6, J>(tile, row);
+            row += 6;
+        }
+        while row < tile.rows {
+            thin_sized::<1, J>(tile, row);
+            row += 1;
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f")]
+unsafe fn thin_sized<const R: usize, const J: usize>(tile: &DotTile<f32>, first: usize) {
+    let mut sums = [[_mm512_setzero_ps(); J]; R];
+    // SAFETY: inputs hold `depth` values per pointer, the panel `taps * columns * depth` (caller's promise).
+    unsafe {
+        let mut panel = tile.panel;
+        for tap in 0..tile.taps {
+            let rows = tile.inputs.add(tap * tile.row_stride + first);
+            let inputs: [*const f32; R] = std::array::from_fn(|r| *rows.add(r));
+            for d in (0..tile.depth).step_by(LANES) {
+                let weights: [__m512; J] =
+                    std::array::from_fn(|j| _mm512_loadu_ps(panel.add(j * tile.depth + d)));
+                for (&input, sums) in inputs.iter().zip(&mut sums) {
+                    let values = _mm512_loadu_ps(input.add(d));
+                    for (sum, &weights) in sums.iter_mut().zip(&weights) {
+                        *sum = _mm512_fmadd_ps(values, weights, *sum);
+                    }
+                }
+            }
+            panel = panel.add(J * tile.depth);
+        }
+        for (r, sums) in sums.into_iter().enumerate() {
+            for (j, sum) in sums.into_iter().enumerate() {
+                tile.finish(first + r, j, _mm512_reduce_add_ps(sum));
+            }
         }
     }
 }

@@ -203,6 +203,27 @@ impl Walk {
         (position.image * self.target[0] + y) * self.target[1] + x
     }
 
+    /// Where every tap lies relative to the pixel under the walk's own coordinate, in pixels.
+    pub(crate) fn offsets(&self) -> Offsets {
+        let of = |coordinate: fn(&Tap) -> isize| {
+            let values = || self.taps.iter().map(coordinate);
+            [values().min().unwrap_or(0), values().max().unwrap_or(0)]
+        };
+        let pixels = self.taps.iter().map(|tap| tap.dy * self.source[1] as isize + tap.dx).collect();
+        Offsets { pixels, rows: of(|tap| tap.dy), columns: of(|tap| tap.dx) }
+    }
+
+    /// Index of the source pixel under the walk's own coordinate, if no tap reaches into the padding.
+    #[inline(always)]
+    pub(crate) fn inner_pixel(&self, position: &Position, offsets: &Offsets) -> Option<usize> {
+        let inside = |own: usize, [first, last]: [isize; 2], size: usize| {
+            own as isize + first >= 0 && own as isize + last < size as isize
+        };
+        let (y, x) = (self.source_step * position.y, self.source_step * position.x);
+        let all = inside(y, offsets.rows, self.source[0]) && inside(x, offsets.columns, self.source[1]);
+        all.then(|| (position.image * self.source[0] + y) * self.source[1] + x)
+    }
+
     /// Index of the source pixel under `tap`, or `None` in the padding.
     #[inline(always)]
     pub(crate) fn source_pixel(&self, position: &Position, tap: &Tap) -> Option<usize> {
@@ -211,6 +232,15 @@ impl Walk {
         let inside = (y as usize) < self.source[0] && (x as usize) < self.source[1];
         inside.then(|| (position.image * self.source[0] + y as usize) * self.source[1] + x as usize)
     }
+}
+
+/// The taps of a [`Walk`] as distances, see [`Walk::offsets`].
+#[derive(Debug, Clone)]
+pub(crate) struct Offsets {
+    pub pixels: Vec<isize>,
+    /// Least and greatest distance in rows.
+    rows: [isize; 2],
+    columns: [isize; 2],
 }
 
 /// A target pixel of a [`Walk`].

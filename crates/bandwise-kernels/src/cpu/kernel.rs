@@ -35,6 +35,32 @@ pub(crate) struct DotTile<T> {
     pub gates: *const *const T,
 }
 
+impl<T: Element> DotTile<T> {
+    /// The epilogue and the store of one sum.
+    ///
+    /// # Safety
+    /// `r` is a row and `j` a column of the tile, whose pointers are valid.
+    #[inline(always)]
+    pub(crate) unsafe fn finish(&self, r: usize, j: usize, sum: T) {
+        let mut value = sum;
+        // SAFETY: bias, residuals, gates and outputs hold the tile's columns (caller's promise).
+        unsafe {
+            if !self.bias.is_null() {
+                value += *self.bias.add(j);
+            }
+            if !self.residuals.is_null() {
+                value += *(*self.residuals.add(r)).add(j);
+            }
+            if self.relu && value <= T::ZERO {
+                value = T::ZERO;
+            }
+            // a gate that is NaN is closed, too
+            let open = self.gates.is_null() || *(*self.gates.add(r)).add(j) > T::ZERO;
+            *(*self.outputs.add(r)).add(j) = if open { value } else { T::ZERO };
+        }
+    }
+}
+
 /// One tile of a weight gradient: `out[r][j] += Σ_p lefts[p][r] · rights[p · right_stride + j]`.
 pub(crate) struct OuterTile<T> {
     /// Rows in use, at most [`Kernels::rows`].
@@ -63,6 +89,11 @@ pub(crate) struct Kernels<T> {
     /// # Safety
     /// All pointers of the tile are valid for the sizes it states, and the machine has the instruction set.
     pub dot: unsafe fn(&DotTile<T>),
+    /// The same for at most [`THIN`] columns and a depth that is a multiple of [`THIN_DEPTH`], where a register
+    /// holds values along the depth; its panels are `[taps][columns][depth]`.
+    /// # Safety
+    /// As for `dot`.
+    pub thin: Option<unsafe fn(&DotTile<T>)>,
     /// # Safety
     /// As for `dot`.
     pub outer: unsafe fn(&OuterTile<T>),
@@ -98,6 +129,10 @@ pub(crate) struct Halves<T> {
     pub pair_rows: unsafe fn(*const T, *const T, *mut T, usize),
 }
 
+/// See [`Kernels::thin`].
+pub(crate) const THIN: usize = 4;
+/// See [`Kernels::thin`].
+pub(crate) const THIN_DEPTH: usize = 16;
 /// See [`Halves::pair_columns`].
 pub(crate) const PAIRED_COLUMNS: usize = 32;
 /// See [`Halves::pair_rows`].

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::geometry::{Geometry, Walk};
-use super::kernel::{Halves, Kernels, PAIRED_COLUMNS};
+use super::kernel::{Halves, Kernels, PAIRED_COLUMNS, THIN, THIN_DEPTH};
 use crate::conv::Precision;
 use crate::element::Element;
 
@@ -16,6 +16,8 @@ pub(crate) struct Packed<T> {
     pub depth: usize,
     /// Whether elements are pairs of bf16.
     pub halved: bool,
+    /// Whether the panel is one for [`Kernels::thin`].
+    pub thin: bool,
 }
 
 /// One panel: columns `first .. first + columns` of the output of one group.
@@ -54,6 +56,9 @@ pub(crate) fn pack<T: Element>(
         Direction::Data => (inner, outer),
     };
     let taps = walk.taps.len();
+    if kernels.thin.is_some() && groups == 1 && columns <= THIN && depth.is_multiple_of(THIN_DEPTH) {
+        return pack_thin(weight, geometry, walk, direction, [columns, depth]);
+    }
     let blocks = blocks(kernels, groups, columns, taps * depth);
     let size = blocks.last().map_or(0, |b| b.offset + taps * depth * b.width);
     let mut values = vec![T::ZERO; size];
@@ -80,13 +85,37 @@ pub(crate) fn pack<T: Element>(
             }
         }
     });
-    let packed = Packed { values, blocks, depth, halved: false };
+    let packed = Packed { values, blocks, depth, halved: false, thin: false };
     match &kernels.halves {
         Some(halves) if geometry.config.precision == Precision::Bf16 && groups == 1 && can_halve(depth) => {
             packed.halve(halves, taps)
         }
         _ => packed,
     }
+}
+
+/// Packs `weight` for [`Kernels::thin`].
+fn pack_thin<T: Element>(
+    weight: &[T],
+    geometry: &Geometry,
+    walk: &Walk,
+    direction: Direction,
+    [columns, depth]: [usize; 2],
+) -> Packed<T> {
+    let mut values = Vec::with_capacity(walk.taps.len() * columns * depth);
+    for tap in &walk.taps {
+        for j in 0..columns {
+            values.extend((0..depth).map(|d| {
+                let (o, i) = match direction {
+                    Direction::Forward => (j, d),
+                    Direction::Data => (d, j),
+                };
+                weight[(o * geometry.in_channels + i) * geometry.taps() + tap.kernel]
+            }));
+        }
+    }
+    let blocks = vec![Block { group: 0, first: 0, columns, width: columns, offset: 0 }];
+    Packed { values, blocks, depth, halved: false, thin: true }
 }
 
 /// Whether that many channels can be read as pairs.

@@ -47,24 +47,8 @@ unsafe fn dot_rows<T: Element, const R: usize, const C: usize, const FUSED: bool
             }
         }
         for (r, sums) in sums.iter().enumerate() {
-            let out = *tile.outputs.add(first + r);
             for (j, &sum) in sums.iter().enumerate().take(tile.columns) {
-                let mut value = sum;
-                if !tile.bias.is_null() {
-                    value += *tile.bias.add(j);
-                }
-                if !tile.residuals.is_null() {
-                    value += *(*tile.residuals.add(first + r)).add(j);
-                }
-                if tile.relu && value <= T::ZERO {
-                    value = T::ZERO;
-                }
-                // a gate that is NaN is closed, too
-                let open = tile.gates.is_null() || *(*tile.gates.add(first + r)).add(j) > T::ZERO;
-                if !open {
-                    value = T::ZERO;
-                }
-                *out.add(j) = value;
+                tile.finish(first + r, j, sum);
             }
         }
     }
@@ -131,6 +115,7 @@ macro_rules! instantiate {
                     columns: COLUMNS,
                     narrow: NARROW,
                     dot: dot_tile::<T>,
+                    thin: None,
                     outer: outer_tile::<T>,
                     pixels: depthwise::$module::kernels(),
                     signs: SignKernels::PORTABLE,
