@@ -127,7 +127,7 @@ def ours(arguments):
         command = [arguments.bandwise, "mask", "--per-image", "--weights", arguments.weights, "--model", "resnet20",
                    "--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225",
                    "--data", f"cifar10-bin:{arguments.images}", "--limit", str(arguments.ours),
-                   "--max-steps", str(arguments.steps), "--out", folder]
+                   "--max-steps", str(arguments.steps), "--precision", arguments.precision, "--out", folder]
         began, processor = time.time(), processor_seconds(resource.RUSAGE_CHILDREN)
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         wall, processor = time.time() - began, processor_seconds(resource.RUSAGE_CHILDREN) - processor
@@ -165,6 +165,7 @@ def main():
     parser.add_argument("--rounds", type=int, help="take turns with Bandwise so many times")
     parser.add_argument("--ours", type=int, default=200, help="images per round of Bandwise, side by side")
     parser.add_argument("--bandwise", default="target/release/bandwise", help="the binary")
+    parser.add_argument("--precision", default="f32", help="arithmetic of Bandwise's convolutions")
     parser.add_argument("--out", help="write the masks as .npy")
     arguments = parser.parse_args()
     if arguments.threads:

@@ -101,11 +101,18 @@ pub struct ComputeArguments {
     pub precision: PrecisionArgument,
 }
 
+impl ComputeArguments {
+    /// As the library names it.
+    pub fn precision(&self) -> PrecisionName {
+        self.precision.into()
+    }
+}
+
 #[derive(Clone, Copy, ValueEnum)]
 pub enum PrecisionArgument {
     /// Single precision
     F32,
-    /// Three-term bfloat16, near-f32 results on matrix units
+    /// Near single precision, by what is fastest
     F32x3,
     /// bfloat16 products, f32 sums
     Bf16,

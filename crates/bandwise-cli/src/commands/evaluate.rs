@@ -15,7 +15,6 @@ use bandwise::evaluate::shard::Shard;
 use bandwise::evaluate::tables;
 use bandwise::evaluate::{contract, cues};
 use bandwise::method::Network;
-use bandwise::train::recipe::PrecisionName;
 use bandwise::{Error, Result, files};
 use clap::Args;
 use serde_json::{Value, json};
@@ -219,7 +218,7 @@ impl Subject {
         if !report.is_exact() {
             eprintln!("{report}");
         }
-        network.model.set_precision(PrecisionName::from(arguments.compute.precision).into())?;
+        network.model.set_precision(arguments.compute.precision().into())?;
         let model = FrozenModel::folded(&network.model)?;
         let provenance = provenance(arguments, &network, dataset.as_ref())?;
         Ok(Self { model, dataset, device, provenance, count })
@@ -334,7 +333,7 @@ fn provenance(arguments: &EvaluateArguments, network: &Network, dataset: &dyn Da
         split: Split::from(arguments.split).to_string(),
         seeds: vec![arguments.seed],
         device: arguments.compute.device.clone(),
-        precision: PrecisionName::from(arguments.compute.precision).name().to_string(),
+        precision: arguments.compute.precision().name().to_string(),
         configuration: json!({ "model": network.config, "limit": arguments.limit }),
         ..Provenance::default()
     })

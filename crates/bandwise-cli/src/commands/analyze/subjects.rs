@@ -15,7 +15,7 @@ use indicatif::ProgressBar;
 use serde_json::json;
 
 use super::models::ModelsArguments;
-use crate::arguments::{ModelArguments, SplitArgument, data_spec};
+use crate::arguments::{ComputeArguments, ModelArguments, SplitArgument, data_spec};
 use crate::device;
 
 /// What every analysis of models on pictures takes.
@@ -47,9 +47,8 @@ pub struct SubjectArguments {
     /// Seed of everything random
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
-    /// cpu, cuda[:N] or metal
-    #[arg(long, default_value = "cpu")]
-    pub device: String,
+    #[command(flatten)]
+    pub compute: ComputeArguments,
 }
 
 /// A loaded model.
@@ -83,7 +82,7 @@ impl SubjectArguments {
             return Err(Error::config("--batch-size must be at least 1"));
         }
         let models = self.models.each(self.mean.as_ref(), self.std.as_ref())?;
-        let device = device::open(&self.device)?;
+        let device = device::open(&self.compute.device)?;
         let split = Split::from(self.split);
         let dataset = self.data.open(split)?;
         let pictures = Pictures::load(&dataset, self.limit, &device)?;
@@ -103,10 +102,11 @@ impl Subject {
         common: &SubjectArguments,
     ) -> Result<Self> {
         let config = arguments.config(dataset.num_classes(), channels)?;
-        let (network, report) = Network::load(&arguments.weights, config, device)?;
+        let (mut network, report) = Network::load(&arguments.weights, config, device)?;
         if !report.is_exact() {
             eprintln!("{label}: {report}");
         }
+        network.model.set_precision(common.compute.precision().into())?;
         let frozen = FrozenModel::folded(&network.model)?;
         let provenance = Provenance {
             model: network.config.architecture.clone(),
@@ -115,7 +115,8 @@ impl Subject {
             data_sha256: dataset.fingerprint().to_string(),
             split: Split::from(common.split).to_string(),
             seeds: vec![common.seed],
-            device: common.device.clone(),
+            device: common.compute.device.clone(),
+            precision: common.compute.precision().name().to_string(),
             configuration: json!({ "model": network.config, "limit": common.limit }),
             ..Provenance::default()
         };

@@ -89,6 +89,7 @@ fn learn(
     let belongs = json!({
         "weights": subject.provenance.weights_sha256,
         "data": subject.provenance.data_sha256,
+        "precision": subject.provenance.precision,
         "images": pictures.label_values.len(),
         "config": config,
     });

@@ -43,6 +43,7 @@ pub fn run(
     let belongs = json!({
         "weights": subject.provenance.weights_sha256,
         "data": subject.provenance.data_sha256,
+        "precision": subject.provenance.precision,
         "images": count,
         "attack": attack,
         // The batch size changes no mask.
