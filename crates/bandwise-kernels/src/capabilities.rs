@@ -26,7 +26,10 @@ pub fn capabilities() -> Capabilities {
         f32_path: detect::kernels_f32().name,
         f64_path: detect::kernels_f64().name,
         bf16_path: detect::kernels_f32().halves.as_ref().map(|halves| halves.name),
-        f32x3_path: "F(4, 3) Winograd filtering",
+        f32x3_path: match &detect::kernels_f32().halves {
+            Some(halves) if halves.matrix_unit => "three bf16 products on AMX",
+            _ => "F(4, 3) Winograd filtering",
+        },
         threads: rayon::current_num_threads(),
     }
 }

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::geometry::{Geometry, Walk};
 use super::kernel::{Halves, Kernels, OuterTile};
-use super::winograd::halves;
+use super::pack::halves;
 use crate::element::Element;
 
 /// Pixels whose pointers are made at once.

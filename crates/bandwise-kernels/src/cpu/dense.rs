@@ -8,7 +8,7 @@ use std::mem::transmute;
 
 use super::lanes::Lanes;
 
-/// `out[r][j] = Σ_d left[r][d] · panel[d][j]`
+/// `out[r][j] = Σ_d left[r][d] · panel[d][j]`, or `+=`.
 pub(crate) struct Dense<T> {
     pub rows: usize,
     pub depth: usize,
@@ -21,6 +21,8 @@ pub(crate) struct Dense<T> {
     pub width: usize,
     pub out: *mut T,
     pub out_stride: usize,
+    /// Adds to what `out` holds.
+    pub accumulate: bool,
 }
 
 /// What a product needs of a register.
@@ -142,6 +144,15 @@ unsafe fn block<L: Factors, const R: usize, const V: usize>(product: &Dense<f32>
     // SAFETY: rows `row .. row + R` and `V` registers from `column` on lie inside the product.
     unsafe {
         let mut sums = [[L::zero(); V]; R];
+        let out: [*mut f32; R] =
+            std::array::from_fn(|r| product.out.add((row + r) * product.out_stride + column));
+        if product.accumulate {
+            for (sums, out) in sums.iter_mut().zip(out) {
+                for (v, sum) in sums.iter_mut().enumerate() {
+                    *sum = L::load(out.add(v * L::COUNT));
+                }
+            }
+        }
         let left: [*const f32; R] =
             std::array::from_fn(|r| product.left.add((row + r) * product.left_stride));
         let mut panel = product.panel.add(column);
@@ -158,9 +169,9 @@ unsafe fn block<L: Factors, const R: usize, const V: usize>(product: &Dense<f32>
             }
             panel = panel.add(product.width);
         }
-        for (r, sums) in sums.into_iter().enumerate() {
+        for (sums, out) in sums.into_iter().zip(out) {
             for (v, sum) in sums.into_iter().enumerate() {
-                sum.store(product.out.add((row + r) * product.out_stride + column + v * L::COUNT));
+                sum.store(out.add(v * L::COUNT));
             }
         }
     }

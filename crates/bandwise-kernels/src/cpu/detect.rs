@@ -26,7 +26,10 @@ pub(crate) fn find_f32() -> Vec<Kernels<f32>> {
     {
         if has_avx512() {
             let bf16 = is_x86_feature_detected!("avx512bf16") && is_x86_feature_detected!("avx512bw");
-            let halves = bf16.then_some(super::gemm_bf16::HALVES);
+            let halves = bf16.then(|| match super::amx::available() {
+                true => super::gemm_bf16::AMX_HALVES,
+                false => super::gemm_bf16::HALVES,
+            });
             found.push(Kernels { halves, ..super::gemm_avx512::KERNELS });
         }
         if has_avx2() {

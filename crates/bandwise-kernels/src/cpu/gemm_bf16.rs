@@ -4,9 +4,9 @@
 use std::arch::x86_64::*;
 use std::mem::transmute;
 
-use super::dense;
 use super::gemm_avx512::{LANES, for_rows, lane_mask, store};
 use super::kernel::{DotTile, Halves, OuterTile};
+use super::{amx, dense};
 
 /// The kernels; call them only where the machine has AVX-512F, BW and BF16.
 pub(crate) const HALVES: Halves<f32> = Halves {
@@ -14,9 +14,15 @@ pub(crate) const HALVES: Halves<f32> = Halves {
     dot: dot_tile,
     outer: outer_tile,
     product: dense::avx512_bf16,
+    matrix_unit: false,
+    low,
     pair_columns,
     pair_rows,
 };
+
+/// With the products of whole matrices on AMX; call them only where [`amx::available`].
+pub(crate) const AMX_HALVES: Halves<f32> =
+    Halves { name: "AMX and AVX-512 BF16", product: amx::product, matrix_unit: true, ..HALVES };
 
 /// Sixteen pairs.
 #[target_feature(enable = "avx512f,avx512bf16")]
@@ -117,6 +123,21 @@ unsafe fn pair_columns(from: *const f32, to: *mut f32, count: usize) {
             let (low, high) = (_mm512_loadu_ps(from.add(i)), _mm512_loadu_ps(from.add(i + LANES)));
             let pairs: __m512i = transmute(_mm512_cvtne2ps_pbh(high, low));
             _mm512_storeu_si512(to.add(i / 2).cast(), pairs);
+        }
+    }
+}
+
+/// What rounding to bf16 takes away.
+#[target_feature(enable = "avx512f,avx512bf16")]
+unsafe fn low(from: *const f32, to: *mut f32, count: usize) {
+    debug_assert!(count.is_multiple_of(LANES));
+    // SAFETY: `count` values are readable and writable (caller's promise); the vectors are plain bits.
+    unsafe {
+        for i in (0..count).step_by(LANES) {
+            let values = _mm512_loadu_ps(from.add(i));
+            let rounded: __m256i = transmute(_mm512_cvtneps_pbh(values));
+            let rounded = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(rounded)));
+            _mm512_storeu_ps(to.add(i), _mm512_sub_ps(values, rounded));
         }
     }
 }

@@ -119,6 +119,13 @@ pub(crate) struct Halves<T> {
     /// # Safety
     /// As for [`Transforms::product`].
     pub product: unsafe fn(&Dense<T>),
+    /// Whether `product` runs on a matrix unit, so that three products cost less than one of f32. Its depth is then a
+    /// multiple of 16 pairs.
+    pub matrix_unit: bool,
+    /// `to[k] = from[k]` less its rounding to bf16, for `count` values, a multiple of [`PAIRED_ROWS`].
+    /// # Safety
+    /// See `pair_columns`.
+    pub low: unsafe fn(*const T, *mut T, usize),
     /// `to[k] = (from[2k], from[2k + 1])` for `count` values, a multiple of [`PAIRED_COLUMNS`].
     /// # Safety
     /// Both hold what is read and written, and the machine has the instruction set.
@@ -148,6 +155,29 @@ impl<T: Element> Halves<T> {
             unsafe { (self.pair_columns)(from.as_ptr(), to.as_mut_ptr(), from.len()) };
         });
         pairs
+    }
+
+    /// Pairs of neighbours in one thread.
+    pub(crate) fn pair_into(&self, from: &[T], to: &mut Vec<T>) {
+        assert!(from.len().is_multiple_of(PAIRED_COLUMNS));
+        to.resize(from.len() / 2, T::ZERO);
+        // SAFETY: `to` has half the length of `from`; the table comes from feature detection.
+        unsafe { (self.pair_columns)(from.as_ptr(), to.as_mut_ptr(), from.len()) };
+    }
+
+    /// What rounding to bf16 takes away.
+    pub(crate) fn low_into(&self, from: &[T], to: &mut Vec<T>) {
+        assert!(from.len().is_multiple_of(PAIRED_ROWS));
+        to.resize(from.len(), T::ZERO);
+        // SAFETY: both have the same length; the table comes from feature detection.
+        unsafe { (self.low)(from.as_ptr(), to.as_mut_ptr(), from.len()) };
+    }
+
+    /// The same as a new vector.
+    pub(crate) fn low_parts(&self, from: &[T]) -> Vec<T> {
+        let mut low = Vec::new();
+        self.low_into(from, &mut low);
+        low
     }
 
     /// Rows `2k` and `2k + 1` of `from` as one row of pairs in `to`; an odd last row is paired with zeros.

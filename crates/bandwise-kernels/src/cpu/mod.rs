@@ -1,5 +1,7 @@
 //! The CPU kernels: plain functions on slices, no tensors.
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod amx;
 pub(crate) mod batch_norm;
 pub(crate) mod conv_weight;
 pub(crate) mod dense;
@@ -25,4 +27,5 @@ pub(crate) mod tangent;
 mod tests;
 pub(crate) mod winograd;
 pub(crate) mod winograd_kernel;
+pub(crate) mod winograd_product;
 pub(crate) mod winograd_tile;

@@ -118,6 +118,15 @@ fn pack_thin<T: Element>(
     Packed { values, blocks, depth, halved: false, thin: true }
 }
 
+/// The bf16 kernels, where the convolution is to use them.
+pub(crate) fn halves<'a, T>(kernels: &'a Kernels<T>, geometry: &Geometry) -> Option<&'a Halves<T>> {
+    kernels.halves.as_ref().filter(|_| {
+        geometry.config.precision == Precision::Bf16
+            && can_halve(geometry.in_channels)
+            && can_halve(geometry.out_channels)
+    })
+}
+
 /// Whether that many channels can be read as pairs.
 pub(crate) fn can_halve(depth: usize) -> bool {
     depth.is_multiple_of(PAIRED_COLUMNS)

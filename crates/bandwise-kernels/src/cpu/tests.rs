@@ -5,6 +5,8 @@ use super::depthwise;
 use super::detect::{find_f32, find_f64};
 use super::gather::{Epilogue, gather};
 use super::geometry::Geometry;
+#[cfg(target_arch = "x86_64")]
+use super::kernel::Halves;
 use super::kernel::Kernels;
 use super::pack::{Direction, pack};
 use super::winograd;
@@ -201,6 +203,26 @@ fn bf16_rounds_factors_only() {
                 assert!(error < 6e-3, "{} {i}: {error:e} for {geometry:?}", path.name);
                 let halved = path.halves.is_some();
                 assert!(!halved || error > 1e-4, "{} {i} did not use bf16", path.name);
+            }
+        }
+    }
+}
+
+/// The paths of matrix units, with products by AVX-512 where the machine has none.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn split_factors_are_near_single_precision() {
+    let best = find_f32().remove(0);
+    let Some(halves) = best.halves else { return };
+    let unit = Kernels { halves: Some(Halves { matrix_unit: true, ..halves }), ..best };
+    for (x, padding) in [([2, 8, 8, 64], 1), ([3, 7, 5, 96], 0), ([5, 12, 12, 32], 1)] {
+        for (precision, least, most) in [(Precision::F32x3, 0.0, 2e-5), (Precision::Bf16, 1e-4, 6e-3)] {
+            let config = ConvConfig { padding, precision, ..Default::default() };
+            let geometry = Geometry::new(&x, &[96, x[3], 3, 3], &config).unwrap();
+            let expected = run(&find_f64()[0], &geometry);
+            for (i, found) in run_winograd(&unit, &geometry).iter().enumerate() {
+                let error = relative(found, &expected[i]);
+                assert!((least..most).contains(&error), "{precision:?} {i}: {error:e} for {geometry:?}");
             }
         }
     }

@@ -3,12 +3,11 @@
 
 use rayon::prelude::*;
 
-use super::dense::Dense;
 use super::gather::Epilogue;
 use super::geometry::Geometry;
-use super::kernel::{Halves, Kernels, OuterTile};
-use super::pack::can_halve;
+use super::kernel::Kernels;
 use super::winograd_kernel::{Spectrum, back};
+use super::winograd_product::{self, Outer, Products, split};
 use super::winograd_tile::{CollectTile, SpreadTile, Transforms};
 use crate::conv::Precision;
 use crate::element::Element;
@@ -31,6 +30,7 @@ pub(crate) fn suitable<'a, T>(kernels: &'a Kernels<T>, geometry: &Geometry) -> O
     let config = geometry.config;
     let transforms = match config.precision {
         Precision::F32 | Precision::Tf32 | Precision::Bf16 => kernels.transforms[0].as_ref()?,
+        Precision::F32x3 if split(kernels, geometry).is_some() => kernels.transforms[0].as_ref()?,
         // Without matrix units, near-f32 accuracy is had fastest by the larger tile, unless its transformed
         // kernel (four times the weights) is too large for the caches.
         Precision::F32x3 => {
@@ -42,15 +42,6 @@ pub(crate) fn suitable<'a, T>(kernels: &'a Kernels<T>, geometry: &Geometry) -> O
     let plain = config.stride == 1 && config.dilation == 1 && config.groups == 1 && config.padding <= 2;
     let square = geometry.kernel_height == 3 && geometry.kernel_width == 3;
     (plain && square && fits(geometry.in_channels) && fits(geometry.out_channels)).then_some(transforms)
-}
-
-/// The bf16 kernels, where the convolution is to use them.
-pub(crate) fn halves<'a, T>(kernels: &'a Kernels<T>, geometry: &Geometry) -> Option<&'a Halves<T>> {
-    kernels.halves.as_ref().filter(|_| {
-        geometry.config.precision == Precision::Bf16
-            && can_halve(geometry.in_channels)
-            && can_halve(geometry.out_channels)
-    })
 }
 
 /// The convolution whose forward pass is the data gradient of `geometry` (stride 1, 3×3).
@@ -161,16 +152,11 @@ pub(crate) fn forward<T: Element>(
     let fitting = ROUND_BYTES / tile_bytes / kernels.rows * kernels.rows;
     // where few tiles fit, the panels count for more
     let round = if fitting == 0 { per_task } else { fitting.min(per_task) };
-    let halves = halves(kernels, geometry);
-    let pass = Forward {
-        transforms,
-        halves,
-        tiling,
-        spectrum,
-        input,
-        epilogue,
-        zeros: vec![T::ZERO; geometry.in_channels],
-    };
+    let Geometry { in_channels, out_channels, .. } = *geometry;
+    let products = Products::of(kernels, geometry);
+    let product = winograd_product::Forward { products, transforms, spectrum, in_channels, out_channels };
+    let pass =
+        Forward { transforms, product, tiling, input, epilogue, zeros: vec![T::ZERO; geometry.in_channels] };
     let fill = |out: &SharedMut<'_, T>| {
         (0..tiles.div_ceil(per_task)).into_par_iter().for_each_init(Scratch::default, |scratch, task| {
             let end = tiles.min((task + 1) * per_task);
@@ -186,9 +172,8 @@ pub(crate) fn forward<T: Element>(
 
 struct Forward<'a, T> {
     transforms: &'a Transforms<T>,
-    halves: Option<&'a Halves<T>>,
+    product: winograd_product::Forward<'a, T>,
     tiling: Tiling<'a>,
-    spectrum: &'a Spectrum<T>,
     input: &'a [T],
     epilogue: Epilogue<'a, T>,
     zeros: Vec<T>,
@@ -199,7 +184,7 @@ struct Forward<'a, T> {
 struct Scratch<T> {
     spread: Vec<T>,
     sums: Vec<T>,
-    pairs: Vec<T>,
+    products: winograd_product::Scratch<T>,
 }
 
 impl<T: Element> Forward<'_, T> {
@@ -223,46 +208,15 @@ impl<T: Element> Forward<'_, T> {
             // from feature detection.
             unsafe { (self.transforms.input)(&tile) };
         }
-        self.multiply(positions, count, scratch);
+        let Scratch { spread, sums, products } = scratch;
+        for position in 0..positions {
+            let spread = &spread[position * spread_stride..][..count * in_channels];
+            let sums = &mut sums[position * sums_stride..][..count * out_channels];
+            self.product.multiply(position, spread, sums, products);
+        }
         for t in 0..count {
             // SAFETY: the caller's promise is passed on.
             unsafe { self.collect(first + t, t, count, &scratch.sums, out) };
-        }
-    }
-
-    /// One matrix product per position of the transform.
-    fn multiply(&self, positions: usize, count: usize, scratch: &mut Scratch<T>) {
-        let Geometry { in_channels, out_channels, .. } = *self.tiling.geometry;
-        let (product, depth) = match self.halves {
-            Some(halves) => (halves.product, in_channels / 2),
-            None => (self.transforms.product, in_channels),
-        };
-        scratch.pairs.resize(if self.halves.is_some() { count * depth } else { 0 }, T::ZERO);
-        for position in 0..positions {
-            let spread = &scratch.spread[position * padded(count * in_channels)..][..count * in_channels];
-            if let Some(halves) = self.halves {
-                // SAFETY: half as many pairs as values; the table comes from feature detection.
-                unsafe { (halves.pair_columns)(spread.as_ptr(), scratch.pairs.as_mut_ptr(), spread.len()) };
-            }
-            let left = if self.halves.is_some() { &scratch.pairs } else { spread };
-            let sums = &mut scratch.sums[position * padded(count * out_channels)..][..count * out_channels];
-            for block in &self.spectrum.blocks {
-                let panel = &self.spectrum.values[block.offset + position * depth * block.width..];
-                let dense = Dense {
-                    rows: count,
-                    depth,
-                    columns: block.columns,
-                    left: left.as_ptr(),
-                    left_stride: depth,
-                    panel: panel[..depth * block.width].as_ptr(),
-                    width: block.width,
-                    out: sums[block.first..].as_mut_ptr(),
-                    out_stride: out_channels,
-                };
-                // SAFETY: `left` has `count` rows of `depth`, `sums` as many of `out_channels`, and the block's
-                // columns are whole registers of them; the table comes from feature detection.
-                unsafe { product(&dense) };
-            }
         }
     }
 
@@ -343,7 +297,8 @@ pub(crate) fn weight_gradient<T: Element>(
                 });
             }
         });
-        let product = Product { kernels, halves: halves(kernels, geometry), in_channels, out_channels };
+        let products = Products::of(kernels, geometry);
+        let product = Outer { kernels, products, in_channels, out_channels };
         let positions = sums.par_chunks_mut(in_channels * out_channels).enumerate();
         positions.for_each_init(Default::default, |scratch, (position, sums)| {
             let lefts = &lefts[position * left_stride..][..count * in_channels];
@@ -352,51 +307,4 @@ pub(crate) fn weight_gradient<T: Element>(
         });
     }
     back(transforms, &sums, in_channels, out_channels)
-}
-
-/// Sums of outer products.
-struct Product<'a, T> {
-    kernels: &'a Kernels<T>,
-    halves: Option<&'a Halves<T>>,
-    in_channels: usize,
-    out_channels: usize,
-}
-
-impl<T: Element> Product<'_, T> {
-    /// `sums[i][o] += Σ_t lefts[t][i] · rights[t][o]`; `scratch` keeps pairs of rows.
-    fn add(&self, lefts: &[T], rights: &[T], sums: &mut [T], scratch: &mut [Vec<T>; 2]) {
-        let Self { in_channels, out_channels, .. } = *self;
-        let Some(halves) = self.halves else { return self.add_with(self.kernels.outer, lefts, rights, sums) };
-        let zeros = vec![T::ZERO; in_channels.max(out_channels)];
-        let pairs = (lefts.len() / in_channels).div_ceil(2);
-        scratch[0].resize(pairs * in_channels, T::ZERO);
-        scratch[1].resize(pairs * out_channels, T::ZERO);
-        halves.pair_all_rows(lefts, in_channels, &zeros, &mut scratch[0]);
-        halves.pair_all_rows(rights, out_channels, &zeros, &mut scratch[1]);
-        self.add_with(halves.outer, &scratch[0], &scratch[1], sums);
-    }
-
-    fn add_with(&self, outer: unsafe fn(&OuterTile<T>), lefts: &[T], rights: &[T], sums: &mut [T]) {
-        let Self { kernels, in_channels, out_channels, .. } = *self;
-        let rows: Vec<*const T> = lefts.chunks_exact(in_channels).map(<[T]>::as_ptr).collect();
-        let step = in_channels.div_ceil(in_channels.div_ceil(kernels.rows));
-        for o in (0..out_channels).step_by(kernels.columns) {
-            for i in (0..in_channels).step_by(step) {
-                let tile = OuterTile {
-                    rows: step.min(in_channels - i),
-                    columns: kernels.columns.min(out_channels - o),
-                    count: rows.len(),
-                    lefts: rows.as_ptr(),
-                    left_offset: i,
-                    rights: rights[o..].as_ptr(),
-                    right_stride: out_channels,
-                    out: sums[i * out_channels + o..].as_mut_ptr(),
-                    out_stride: out_channels,
-                };
-                // SAFETY: lefts have `in_channels` values each, rights one row per left, sums `in · out`
-                // values; the kernel comes from feature detection.
-                unsafe { outer(&tile) };
-            }
-        }
-    }
 }

@@ -5,14 +5,16 @@ use rayon::prelude::*;
 
 use super::geometry::Geometry;
 use super::kernel::Kernels;
-use super::pack::{Block, Direction, blocks, halve_panels};
-use super::winograd::halves;
+use super::pack::{Block, Direction, blocks};
+use super::winograd_product::Products;
 use super::winograd_tile::Transforms;
 use crate::element::Element;
 
 /// The transformed kernel, packed: per block of columns `[position][depth][width]`.
 pub(crate) struct Spectrum<T> {
     pub values: Vec<T>,
+    /// The low parts of split factors.
+    pub lows: Vec<T>,
     pub blocks: Vec<Block>,
 }
 
@@ -60,10 +62,8 @@ impl<T: Element> Spectrum<T> {
                 }
             }
         });
-        if let Some(halves) = halves(kernels, geometry) {
-            values = halve_panels(halves, &values, &mut blocks, positions * depth);
-        }
-        Self { values, blocks }
+        let [values, lows] = Products::of(kernels, geometry).panels(values, &mut blocks, positions * depth);
+        Self { values, lows, blocks }
     }
 }
 
