@@ -7,7 +7,7 @@ use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tenso
 use crate::batch_norm_tangent::train_tangent;
 use crate::composed;
 use crate::conv::wrap;
-use crate::cpu::batch_norm::{Backward, affine, moments};
+use crate::cpu::batch_norm::{Backward, Gate, affine, moments};
 use crate::element::{Element, elements, with_element};
 use crate::frozen::Mask;
 
@@ -222,47 +222,75 @@ fn forward<T: Element>(
     residual: Option<&[T]>,
 ) -> CpuStorage {
     let channels = parameters.len() / 2;
+    let parameters: Vec<f64> = parameters.iter().map(|p| p.to_f64()).collect();
     let (gamma, beta) = parameters.split_at(channels);
     let (mean, inverse) = op.statistics(x, channels);
-    let scale: Vec<T> = convert(gamma.iter().zip(inverse).map(|(g, i)| g.to_f64() * i));
-    let products = gamma.iter().zip(inverse).zip(mean);
-    let shift: Vec<T> =
-        convert(beta.iter().zip(products).map(|(b, ((g, i), m))| b.to_f64() - g.to_f64() * i * m));
+    let [scale, shift] = constants::<T>(gamma, beta, mean, inverse);
     wrap(affine(x, &scale, &shift, residual, op.relu()))
 }
 
-/// The gradients of `x` and of `[gamma; beta]`, each if wanted. Arguments: x, parameters, and the stacked
-/// `[result, gradient]` come through candle as tensors, so that this runs inside an operator of its own.
+/// Scale and shift of the normalised values.
+fn constants<T: Element>(gamma: &[f64], beta: &[f64], mean: &[f64], inverse: &[f64]) -> [Vec<T>; 2] {
+    let scale = gamma.iter().zip(inverse).map(|(g, i)| g * i);
+    let products = gamma.iter().zip(inverse).zip(mean);
+    [convert(scale), convert(beta.iter().zip(products).map(|(b, ((g, i), m))| b - g * i * m))]
+}
+
+/// The gradients of `x`, of `[gamma; beta]` and of the residual, each if wanted. Arguments: x, the gradient and, where
+/// there is a residual and a ReLU, the result.
 struct Gradients<'a, O> {
     op: &'a O,
+    gamma: Vec<f64>,
+    beta: Vec<f64>,
     want_x: bool,
+    want_residual: bool,
     /// Filled with the gradient of `[gamma; beta]`.
     parameters: OnceLock<Vec<f64>>,
-    scale_only: Vec<f64>,
+    /// Filled with the gradient of the residual.
+    residual: OnceLock<Tensor>,
 }
 
 impl<O: Normalisation> Gradients<'_, O> {
-    fn run<T: Element>(&self, x: &[T], gradient: &[T], result: Option<&[T]>) -> Vec<T> {
-        let gamma = &self.scale_only;
-        let channels = gamma.len();
+    fn run<T: Element>(
+        &self,
+        x: &[T],
+        gradient: &[T],
+        result: Option<&[T]>,
+        shape: &Shape,
+    ) -> Result<Vec<T>> {
+        let channels = self.gamma.len();
         let (mean, inverse) = self.op.statistics(x, channels);
         let (mean_t, inverse_t): (Vec<T>, Vec<T>) =
             (convert(mean.iter().copied()), convert(inverse.iter().copied()));
-        let pass = Backward { x, gradient, result, mean: &mean_t, inverse: &inverse_t };
+        let [scale, shift] = constants::<T>(&self.gamma, &self.beta, mean, inverse);
+        let gate = match result {
+            _ if !self.op.relu() => Gate::Open,
+            Some(result) => Gate::Result(result),
+            None => Gate::Affine { scale: &scale, shift: &shift },
+        };
+        let pass = Backward { x, gradient, gate, mean: &mean_t, inverse: &inverse_t };
         let (plain, along) = pass.sums();
-        let scale: Vec<T> = convert((0..channels).map(|c| gamma[c] * inverse[c]));
-        let dx = match (self.want_x, O::OWN_STATISTICS) {
-            (false, _) => Vec::new(),
-            (true, false) => pass.combine(&scale, &vec![T::ZERO; channels], &vec![T::ZERO; channels]),
-            (true, true) => {
+        let zeros = || vec![T::ZERO; channels];
+        let [slope, offset] = match O::OWN_STATISTICS {
+            false => [zeros(), zeros()],
+            true => {
                 let count = (x.len() / channels) as f64;
-                let slope = (0..channels).map(|c| -gamma[c] * inverse[c] * inverse[c] * along[c] / count);
-                let offset = (0..channels).map(|c| -gamma[c] * inverse[c] * plain[c] / count);
-                pass.combine(&scale, &convert::<T>(slope), &convert::<T>(offset))
+                let factor = |c: usize| -self.gamma[c] * inverse[c] / count;
+                [
+                    convert((0..channels).map(|c| factor(c) * inverse[c] * along[c])),
+                    convert((0..channels).map(|c| factor(c) * plain[c])),
+                ]
             }
         };
         let _ = self.parameters.set(along.into_iter().chain(plain).collect());
-        dx
+        if !self.want_x && !self.want_residual {
+            return Ok(Vec::new());
+        }
+        let (dx, residual) = pass.combine(&scale, &slope, &offset, self.want_residual);
+        if self.want_residual {
+            let _ = self.residual.set(Tensor::from_vec(residual, shape, &candle_core::Device::Cpu)?);
+        }
+        Ok(dx)
     }
 
     fn storage(
@@ -276,8 +304,9 @@ impl<O: Normalisation> Gradients<'_, O> {
                 Some((storage, layout)) => Some(elements::<T>(storage, layout)?),
                 None => None,
             };
-            let values = self.run::<T>(elements(s[0], l[0])?, elements(s[1], l[1])?, result);
-            let shape = if self.want_x { l[0].shape().clone() } else { Shape::from(0) };
+            let shape = l[0].shape();
+            let values = self.run::<T>(elements(s[0], l[0])?, elements(s[1], l[1])?, result, shape)?;
+            let shape = if values.is_empty() { Shape::from(0) } else { shape.clone() };
             Ok((wrap(values), shape))
         })
     }
@@ -327,27 +356,40 @@ fn backward<O: Normalisation>(
     gradient: &Tensor,
 ) -> Result<[Option<Tensor>; 3]> {
     let gradient = gradient.contiguous()?;
-    let gamma = parameters.get(0)?.to_dtype(candle_core::DType::F64)?.to_vec1::<f64>()?;
-    let pass = Gradients { op, want_x: x.track_op(), parameters: OnceLock::new(), scale_only: gamma };
-    let mut found = [None, None, None];
-    if x.track_op() || parameters.track_op() {
-        let dx = match op.relu() {
-            true => x.apply_op3_no_bwd(&gradient, result, &pass)?,
-            false => x.apply_op2_no_bwd(&gradient, &pass)?,
+    let want_residual = residual.is_some_and(Tensor::track_op);
+    if !x.track_op() && !parameters.track_op() {
+        let residual = match op.relu() {
+            _ if !want_residual => None,
+            true => Some(result.apply_op2_no_bwd(&gradient, &Mask)?),
+            false => Some(gradient),
         };
-        found[0] = x.track_op().then_some(dx);
-        if let (true, Some(values)) = (parameters.track_op(), pass.parameters.get()) {
+        return Ok([None, None, residual]);
+    }
+    let row = |index| parameters.get(index)?.to_dtype(candle_core::DType::F64)?.to_vec1::<f64>();
+    let pass = Gradients {
+        op,
+        gamma: row(0)?,
+        beta: row(1)?,
+        want_x: x.track_op(),
+        // without a ReLU it is the gradient itself
+        want_residual: want_residual && op.relu(),
+        parameters: OnceLock::new(),
+        residual: OnceLock::new(),
+    };
+    let dx = match residual.is_some() && op.relu() {
+        true => x.apply_op3_no_bwd(&gradient, result, &pass)?,
+        false => x.apply_op2_no_bwd(&gradient, &pass)?,
+    };
+    let dp = match (parameters.track_op(), pass.parameters.get()) {
+        (true, Some(values)) => {
             let values = Tensor::from_slice(values, parameters.shape(), x.device())?;
-            found[1] = Some(values.to_dtype(parameters.dtype())?);
+            Some(values.to_dtype(parameters.dtype())?)
         }
-    }
-    if residual.is_some_and(Tensor::track_op) {
-        found[2] = Some(match op.relu() {
-            true => result.apply_op2_no_bwd(&gradient, &Mask)?,
-            false => gradient,
-        });
-    }
-    Ok(found)
+        _ => None,
+    };
+    let residual =
+        if pass.want_residual { pass.residual.into_inner() } else { want_residual.then_some(gradient) };
+    Ok([x.track_op().then_some(dx), dp, residual])
 }
 
 macro_rules! operator {

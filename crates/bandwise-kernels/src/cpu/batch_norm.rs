@@ -114,45 +114,66 @@ fn rectified<T: Element>(value: T, relu: bool) -> T {
     if relu && value <= T::ZERO { T::ZERO } else { value }
 }
 
+/// Where the gradient passes the ReLU behind the normalisation.
+pub(crate) enum Gate<'a, T> {
+    /// There is no ReLU.
+    Open,
+    /// Where this result is positive.
+    Result(&'a [T]),
+    /// Where `x · scale + shift` is positive: the result computed again, which costs less than reading it.
+    Affine { scale: &'a [T], shift: &'a [T] },
+}
+
 /// What the backward passes read.
 pub(crate) struct Backward<'a, T> {
     pub x: &'a [T],
     pub gradient: &'a [T],
-    /// The forward result, where it went through a ReLU.
-    pub result: Option<&'a [T]>,
+    pub gate: Gate<'a, T>,
     pub mean: &'a [T],
     /// `1 / sqrt(variance + epsilon)` per channel.
     pub inverse: &'a [T],
 }
 
 impl<T: Element> Backward<'_, T> {
+    /// The gradient behind the ReLU of the row that starts at `start`, in `buffer` unless there is none.
+    #[inline(always)]
+    fn row<'b>(&'b self, start: usize, buffer: &'b mut [T]) -> &'b [T] {
+        let channels = self.mean.len();
+        let gradient = &self.gradient[start..start + channels];
+        let gated = |open: bool, gradient: T| if open { gradient } else { T::ZERO };
+        match self.gate {
+            Gate::Open => return gradient,
+            Gate::Result(result) => {
+                let result = &result[start..start + channels];
+                for ((out, &gradient), &result) in buffer.iter_mut().zip(gradient).zip(result) {
+                    *out = gated(result > T::ZERO, gradient);
+                }
+            }
+            Gate::Affine { scale, shift } => {
+                let x = &self.x[start..start + channels];
+                let values = buffer.iter_mut().zip(gradient).zip(x).zip(scale).zip(shift);
+                for ((((out, &gradient), &x), &scale), &shift) in values {
+                    *out = gated(x * scale + shift > T::ZERO, gradient);
+                }
+            }
+        }
+        buffer
+    }
+
     /// Sums over rows of the gradient (behind the ReLU), and of gradient times normalised input.
     pub(crate) fn sums(&self) -> (Vec<f64>, Vec<f64>) {
         let channels = self.mean.len();
         let pieces = map_pieces(self.x.len(), channels, |range| {
             let mut plain = vec![T::ZERO; channels];
             let mut along = vec![T::ZERO; channels];
-            let (x, gradient) = (&self.x[range.clone()], &self.gradient[range.clone()]);
-            let result = self.result.map(|r| &r[range]);
-            for (row, (x, gradient)) in
-                x.chunks_exact(channels).zip(gradient.chunks_exact(channels)).enumerate()
-            {
+            let mut buffer = vec![T::ZERO; channels];
+            for start in range.step_by(channels) {
+                let gradient = self.row(start, &mut buffer);
+                let x = &self.x[start..start + channels];
                 let sums = plain.iter_mut().zip(&mut along).zip(self.mean).zip(x).zip(gradient);
-                match result {
-                    None => {
-                        for ((((plain, along), &mean), &x), &gradient) in sums {
-                            *plain += gradient;
-                            *along += gradient * (x - mean);
-                        }
-                    }
-                    Some(result) => {
-                        let result = &result[row * channels..][..channels];
-                        for (((((plain, along), &mean), &x), &gradient), &result) in sums.zip(result) {
-                            let gradient = if result > T::ZERO { gradient } else { T::ZERO };
-                            *plain += gradient;
-                            *along += gradient * (x - mean);
-                        }
-                    }
+                for ((((plain, along), &mean), &x), &gradient) in sums {
+                    *plain += gradient;
+                    *along += gradient * (x - mean);
                 }
             }
             (plain, along)
@@ -167,39 +188,56 @@ impl<T: Element> Backward<'_, T> {
         (plain, along)
     }
 
-    /// `gradient · scale + (x − mean) · slope + offset` per channel, gradient taken behind the ReLU.
-    pub(crate) fn combine(&self, scale: &[T], slope: &[T], offset: &[T]) -> Vec<T> {
-        let channels = self.mean.len();
-        let fill = |out: &SharedMut<'_, T>| {
-            map_pieces(self.x.len(), channels, |range| {
-                // SAFETY: pieces are disjoint and inside the buffer; the loops below write all of it.
-                let out = unsafe { out.slice(range.start, range.len()) };
-                let (x, gradient) = (&self.x[range.clone()], &self.gradient[range.clone()]);
-                let result = self.result.map(|r| &r[range]);
-                let rows = out.chunks_exact_mut(channels).zip(x.chunks_exact(channels));
-                for (row, ((out, x), gradient)) in rows.zip(gradient.chunks_exact(channels)).enumerate() {
-                    let constants = self.mean.iter().zip(scale).zip(slope).zip(offset);
-                    let values = out.iter_mut().zip(x).zip(gradient).zip(constants);
-                    match result {
-                        None => {
-                            for (((out, &x), &gradient), (((&mean, &scale), &slope), &offset)) in values {
-                                *out = gradient * scale + (x - mean) * slope + offset;
-                            }
-                        }
-                        Some(result) => {
-                            let result = &result[row * channels..][..channels];
-                            for ((((out, &x), &gradient), (((&mean, &scale), &slope), &offset)), &result) in
-                                values.zip(result)
-                            {
-                                let gradient = if result > T::ZERO { gradient } else { T::ZERO };
-                                *out = gradient * scale + (x - mean) * slope + offset;
-                            }
-                        }
-                    }
-                }
-            });
+    /// `gradient · scale + (x − mean) · slope + offset` per channel, gradient taken behind the ReLU; and that
+    /// gradient itself, if `keep`.
+    pub(crate) fn combine(&self, scale: &[T], slope: &[T], offset: &[T], keep: bool) -> (Vec<T>, Vec<T>) {
+        let length = self.x.len();
+        let mut kept = Vec::new();
+        let fill = |out: &SharedMut<'_, T>| match keep {
+            // SAFETY: the pieces cover both buffers.
+            true => {
+                kept = unsafe { produce(length, |kept| self.fill(scale, slope, offset, out, Some(kept))) }
+            }
+            false => self.fill(scale, slope, offset, out, None),
         };
         // SAFETY: the pieces cover the buffer.
-        unsafe { produce(self.x.len(), fill) }
+        let combined = unsafe { produce(length, fill) };
+        (combined, kept)
+    }
+
+    /// Writes all of `out` and of `kept`.
+    fn fill(
+        &self,
+        scale: &[T],
+        slope: &[T],
+        offset: &[T],
+        out: &SharedMut<'_, T>,
+        kept: Option<&SharedMut<'_, T>>,
+    ) {
+        let channels = self.mean.len();
+        map_pieces(self.x.len(), channels, |range| {
+            let mut buffer = vec![T::ZERO; channels];
+            for start in range.step_by(channels) {
+                // SAFETY: pieces are disjoint and inside the buffers; all of every row is written below.
+                let out = unsafe { out.slice(start, channels) };
+                let gradient = match kept {
+                    None => self.row(start, &mut buffer),
+                    Some(kept) => {
+                        // SAFETY: as above.
+                        let kept = unsafe { kept.slice(start, channels) };
+                        if let Gate::Open = self.gate {
+                            kept.copy_from_slice(&self.gradient[start..start + channels]);
+                        }
+                        self.row(start, kept)
+                    }
+                };
+                let x = &self.x[start..start + channels];
+                let constants = self.mean.iter().zip(scale).zip(slope).zip(offset);
+                let values = out.iter_mut().zip(x).zip(gradient).zip(constants);
+                for (((out, &x), &gradient), (((&mean, &scale), &slope), &offset)) in values {
+                    *out = gradient * scale + (x - mean) * slope + offset;
+                }
+            }
+        });
     }
 }
