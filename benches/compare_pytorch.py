@@ -33,6 +33,7 @@ def arguments():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--formats", default="nchw,channels_last", help="PyTorch's memory formats")
     parser.add_argument("--compile", action="store_true", help="also time torch.compile")
     parser.add_argument("--json", type=Path, help="write all times here")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
@@ -177,7 +178,8 @@ def worker(options):
                 self.train(x)
 
     benches = {}
-    print(json.dumps({"torch": torch.__version__}), flush=True)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    print(json.dumps({"torch": torch.__version__, "peak_mib": before}), flush=True)
     for line in sys.stdin:
         job = json.loads(line)
         key = tuple(job[k] for k in ("model", "precision", "batch", "format"))
@@ -235,7 +237,7 @@ def prepare(options):
 def compare(options, ours, theirs, model, work, precision):
     """Median ratio, and the median times per image in ms."""
     batch = options.batch if not model.startswith("wrn") else max(1, options.batch // 8)
-    formats = ["nchw", "channels_last"] + (["compile"] if options.compile else [])
+    formats = options.formats.split(",") + (["compile"] if options.compile else [])
     clock = "seconds" if options.threads == 1 else "wall"
     # PyTorch has no three-term bf16: f32x3 is compared with its f32
     other = "f32" if precision == "f32x3" else precision
@@ -245,10 +247,11 @@ def compare(options, ours, theirs, model, work, precision):
         torch = [theirs.ask(model=model, work=work, precision=other, batch=batch, format=f) for f in formats]
         if index > 0:  # the first round warms up
             rounds.append((mine[clock], min(t[clock] for t in torch)))
+    peaks = (mine["peak_mib"], torch[-1]["peak_mib"])
     ratio = statistics.median(theirs / ours for ours, theirs in rounds)
     mine, torch = (statistics.median(r[i] for r in rounds) / batch * 1e3 for i in (0, 1))
     return {"model": model, "work": work, "precision": precision, "batch": batch, "bandwise_ms": mine,
-            "pytorch_ms": torch, "ratio": ratio, "rounds": rounds}
+            "pytorch_ms": torch, "ratio": ratio, "rounds": rounds, "peaks_mib": peaks}
 
 
 def main():
@@ -259,7 +262,8 @@ def main():
     ours = Partner([str(binary)], options.threads)
     worker_command = [str(python), str(Path(__file__).resolve()), "--worker", "--threads", str(options.threads)]
     theirs = Partner(worker_command, options.threads)
-    print(f"PyTorch {theirs.read()['torch']}, {options.threads} thread(s), ms per image, medians of {options.rounds}\n")
+    greeting = theirs.read()
+    print(f"PyTorch {greeting['torch']}, {options.threads} thread(s), ms per image, medians of {options.rounds}\n")
     print("| model | work | precision | batch | Bandwise | PyTorch | ratio |\n|---|---|---|---|---|---|---|")
     results = []
     for model in options.models.split(","):
@@ -269,6 +273,8 @@ def main():
                 results.append(r)
                 print(f"| {model} | {work} | {precision} | {r['batch']} | {r['bandwise_ms']:.2f} "
                       f"| {r['pytorch_ms']:.2f} | {r['ratio']:.2f} |", flush=True)
+    print("\nlargest resident set of the whole run: Bandwise {} MiB, PyTorch {} MiB ({} MiB before its first job)".format(
+        *results[-1]["peaks_mib"], greeting["peak_mib"]))
     if options.json:
         options.json.write_text(json.dumps(results, indent=1))
 

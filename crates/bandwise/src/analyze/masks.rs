@@ -262,18 +262,22 @@ pub fn mean(masks: &[Mask]) -> Option<Mask> {
     Some(Mask::new(first.height, first.width, sum))
 }
 
-/// How many steps the masks of images took and how sparse they are, in classes of equal width.
-pub fn histogram(title: &str, axis: &str, values: &[f64], bins: usize) -> BarPlot {
+/// How often values lie where, in classes of equal width named by their middle; `None` if all are the same.
+pub fn histogram(title: &str, axis: &str, values: &[f64], bins: usize) -> Option<BarPlot> {
     let (low, high) =
         values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(*v), h.max(*v)));
-    let width = if high > low { (high - low) / bins as f64 } else { 1.0 };
+    if low >= high {
+        return None;
+    }
+    let width = (high - low) / bins as f64;
     let mut counts = vec![0.0; bins];
     for value in values {
         counts[(((value - low) / width) as usize).min(bins - 1)] += 1.0;
     }
-    let names = (0..bins).map(|b| format!("{:.3}", low + (b as f64 + 0.5) * width)).collect();
-    BarPlot::new(title, Axis::new("images"), names)
-        .series(BarSeries::new(axis, counts.into_iter().map(Bar::new).collect()))
+    let digits = (-width.log10()).ceil().max(0.0) as usize;
+    let names = (0..bins).map(|b| format!("{:.digits$}", low + (b as f64 + 0.5) * width)).collect();
+    let bars = BarSeries::new(axis, counts.into_iter().map(Bar::new).collect());
+    Some(BarPlot::new(title, Axis::new("images"), names).series(bars))
 }
 
 /// The frequencies of a centred mask that are at least half let through, as a share of each ring of

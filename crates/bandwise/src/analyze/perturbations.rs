@@ -142,18 +142,21 @@ pub fn section(spectra: &[PerturbationSpectrum], attack: &str) -> Section {
         map = map.panel(HeatPanel::new(&*s.label, s.height, s.width, centred));
         let points = s.radial_share.iter().enumerate().map(|(r, share)| [r as f64, *share]).collect();
         radial = radial.series(Series::new(&*s.label, points).colour(colour));
-        let cells = match s.mask {
-            Some(m) => [Cell::percent(m.passing), Cell::percent(m.evenly), Cell::number(m.correlation)],
-            None => [Cell::empty(), Cell::empty(), Cell::empty()],
-        };
-        table = table
-            .row([Cell::text(&*s.label), Cell::number(s.images as f64)].into_iter().chain(cells).collect());
+        if let Some(mask) = s.mask {
+            table = table.row(vec![
+                Cell::text(&*s.label),
+                Cell::number(s.images as f64),
+                Cell::percent(mask.passing),
+                Cell::percent(mask.evenly),
+                Cell::number(mask.correlation),
+            ]);
+        }
     }
-    Section::new("Adversarial perturbations")
+    let section = Section::new("Adversarial perturbations")
         .text(format!("Spectra of what {attack} adds to the images, mean over images and channels."))
         .heat_map(map)
-        .line_plot(radial)
-        .table(table)
+        .line_plot(radial);
+    if spectra.iter().any(|s| s.mask.is_some()) { section.table(table) } else { section }
 }
 
 #[cfg(test)]

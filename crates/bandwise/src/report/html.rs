@@ -229,7 +229,7 @@ fn write_picture(html: &mut String, picture: &Picture) {
         let _ = write!(
             html,
             "<td><img src=\"data:image/png;base64,{}\" width=\"{width}\" height=\"{height}\" alt=\"{caption}\" \
-             loading=\"lazy\">{caption}</td>",
+             loading=\"lazy\"><div style=\"max-width:{width}px\">{caption}</div></td>",
             picture.png
         );
     } else {

@@ -199,10 +199,13 @@ fn report(
     }
     let grid = grid.caption("Even part, zero frequency in the centre; the share is ‖M‖₁ / ‖M₀‖₁.");
     let values = |value: &dyn Fn(&ImageLine) -> f64| lines.iter().map(value).collect::<Vec<f64>>();
-    let section = masks::section(&[MaskProfile::new(format!("mean of {}", subject.label), &mean)?])?
-        .images(grid)
-        .bar_plot(masks::histogram("Sparsity", "‖M‖₁ / ‖M₀‖₁", &values(&|l| l.relative_l1), 12))
-        .bar_plot(masks::histogram("Steps", "steps", &values(&|l| l.steps as f64), 12));
+    let profile = MaskProfile::new(format!("mean of {}", subject.label), &mean)?;
+    let histograms = [
+        masks::histogram("Sparsity", "‖M‖₁ / ‖M₀‖₁ in %", &values(&|l| 100.0 * l.relative_l1), 12),
+        masks::histogram("Steps", "steps", &values(&|l| l.steps as f64), 12),
+    ];
+    let section = masks::section(&[profile])?.images(grid);
+    let section = histograms.into_iter().flatten().fold(section, Section::bar_plot);
     let mut output = Output::new(out, "Fourier masks of single pictures");
     output.section("masks", section)?;
     let mut records = vec![];
