@@ -7,14 +7,15 @@ use bandwise::method::NetworkConfig;
 use bandwise::nn::Normalization;
 use bandwise::train::recipe::PrecisionName;
 use bandwise::{Error, Result};
+use candle_core::Device;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::commands;
+use crate::{commands, device};
 
 /// Train, attack and explain image classifiers through the frequency domain.
 #[derive(Parser)]
 #[command(name = "bandwise", version, arg_required_else_help = true)]
-#[command(after_help = "Start with `bandwise demo`: two networks, their robustness and their frequency \
+#[command(after_help = "Start with `bandwise demo`: three networks, their robustness and their frequency \
                         preference, and a report, in about two minutes.")]
 pub struct Arguments {
     #[command(subcommand)]
@@ -102,6 +103,13 @@ pub struct ComputeArguments {
 }
 
 impl ComputeArguments {
+    /// The device; says what the precision means there.
+    pub fn open(&self) -> Result<Device> {
+        let device = device::open(&self.device)?;
+        device::announce(&device, self.precision().into());
+        Ok(device)
+    }
+
     /// As the library names it.
     pub fn precision(&self) -> PrecisionName {
         self.precision.into()

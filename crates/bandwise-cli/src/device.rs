@@ -1,6 +1,7 @@
 //! `--device` by name.
 
 use bandwise::{Error, Result};
+use bandwise_kernels::{Precision, capabilities};
 use candle_core::Device;
 
 /// The device of that name.
@@ -24,6 +25,13 @@ pub fn open(name: &str) -> Result<Device> {
         "cuda" => Err(missing("cudnn")),
         "metal" => Err(missing("metal")),
         _ => Err(Error::config(format!("--device {name}: expected cpu, cuda, cuda:N or metal"))),
+    }
+}
+
+/// Says what a precision other than f32 means on this machine's CPU.
+pub fn announce(device: &Device, precision: Precision) {
+    if device.is_cpu() && precision != Precision::F32 {
+        eprintln!("{}", capabilities().announcement(precision));
     }
 }
 

@@ -172,6 +172,28 @@ fn a_decomposed_network_is_recomposed_and_analysed() {
 }
 
 #[test]
+fn a_precision_says_what_it_is_and_enters_the_records() {
+    let folder = tempfile::tempdir().unwrap();
+    let (recipe, run) = (recipe(folder.path(), TINY), folder.path().join("run"));
+    let train = ["train", text(&recipe), "--out", text(&run), "--set", "epochs=1", "--set", "precision=bf16"];
+    let output = bandwise().args(train).assert().success();
+    let said = String::from_utf8_lossy(&output.get_output().stderr).into_owned();
+    assert!(said.contains("bf16"), "{said}");
+    let (weights, out) = (run.join("model.safetensors"), folder.path().join("masks"));
+    let data = "synthetic:test_count=6";
+    let arguments = ["--weights", text(&weights), "--data", data, "--out", text(&out), "--max-steps", "3"];
+    let mask = ["mask", "--per-image", "--precision", "f32x3"];
+    let output = bandwise().args(mask).args(arguments).assert().success();
+    let said = String::from_utf8_lossy(&output.get_output().stderr).into_owned();
+    assert!(said.contains("convolutions in f32x3 by"), "{said}");
+    let records = std::fs::read_to_string(out.join("results.jsonl")).unwrap();
+    assert!(records.lines().all(|line| line.contains(r#""precision":"f32x3""#)), "{records}");
+    // masks learned in another arithmetic are not gone on with
+    let message = refused(&[&["mask", "--per-image"], &arguments[..]].concat());
+    assert!(message.contains("choose another --out"), "{message}");
+}
+
+#[test]
 fn wrong_recipes_get_their_message() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("run");

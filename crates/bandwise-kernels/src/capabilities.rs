@@ -45,6 +45,21 @@ impl Capabilities {
     }
 }
 
+impl Capabilities {
+    /// What `precision` means on this machine, as a line for a log.
+    pub fn announcement(&self, precision: Precision) -> String {
+        let path = self.path(precision);
+        match precision {
+            Precision::F32 | Precision::Tf32 => format!("convolutions in f32 by {path}"),
+            Precision::F32x3 => format!("convolutions in f32x3 by {path}"),
+            Precision::Bf16 if self.bf16_path.is_none() => {
+                format!("convolutions in f32 by {path}: this processor does not multiply bf16")
+            }
+            Precision::Bf16 => format!("convolutions in bf16 by {path}, sums in f32"),
+        }
+    }
+}
+
 impl fmt::Display for Capabilities {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
@@ -56,5 +71,18 @@ impl fmt::Display for Capabilities {
             self.bf16_path.map_or("runs as f32".into(), |path| format!("by {path}")),
             self.f32x3_path,
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bf16_without_instructions_is_said_to_be_f32() {
+        let without = Capabilities { bf16_path: None, ..capabilities() };
+        assert!(without.announcement(Precision::Bf16).contains("does not multiply bf16"));
+        let with = Capabilities { bf16_path: Some("AMX"), ..capabilities() };
+        assert_eq!(with.announcement(Precision::Bf16), "convolutions in bf16 by AMX, sums in f32");
     }
 }

@@ -1,5 +1,7 @@
 //! Two-dimensional convolution with gradients for input and weight.
 
+#[cfg(feature = "cudnn")]
+use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 
 use crate::composed;
@@ -73,8 +75,9 @@ pub fn conv2d(x: &Tensor, w: &Tensor, config: &ConvConfig) -> Result<Tensor> {
     x.contiguous()?.apply_op2(&w.contiguous()?, Conv2d { geometry })
 }
 
-struct Conv2d {
-    geometry: Geometry,
+/// (x, weight) to y. On CUDA the weight is `[out, kh, kw, in / groups]`.
+pub(crate) struct Conv2d {
+    pub geometry: Geometry,
 }
 
 impl CustomOp2 for Conv2d {
@@ -94,6 +97,17 @@ impl CustomOp2 for Conv2d {
             let values = weight.run(&self.geometry, elements::<T>(s1, l1)?, Epilogue::NONE);
             Ok((wrap(values), Shape::from(&self.geometry.output_shape())))
         })
+    }
+
+    #[cfg(feature = "cudnn")]
+    fn cuda_fwd(
+        &self,
+        s1: &CudaStorage,
+        l1: &Layout,
+        s2: &CudaStorage,
+        l2: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        crate::cuda::conv::forward(&self.geometry, (s1, l1), (s2, l2))
     }
 
     fn bwd(
@@ -139,6 +153,17 @@ impl CustomOp2 for DataGradient {
             Ok((wrap(values), Shape::from(&self.geometry.input_shape())))
         })
     }
+
+    #[cfg(feature = "cudnn")]
+    fn cuda_fwd(
+        &self,
+        s1: &CudaStorage,
+        l1: &Layout,
+        s2: &CudaStorage,
+        l2: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        crate::cuda::conv::data_gradient(&self.geometry, (s1, l1), (s2, l2))
+    }
 }
 
 struct WeightGradient {
@@ -162,6 +187,17 @@ impl CustomOp2 for WeightGradient {
             let values = weight_gradient(&self.geometry, input, gradient);
             Ok((wrap(values), Shape::from(&self.geometry.weight_shape())))
         })
+    }
+
+    #[cfg(feature = "cudnn")]
+    fn cuda_fwd(
+        &self,
+        s1: &CudaStorage,
+        l1: &Layout,
+        s2: &CudaStorage,
+        l2: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        crate::cuda::conv::weight_gradient(&self.geometry, (s1, l1), (s2, l2))
     }
 }
 

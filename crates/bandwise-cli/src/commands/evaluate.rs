@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use super::corruptions::{self, CorruptionArguments};
 use super::official::{self, OfficialTest};
 use crate::arguments::{ComputeArguments, ModelArguments, SplitArgument, data_spec};
-use crate::{device, progress};
+use crate::progress;
 
 /// Images that the check before the evaluation looks at.
 const CHECKED_IMAGES: usize = 16;
@@ -207,7 +207,7 @@ impl EvaluateArguments {
 impl Subject {
     /// Loads the model for `dataset`.
     pub(super) fn load(arguments: &EvaluateArguments, dataset: Arc<dyn Dataset>) -> Result<Self> {
-        let device = device::open(&arguments.compute.device)?;
+        let device = arguments.compute.open()?;
         let count = arguments.limit.unwrap_or(usize::MAX).min(dataset.len());
         if count == 0 {
             return Err(Error::config("there are no pictures to evaluate"));

@@ -51,6 +51,9 @@ pub struct TrainArguments {
 pub fn run(arguments: &TrainArguments, interrupt: &AtomicBool) -> Result<bool> {
     let device = device::open(&arguments.device)?;
     let recipe = recipe(arguments)?;
+    if let Some(recipe) = &recipe {
+        device::announce(&device, recipe.precision.into());
+    }
     let folder = match (&arguments.out, &recipe) {
         (Some(folder), _) => folder.clone(),
         (None, Some(recipe)) => PathBuf::from("runs").join(&recipe.name),

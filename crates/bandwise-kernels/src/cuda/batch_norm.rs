@@ -2,10 +2,11 @@
 
 use candle_core::cuda_backend::cudarc::driver::LaunchConfig;
 use candle_core::{
-    CpuStorage, CudaStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Storage, Tensor, bail,
+    CpuStorage, CudaStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Storage, Tensor, bail,
 };
 
 use super::launch::{CudaElement, NULL, kernel, launch, per_element, uninitialised, view, with_cuda_element};
+use super::operator::{Argument, apply, no_cpu};
 use crate::frozen::Mask;
 
 /// Most splits of the rows in a column sum.
@@ -23,7 +24,7 @@ pub(crate) fn train(
     relu: bool,
 ) -> Result<(Tensor, Tensor)> {
     let x = x.contiguous()?;
-    let statistics = x.apply_op1_no_bwd(&Moments)?;
+    let statistics = moments(&x)?;
     let op = Normalise { statistics: statistics.clone(), own: true, epsilon, relu };
     Ok((op.apply(&x, gamma, beta, residual)?, statistics))
 }
@@ -51,17 +52,13 @@ fn with_storage<R>(tensor: &Tensor, body: impl FnOnce(&CudaStorage, &Layout) -> 
     }
 }
 
-fn no_cpu() -> Result<(CpuStorage, Shape)> {
-    bail!("internal error: a CUDA operator was given a CPU tensor")
-}
-
 /// What is summed over rows.
 struct Summands<'a> {
     /// 0: moments of the first tensor; 1: sums for the gradient.
     kind: i32,
-    first: (&'a CudaStorage, &'a Layout),
-    x: Option<(&'a CudaStorage, &'a Layout)>,
-    result: Option<(&'a CudaStorage, &'a Layout)>,
+    first: Argument<'a>,
+    x: Option<Argument<'a>>,
+    result: Option<Argument<'a>>,
     statistics: Option<&'a Tensor>,
     epsilon: f64,
 }
@@ -114,91 +111,12 @@ fn column_sums<T: CudaElement>(summands: &Summands<'_>) -> Result<(CudaStorage, 
 }
 
 /// Mean and biased variance over all but the last axis, `[2, channels]`.
-struct Moments;
-
-impl CustomOp1 for Moments {
-    fn name(&self) -> &'static str {
-        "batch moments"
-    }
-
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        no_cpu()
-    }
-
-    fn cuda_fwd(&self, storage: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
-        let first = (storage, layout);
-        let summands = Summands { kind: 0, first, x: None, result: None, statistics: None, epsilon: 0.0 };
-        with_cuda_element!(storage, self.name(), T => column_sums::<T>(&summands))
-    }
-}
-
-/// `[Σ gradient; Σ gradient · normalised x]` of (gradient, x) or (gradient, x, result).
-struct Sums<'a> {
-    statistics: &'a Tensor,
-    epsilon: f64,
-}
-
-impl Sums<'_> {
-    fn run(
-        &self,
-        first: (&CudaStorage, &Layout),
-        x: (&CudaStorage, &Layout),
-        result: Option<(&CudaStorage, &Layout)>,
-    ) -> Result<(CudaStorage, Shape)> {
-        let (statistics, epsilon) = (Some(self.statistics), self.epsilon);
-        let summands = Summands { kind: 1, first, x: Some(x), result, statistics, epsilon };
-        with_cuda_element!(first.0, "batch norm sums", T => column_sums::<T>(&summands))
-    }
-}
-
-impl CustomOp2 for Sums<'_> {
-    fn name(&self) -> &'static str {
-        "batch norm sums"
-    }
-
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        no_cpu()
-    }
-
-    fn cuda_fwd(
-        &self,
-        s1: &CudaStorage,
-        l1: &Layout,
-        s2: &CudaStorage,
-        l2: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        self.run((s1, l1), (s2, l2), None)
-    }
-}
-
-impl CustomOp3 for Sums<'_> {
-    fn name(&self) -> &'static str {
-        "batch norm sums"
-    }
-
-    fn cpu_fwd(
-        &self,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        no_cpu()
-    }
-
-    fn cuda_fwd(
-        &self,
-        s1: &CudaStorage,
-        l1: &Layout,
-        s2: &CudaStorage,
-        l2: &Layout,
-        s3: &CudaStorage,
-        l3: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        self.run((s1, l1), (s2, l2), Some((s3, l3)))
-    }
+fn moments(x: &Tensor) -> Result<Tensor> {
+    apply("batch moments", &[x], |arguments| {
+        let summands =
+            Summands { kind: 0, first: arguments[0], x: None, result: None, statistics: None, epsilon: 0.0 };
+        with_cuda_element!(arguments[0].0, "batch moments", T => column_sums::<T>(&summands))
+    })
 }
 
 /// `relu((x − mean) / σ · gamma + beta + residual)` on (x, `[gamma; beta]`) or with the residual as third.
@@ -260,24 +178,12 @@ impl Normalise {
         let gradient = gradient.contiguous()?;
         let mut found = [None, None, None];
         let needs_sums = parameters.track_op() || (self.own && x.track_op());
-        let sums = match (needs_sums, self.relu) {
-            (false, _) => None,
-            (true, relu) => {
-                let op = Sums { statistics: &self.statistics, epsilon: self.epsilon };
-                Some(if relu {
-                    gradient.apply_op3_no_bwd(x, result, &op)?
-                } else {
-                    gradient.apply_op2_no_bwd(x, &op)?
-                })
-            }
-        };
+        // the result tells where the ReLU was open
+        let tensors: &[&Tensor] = if self.relu { &[&gradient, x, result] } else { &[&gradient, x] };
+        let sums = if needs_sums { Some(self.sums(tensors)?) } else { None };
         if x.track_op() {
-            let sums = sums.clone().filter(|_| self.own);
-            let op = InputGradient { forward: self, parameters: parameters.detach(), sums };
-            found[0] = Some(match self.relu {
-                true => gradient.apply_op3_no_bwd(x, result, &op)?,
-                false => gradient.apply_op2_no_bwd(x, &op)?,
-            });
+            let sums = sums.as_ref().filter(|_| self.own);
+            found[0] = Some(self.input_gradient(tensors, &parameters.detach(), sums)?);
         }
         if let (true, Some(sums)) = (parameters.track_op(), sums) {
             // [Σ g; Σ g·x̂] are the gradients of [beta; gamma]
@@ -290,6 +196,72 @@ impl Normalise {
             });
         }
         Ok(found)
+    }
+
+    /// `[Σ gradient; Σ gradient · normalised x]` of (gradient, x) or (gradient, x, result).
+    fn sums(&self, tensors: &[&Tensor]) -> Result<Tensor> {
+        apply("batch norm sums", tensors, |arguments| {
+            let summands = Summands {
+                kind: 1,
+                first: arguments[0],
+                x: Some(arguments[1]),
+                result: arguments.get(2).copied(),
+                statistics: Some(&self.statistics),
+                epsilon: self.epsilon,
+            };
+            with_cuda_element!(arguments[0].0, "batch norm sums", T => column_sums::<T>(&summands))
+        })
+    }
+
+    /// The input's gradient from (gradient, x) or (gradient, x, result).
+    fn input_gradient(
+        &self,
+        tensors: &[&Tensor],
+        parameters: &Tensor,
+        sums: Option<&Tensor>,
+    ) -> Result<Tensor> {
+        apply("batch norm gradient", tensors, |arguments| {
+            use candle_core::cuda_backend::cudarc::driver::PushKernelArg;
+            // The storage guards must outlive the launch.
+            let (parameters, p_layout) = parameters.storage_and_layout();
+            let (statistics, s_layout) = self.statistics.storage_and_layout();
+            let sums = sums.map(Tensor::storage_and_layout);
+            let (Storage::Cuda(parameters), Storage::Cuda(statistics)) = (&*parameters, &*statistics) else {
+                bail!("batch norm: statistics and input live on different devices")
+            };
+            with_cuda_element!(arguments[1].0, "batch norm gradient", T => {
+                let (gradient, x) = (arguments[0], arguments[1]);
+                let (device, count) = (&x.0.device, x.1.shape().elem_count());
+                let sizes = (count as u64, p_layout.shape().elem_count() as u64 / 2);
+                let mut out = uninitialised::<T>(device, count)?;
+                let (input, gradient) = (view::<T>(x.0, x.1)?, view::<T>(gradient.0, gradient.1)?);
+                let (parameters, statistics) = (view::<T>(parameters, p_layout)?, view::<T>(statistics, s_layout)?);
+                let result = arguments.get(2).map(|(storage, layout)| view::<T>(storage, layout)).transpose()?;
+                let sums = match &sums {
+                    Some((storage, layout)) => match &**storage {
+                        Storage::Cuda(storage) => Some(view::<T>(storage, layout)?),
+                        _ => None,
+                    },
+                    None => None,
+                };
+                let function = kernel::<T>(device, "normalise_gradient")?;
+                let mut builder = function.builder();
+                builder.arg(&input).arg(&gradient);
+                match &result {
+                    Some(result) => builder.arg(result),
+                    None => builder.arg(&NULL),
+                };
+                builder.arg(&parameters).arg(&statistics);
+                match &sums {
+                    Some(sums) => builder.arg(sums),
+                    None => builder.arg(&NULL),
+                };
+                builder.arg(&mut out).arg(&self.epsilon).arg(&sizes.0).arg(&sizes.1);
+                // SAFETY: the kernel's declared arguments; all full tensors have `count` elements.
+                unsafe { builder.launch(per_element(count)) }.map_err(super::launch::driver)?;
+                Ok((CudaStorage::wrap_cuda_slice(out, device.clone()), x.1.shape().clone()))
+            })
+        })
     }
 }
 
@@ -363,111 +335,5 @@ impl CustomOp3 for Normalise {
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let [dx, dp, dr] = self.gradients(x, parameters, Some(residual), result, gradient)?;
         Ok((dx, dp, dr))
-    }
-}
-
-/// The input's gradient from (gradient, x) or (gradient, x, result).
-struct InputGradient<'a> {
-    forward: &'a Normalise,
-    parameters: Tensor,
-    sums: Option<Tensor>,
-}
-
-impl InputGradient<'_> {
-    fn run(
-        &self,
-        gradient: (&CudaStorage, &Layout),
-        x: (&CudaStorage, &Layout),
-        result: Option<(&CudaStorage, &Layout)>,
-    ) -> Result<(CudaStorage, Shape)> {
-        use candle_core::cuda_backend::cudarc::driver::PushKernelArg;
-        // The storage guards must outlive the launch.
-        let (parameters, p_layout) = self.parameters.storage_and_layout();
-        let (statistics, s_layout) = self.forward.statistics.storage_and_layout();
-        let sums = self.sums.as_ref().map(Tensor::storage_and_layout);
-        let (Storage::Cuda(parameters), Storage::Cuda(statistics)) = (&*parameters, &*statistics) else {
-            bail!("batch norm: statistics and input live on different devices")
-        };
-        with_cuda_element!(x.0, "batch norm gradient", T => {
-            let (device, count) = (&x.0.device, x.1.shape().elem_count());
-            let sizes = (count as u64, p_layout.shape().elem_count() as u64 / 2);
-            let mut out = uninitialised::<T>(device, count)?;
-            let (input, gradient) = (view::<T>(x.0, x.1)?, view::<T>(gradient.0, gradient.1)?);
-            let (parameters, statistics) = (view::<T>(parameters, p_layout)?, view::<T>(statistics, s_layout)?);
-            let result = result.map(|(storage, layout)| view::<T>(storage, layout)).transpose()?;
-            let sums = match &sums {
-                Some((storage, layout)) => match &**storage {
-                    Storage::Cuda(storage) => Some(view::<T>(storage, layout)?),
-                    _ => None,
-                },
-                None => None,
-            };
-            let function = kernel::<T>(device, "normalise_gradient")?;
-            let mut builder = function.builder();
-            builder.arg(&input).arg(&gradient);
-            match &result {
-                Some(result) => builder.arg(result),
-                None => builder.arg(&NULL),
-            };
-            builder.arg(&parameters).arg(&statistics);
-            match &sums {
-                Some(sums) => builder.arg(sums),
-                None => builder.arg(&NULL),
-            };
-            builder.arg(&mut out).arg(&self.forward.epsilon).arg(&sizes.0).arg(&sizes.1);
-            // SAFETY: the kernel's declared arguments; all full tensors have `count` elements.
-            unsafe { builder.launch(per_element(count)) }.map_err(super::launch::driver)?;
-            Ok((CudaStorage::wrap_cuda_slice(out, device.clone()), x.1.shape().clone()))
-        })
-    }
-}
-
-impl CustomOp2 for InputGradient<'_> {
-    fn name(&self) -> &'static str {
-        "batch norm gradient"
-    }
-
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        no_cpu()
-    }
-
-    fn cuda_fwd(
-        &self,
-        s1: &CudaStorage,
-        l1: &Layout,
-        s2: &CudaStorage,
-        l2: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        self.run((s1, l1), (s2, l2), None)
-    }
-}
-
-impl CustomOp3 for InputGradient<'_> {
-    fn name(&self) -> &'static str {
-        "batch norm gradient"
-    }
-
-    fn cpu_fwd(
-        &self,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        no_cpu()
-    }
-
-    fn cuda_fwd(
-        &self,
-        s1: &CudaStorage,
-        l1: &Layout,
-        s2: &CudaStorage,
-        l2: &Layout,
-        s3: &CudaStorage,
-        l3: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        self.run((s1, l1), (s2, l2), Some((s3, l3)))
     }
 }

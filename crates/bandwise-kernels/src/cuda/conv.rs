@@ -14,14 +14,12 @@ use candle_core::cuda_backend::cudarc::cudnn::{
 };
 use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaView, DeviceRepr};
 use candle_core::cuda_backend::{CudaDType, CudaStorageSlice, DeviceId};
-use candle_core::{
-    CpuStorage, CudaDevice, CudaStorage, CustomOp2, DType, Error, Layout, Result, Shape, Tensor, WithDType,
-    bail,
-};
+use candle_core::{CudaDevice, CudaStorage, DType, Error, Layout, Result, Shape, Tensor, WithDType, bail};
 use half::bf16;
 
 use super::launch::uninitialised;
-use crate::conv::Precision;
+use super::operator::{Argument, Output};
+use crate::conv::{Conv2d, Precision};
 use crate::cpu::geometry::Geometry;
 
 thread_local! {
@@ -49,7 +47,7 @@ pub(crate) fn conv2d(x: &Tensor, w: &Tensor, geometry: Geometry) -> Result<Tenso
     let half = geometry.config.precision == Precision::Bf16 && x.dtype() == DType::F32;
     let narrow = |t: &Tensor| if half { t.to_dtype(DType::BF16) } else { Ok(t.clone()) };
     let weight = narrow(&w.permute((0, 2, 3, 1))?)?.contiguous()?;
-    let y = narrow(x)?.contiguous()?.apply_op2(&weight, Convolution { geometry })?;
+    let y = narrow(x)?.contiguous()?.apply_op2(&weight, Conv2d { geometry })?;
     if half { y.to_dtype(DType::F32) } else { Ok(y) }
 }
 
@@ -135,143 +133,61 @@ macro_rules! with_multiplied {
     };
 }
 
-fn no_cpu() -> Result<(CpuStorage, Shape)> {
-    bail!("internal error: a CUDA operator was given a CPU tensor")
-}
-
-/// Forward: (x, weight) to y.
-struct Convolution {
-    geometry: Geometry,
-}
-
-impl CustomOp2 for Convolution {
-    fn name(&self) -> &'static str {
-        "conv2d"
-    }
-
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        no_cpu()
-    }
-
-    fn cuda_fwd(
-        &self,
-        x: &CudaStorage,
-        lx: &Layout,
-        w: &CudaStorage,
-        lw: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        with_multiplied!(x, T => {
-            let device = &x.device;
-            let shape = self.geometry.output_shape();
-            let mut y = uninitialised::<T>(device, shape.iter().product())?;
-            let with = Descriptors::<T>::new(device, &self.geometry)?;
-            let pass = ConvForward { conv: &with.convolution, x: &with.x, w: &with.w, y: &with.y };
-            let algorithm = pass.pick_algorithm().map_err(failed)?;
-            let mut space = uninitialised::<u8>(device, pass.get_workspace_size(algorithm).map_err(failed)?)?;
-            let (x, w) = (view::<T>(x, lx)?, view::<T>(w, lw)?);
-            let factors = (<T as WithDType>::from_f64(1.0), <T as WithDType>::from_f64(0.0));
-            // SAFETY: the buffers have the sizes of their descriptors.
-            unsafe { pass.launch::<CudaSlice<u8>, _, _, _>(algorithm, Some(&mut space), factors, &x, &w, &mut y) }
-                .map_err(failed)?;
-            Ok((CudaStorage::wrap_cuda_slice(y, device.clone()), Shape::from(&shape)))
-        })
-    }
-
-    fn bwd(
-        &self,
-        x: &Tensor,
-        w: &Tensor,
-        _y: &Tensor,
-        gradient: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let gradient = gradient.contiguous()?;
-        let geometry = self.geometry;
-        let dx = match x.track_op() {
-            true => Some(gradient.apply_op2_no_bwd(w, &DataGradient { geometry })?),
-            false => None,
-        };
-        let dw = match w.track_op() {
-            true => Some(gradient.apply_op2_no_bwd(x, &WeightGradient { geometry })?),
-            false => None,
-        };
-        Ok((dx, dw))
-    }
+/// (x, weight) to y.
+pub(crate) fn forward(geometry: &Geometry, (x, lx): Argument<'_>, (w, lw): Argument<'_>) -> Output {
+    with_multiplied!(x, T => {
+        let device = &x.device;
+        let shape = geometry.output_shape();
+        let mut y = uninitialised::<T>(device, shape.iter().product())?;
+        let with = Descriptors::<T>::new(device, geometry)?;
+        let pass = ConvForward { conv: &with.convolution, x: &with.x, w: &with.w, y: &with.y };
+        let algorithm = pass.pick_algorithm().map_err(failed)?;
+        let mut space = uninitialised::<u8>(device, pass.get_workspace_size(algorithm).map_err(failed)?)?;
+        let (x, w) = (view::<T>(x, lx)?, view::<T>(w, lw)?);
+        // SAFETY: the buffers have the sizes of their descriptors.
+        unsafe { pass.launch::<CudaSlice<u8>, _, _, _>(algorithm, Some(&mut space), factors::<T>(), &x, &w, &mut y) }
+            .map_err(failed)?;
+        Ok((CudaStorage::wrap_cuda_slice(y, device.clone()), Shape::from(&shape)))
+    })
 }
 
 /// (dy, weight) to dx.
-struct DataGradient {
-    geometry: Geometry,
-}
-
-impl CustomOp2 for DataGradient {
-    fn name(&self) -> &'static str {
-        "conv2d data gradient"
-    }
-
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        no_cpu()
-    }
-
-    fn cuda_fwd(
-        &self,
-        dy: &CudaStorage,
-        ly: &Layout,
-        w: &CudaStorage,
-        lw: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        with_multiplied!(dy, T => {
-            let device = &dy.device;
-            let shape = self.geometry.input_shape();
-            let mut dx = uninitialised::<T>(device, shape.iter().product())?;
-            let with = Descriptors::<T>::new(device, &self.geometry)?;
-            let pass = ConvBackwardData { conv: &with.convolution, dx: &with.x, w: &with.w, dy: &with.y };
-            let algorithm = pass.pick_algorithm().map_err(failed)?;
-            let mut space = uninitialised::<u8>(device, pass.get_workspace_size(algorithm).map_err(failed)?)?;
-            let (dy, w) = (view::<T>(dy, ly)?, view::<T>(w, lw)?);
-            let factors = (<T as WithDType>::from_f64(1.0), <T as WithDType>::from_f64(0.0));
-            // SAFETY: the buffers have the sizes of their descriptors.
-            unsafe { pass.launch::<CudaSlice<u8>, _, _, _>(algorithm, Some(&mut space), factors, &mut dx, &w, &dy) }
-                .map_err(failed)?;
-            Ok((CudaStorage::wrap_cuda_slice(dx, device.clone()), Shape::from(&shape)))
-        })
-    }
+pub(crate) fn data_gradient(geometry: &Geometry, (dy, ly): Argument<'_>, (w, lw): Argument<'_>) -> Output {
+    with_multiplied!(dy, T => {
+        let device = &dy.device;
+        let shape = geometry.input_shape();
+        let mut dx = uninitialised::<T>(device, shape.iter().product())?;
+        let with = Descriptors::<T>::new(device, geometry)?;
+        let pass = ConvBackwardData { conv: &with.convolution, dx: &with.x, w: &with.w, dy: &with.y };
+        let algorithm = pass.pick_algorithm().map_err(failed)?;
+        let mut space = uninitialised::<u8>(device, pass.get_workspace_size(algorithm).map_err(failed)?)?;
+        let (dy, w) = (view::<T>(dy, ly)?, view::<T>(w, lw)?);
+        // SAFETY: the buffers have the sizes of their descriptors.
+        unsafe { pass.launch::<CudaSlice<u8>, _, _, _>(algorithm, Some(&mut space), factors::<T>(), &mut dx, &w, &dy) }
+            .map_err(failed)?;
+        Ok((CudaStorage::wrap_cuda_slice(dx, device.clone()), Shape::from(&shape)))
+    })
 }
 
 /// (dy, x) to dw `[out, kh, kw, in / groups]`.
-struct WeightGradient {
-    geometry: Geometry,
+pub(crate) fn weight_gradient(geometry: &Geometry, (dy, ly): Argument<'_>, (x, lx): Argument<'_>) -> Output {
+    with_multiplied!(dy, T => {
+        let device = &dy.device;
+        let [out, inner, height, width] = geometry.weight_shape();
+        let mut dw = uninitialised::<T>(device, out * inner * height * width)?;
+        let with = Descriptors::<T>::new(device, geometry)?;
+        let pass = ConvBackwardFilter { conv: &with.convolution, x: &with.x, dw: &with.w, dy: &with.y };
+        let algorithm = pass.pick_algorithm().map_err(failed)?;
+        let mut space = uninitialised::<u8>(device, pass.get_workspace_size(algorithm).map_err(failed)?)?;
+        let (dy, x) = (view::<T>(dy, ly)?, view::<T>(x, lx)?);
+        // SAFETY: the buffers have the sizes of their descriptors.
+        unsafe { pass.launch::<CudaSlice<u8>, _, _, _>(algorithm, Some(&mut space), factors::<T>(), &x, &mut dw, &dy) }
+            .map_err(failed)?;
+        Ok((CudaStorage::wrap_cuda_slice(dw, device.clone()), (out, height, width, inner).into()))
+    })
 }
 
-impl CustomOp2 for WeightGradient {
-    fn name(&self) -> &'static str {
-        "conv2d weight gradient"
-    }
-
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        no_cpu()
-    }
-
-    fn cuda_fwd(
-        &self,
-        dy: &CudaStorage,
-        ly: &Layout,
-        x: &CudaStorage,
-        lx: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        with_multiplied!(dy, T => {
-            let device = &dy.device;
-            let [out, inner, height, width] = self.geometry.weight_shape();
-            let mut dw = uninitialised::<T>(device, out * inner * height * width)?;
-            let with = Descriptors::<T>::new(device, &self.geometry)?;
-            let pass = ConvBackwardFilter { conv: &with.convolution, x: &with.x, dw: &with.w, dy: &with.y };
-            let algorithm = pass.pick_algorithm().map_err(failed)?;
-            let mut space = uninitialised::<u8>(device, pass.get_workspace_size(algorithm).map_err(failed)?)?;
-            let (dy, x) = (view::<T>(dy, ly)?, view::<T>(x, lx)?);
-            let factors = (<T as WithDType>::from_f64(1.0), <T as WithDType>::from_f64(0.0));
-            // SAFETY: the buffers have the sizes of their descriptors.
-            unsafe { pass.launch::<CudaSlice<u8>, _, _, _>(algorithm, Some(&mut space), factors, &x, &mut dw, &dy) }
-                .map_err(failed)?;
-            Ok((CudaStorage::wrap_cuda_slice(dw, device.clone()), (out, height, width, inner).into()))
-        })
-    }
+/// What the product and the former content of the result are multiplied by.
+fn factors<T: Multiplied>() -> (T, T) {
+    (<T as WithDType>::from_f64(1.0), <T as WithDType>::from_f64(0.0))
 }

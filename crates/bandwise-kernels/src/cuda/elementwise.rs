@@ -1,10 +1,9 @@
 //! ReLU, its mask and the sign step.
 
-use candle_core::{CudaStorage, Layout, Result, Shape};
+use candle_core::{CudaStorage, Layout};
 
 use super::launch::{kernel, launch, per_element, uninitialised, view, with_cuda_element};
-
-type Output = Result<(CudaStorage, Shape)>;
+use super::operator::Output;
 
 /// `max(x, 0)`.
 pub(crate) fn relu(x: &CudaStorage, layout: &Layout) -> Output {

@@ -8,4 +8,5 @@ pub(crate) mod batch_norm;
 pub(crate) mod conv;
 pub(crate) mod elementwise;
 pub(crate) mod launch;
+pub(crate) mod operator;
 pub(crate) mod pool;

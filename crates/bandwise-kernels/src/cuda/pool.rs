@@ -3,7 +3,8 @@
 use candle_core::cuda_backend::cudarc::driver::DeviceRepr;
 use candle_core::{CpuStorage, CudaStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
 
-use super::launch::{CudaElement, NULL, kernel, launch, per_element, uninitialised, view, with_cuda_element};
+use super::launch::{NULL, kernel, launch, per_element, uninitialised, view, with_cuda_element};
+use super::operator::{apply, no_cpu};
 use crate::cpu::pool::Windows;
 
 /// [`Windows`] as `kernels.cu` declares it.
@@ -33,7 +34,7 @@ impl From<&Windows> for DeviceWindows {
 
 /// The largest values of `x`'s windows, or the tangent's values at their places; differentiable in `values`.
 pub(crate) fn max(windows: &Windows, x: &Tensor, values: &Tensor) -> Result<Tensor> {
-    let positions = x.detach().contiguous()?.apply_op1_no_bwd(&Positions(*windows))?;
+    let positions = find(windows, &x.detach().contiguous()?)?;
     values.contiguous()?.apply_op2(&positions, Gather(*windows))
 }
 
@@ -42,31 +43,18 @@ pub(crate) fn average(windows: &Windows, x: &Tensor) -> Result<Tensor> {
     x.contiguous()?.apply_op1(Average(*windows))
 }
 
-fn no_cpu() -> Result<(CpuStorage, Shape)> {
-    bail!("internal error: a CUDA operator was given a CPU tensor")
-}
-
-struct Positions(Windows);
-
-impl CustomOp1 for Positions {
-    fn name(&self) -> &'static str {
-        "max pool positions"
-    }
-
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        no_cpu()
-    }
-
-    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
-        with_cuda_element!(x, self.name(), T => {
-            let (device, count) = (&x.device, self.0.output_length());
+/// Position of the first largest value of every window.
+fn find(windows: &Windows, x: &Tensor) -> Result<Tensor> {
+    apply("max pool positions", &[x], |arguments| {
+        let (x, layout) = arguments[0];
+        with_cuda_element!(x, "max pool positions", T => {
+            let (device, count) = (&x.device, windows.output_length());
             let mut out = uninitialised::<u32>(device, count)?;
-            let windows = DeviceWindows::from(&self.0);
-            let x = view::<T>(x, layout)?;
-            launch!(kernel::<T>(device, "argmax")?, per_element(count); &x, &mut out, &windows, &(count as u64));
-            Ok((CudaStorage::wrap_cuda_slice(out, device.clone()), self.0.output_shape()))
+            let (sizes, x) = (DeviceWindows::from(windows), view::<T>(x, layout)?);
+            launch!(kernel::<T>(device, "argmax")?, per_element(count); &x, &mut out, &sizes, &(count as u64));
+            Ok((CudaStorage::wrap_cuda_slice(out, device.clone()), Shape::from(&windows.output_shape())))
         })
-    }
+    })
 }
 
 /// Values at the positions, the second argument.
@@ -98,7 +86,7 @@ impl CustomOp2 for Gather {
                 kernel::<T>(device, "gather")?, per_element(count);
                 &values, &positions, &mut out, &images.0, &images.1, &(count as u64)
             );
-            Ok((CudaStorage::wrap_cuda_slice(out, device.clone()), self.0.output_shape()))
+            Ok((CudaStorage::wrap_cuda_slice(out, device.clone()), Shape::from(&self.0.output_shape())))
         })
     }
 
@@ -112,7 +100,7 @@ impl CustomOp2 for Gather {
         if !x.track_op() {
             return Ok((None, None));
         }
-        Ok((Some(gradient.contiguous()?.apply_op2_no_bwd(positions, &Scatter(self.0))?), None))
+        Ok((Some(scatter(&self.0, &[&gradient.contiguous()?, positions])?), None))
     }
 }
 
@@ -126,65 +114,25 @@ fn positions<'a>(
     }
 }
 
-/// The transpose of [`Gather`], or without positions of [`Average`].
-struct Scatter(Windows);
-
-impl Scatter {
-    fn run<T: CudaElement>(
-        &self,
-        gradient: (&CudaStorage, &Layout),
-        positions: Option<&candle_core::cuda_backend::cudarc::driver::CudaView<'_, u32>>,
-    ) -> Result<(CudaStorage, Shape)> {
-        let (device, count) = (&gradient.0.device, self.0.input_length());
-        let mut out = uninitialised::<T>(device, count)?;
-        let windows = DeviceWindows::from(&self.0);
-        let (function, gradient) = (kernel::<T>(device, "scatter")?, view::<T>(gradient.0, gradient.1)?);
-        let count = count as u64;
-        match positions {
-            Some(positions) => launch!(
-                function, per_element(count as usize); &gradient, positions, &mut out, &windows, &count
-            ),
-            None => {
-                launch!(function, per_element(count as usize); &gradient, &NULL, &mut out, &windows, &count)
+/// The transpose of [`Gather`] for (gradient, positions), of [`Average`] for the gradient alone.
+fn scatter(windows: &Windows, tensors: &[&Tensor]) -> Result<Tensor> {
+    apply("pool gradient", tensors, |arguments| {
+        let (gradient, layout) = arguments[0];
+        with_cuda_element!(gradient, "pool gradient", T => {
+            let (device, count) = (&gradient.device, windows.input_length());
+            let mut out = uninitialised::<T>(device, count)?;
+            let (sizes, gradient) = (DeviceWindows::from(windows), view::<T>(gradient, layout)?);
+            let (function, length) = (kernel::<T>(device, "scatter")?, count as u64);
+            match arguments.get(1) {
+                Some((storage, layout)) => launch!(
+                    function, per_element(count);
+                    &gradient, &positions(storage, layout)?, &mut out, &sizes, &length
+                ),
+                None => launch!(function, per_element(count); &gradient, &NULL, &mut out, &sizes, &length),
             }
-        }
-        Ok((CudaStorage::wrap_cuda_slice(out, device.clone()), self.0.input_shape()))
-    }
-}
-
-impl CustomOp1 for Scatter {
-    fn name(&self) -> &'static str {
-        "average pool gradient"
-    }
-
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        no_cpu()
-    }
-
-    fn cuda_fwd(&self, s: &CudaStorage, l: &Layout) -> Result<(CudaStorage, Shape)> {
-        with_cuda_element!(s, "average pool gradient", T => self.run::<T>((s, l), None))
-    }
-}
-
-impl CustomOp2 for Scatter {
-    fn name(&self) -> &'static str {
-        "max pool gradient"
-    }
-
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        no_cpu()
-    }
-
-    fn cuda_fwd(
-        &self,
-        s: &CudaStorage,
-        l: &Layout,
-        p: &CudaStorage,
-        p_layout: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        let positions = positions(p, p_layout)?;
-        with_cuda_element!(s, "max pool gradient", T => self.run::<T>((s, l), Some(&positions)))
-    }
+            Ok((CudaStorage::wrap_cuda_slice(out, device.clone()), Shape::from(&windows.input_shape())))
+        })
+    })
 }
 
 struct Average(Windows);
@@ -205,11 +153,11 @@ impl CustomOp1 for Average {
             let windows = DeviceWindows::from(&self.0);
             let x = view::<T>(x, layout)?;
             launch!(kernel::<T>(device, "average")?, per_element(count); &x, &mut out, &windows, &(count as u64));
-            Ok((CudaStorage::wrap_cuda_slice(out, device.clone()), self.0.output_shape()))
+            Ok((CudaStorage::wrap_cuda_slice(out, device.clone()), Shape::from(&self.0.output_shape())))
         })
     }
 
     fn bwd(&self, _x: &Tensor, _result: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
-        Ok(Some(gradient.contiguous()?.apply_op1_no_bwd(&Scatter(self.0))?))
+        Ok(Some(scatter(&self.0, &[&gradient.contiguous()?])?))
     }
 }

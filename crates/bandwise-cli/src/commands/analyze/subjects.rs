@@ -16,7 +16,6 @@ use serde_json::json;
 
 use super::models::ModelsArguments;
 use crate::arguments::{ComputeArguments, ModelArguments, SplitArgument, data_spec};
-use crate::device;
 
 /// What every analysis of models on pictures takes.
 #[derive(Args)]
@@ -82,7 +81,7 @@ impl SubjectArguments {
             return Err(Error::config("--batch-size must be at least 1"));
         }
         let models = self.models.each(self.mean.as_ref(), self.std.as_ref())?;
-        let device = device::open(&self.compute.device)?;
+        let device = self.compute.open()?;
         let split = Split::from(self.split);
         let dataset = self.data.open(split)?;
         let pictures = Pictures::load(&dataset, self.limit, &device)?;
