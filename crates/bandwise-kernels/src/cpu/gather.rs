@@ -110,9 +110,6 @@ fn tasks<T>(walk: &Walk, packed: &Packed<T>) -> Vec<(usize, usize, (usize, usize
     tasks
 }
 
-// SAFETY: the pointers are filled and read by one thread, within one task.
-unsafe impl<T: Send> Send for Pointers<T> {}
-
 struct Call<'a, T> {
     kernels: &'a Kernels<T>,
     dot: unsafe fn(&DotTile<T>),
