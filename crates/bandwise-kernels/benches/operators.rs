@@ -2,6 +2,7 @@
 //! and additions of the direct convolution (criterion's "elements").
 
 use std::hint::black_box;
+use std::sync::Arc;
 
 use bandwise_kernels::*;
 use candle_core::{Device, Tensor, Var};
@@ -86,5 +87,40 @@ fn passes(c: &mut Criterion) {
     }
 }
 
-criterion_group!(operators, convolution, passes);
+/// Residual blocks of frozen layers, as one operator and one after another.
+fn frozen(c: &mut Criterion) {
+    let mut group = c.benchmark_group("frozen network");
+    group.sample_size(10);
+    for (channels, size) in [(16, 32), (64, 32), (256, 8)] {
+        let config = ConvConfig { padding: 1, ..Default::default() };
+        let weights: Vec<FrozenConv2d> = (0..6)
+            .map(|_| (normal(&[channels, channels, 3, 3]) * 0.05).expect("a CPU tensor"))
+            .map(|w| FrozenConv2d::new(&w, None, &config).expect("fitting shapes"))
+            .collect();
+        let mut graph = FrozenGraph::new();
+        let mut value = graph.input();
+        for pair in weights.chunks_exact(2) {
+            let inner = graph.convolution(&pair[0], value, None, true);
+            value = graph.convolution(&pair[1], inner, Some(value), true);
+        }
+        let graph = Arc::new(graph);
+        let layers = |x: &Tensor| {
+            weights.chunks_exact(2).try_fold(x.clone(), |x, pair| {
+                pair[1].forward(&pair[0].forward(&x, None, true)?, Some(&x), true)
+            })
+        };
+        let x = Var::from_tensor(&normal(&[BATCH, size, size, channels])).expect("a copy");
+        let work = 2 * BATCH * size * size * channels * channels * 9 * 6 * 2;
+        group.throughput(Throughput::Elements(work as u64));
+        let name = format!("{channels} {size}²");
+        group.bench_function(BenchmarkId::new("attack step, one operator", &name), |b| {
+            b.iter(|| black_box(graph.run(&x).expect("fitting shapes").backward()))
+        });
+        group.bench_function(BenchmarkId::new("attack step, layer by layer", &name), |b| {
+            b.iter(|| black_box(layers(&x).expect("fitting shapes").backward()))
+        });
+    }
+}
+
+criterion_group!(operators, convolution, passes, frozen);
 criterion_main!(operators);
