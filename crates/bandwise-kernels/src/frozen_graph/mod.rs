@@ -20,9 +20,9 @@ use operator::Pass;
 
 /// Bytes of the largest activation of the images that go through the network together.
 const TOGETHER: usize = 1 << 18;
-/// Networks with more bytes of weights take the whole batch at once: reading the weights again for every few images
-/// would cost more than the activations.
-const LARGE_WEIGHTS: usize = 1 << 23;
+/// Networks with more bytes of weights in one layer take the whole batch at once: reading them again for every few
+/// images would cost more than the activations.
+const LARGE_LAYER: usize = 1 << 19;
 
 /// Frozen layers that run as one differentiable operator on the CPU, in f32 or f64.
 ///
@@ -226,15 +226,11 @@ impl FrozenGraph {
     }
 
     fn images_together(&self, shapes: &[Shape4], bytes: usize) -> usize {
-        let weights: usize = self
-            .nodes
-            .iter()
-            .map(|node| match &node.operation {
-                Operation::Convolution { weights, .. } => weights.weight.elem_count(),
-                _ => 0,
-            })
-            .sum();
-        if weights * bytes > LARGE_WEIGHTS {
+        let large = |node: &Node| match &node.operation {
+            Operation::Convolution { weights, .. } => weights.weight.elem_count() * bytes > LARGE_LAYER,
+            _ => false,
+        };
+        if self.nodes.iter().any(large) {
             return usize::MAX;
         }
         let largest = shapes.iter().map(|shape| shape.iter().product::<usize>()).max().unwrap_or(1);
