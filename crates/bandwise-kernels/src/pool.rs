@@ -109,11 +109,14 @@ pub fn avg_pool2d(x: &Tensor, kernel: usize, stride: usize, padding: usize) -> R
 /// # Errors
 /// If the input is not four-dimensional or an image is empty.
 pub fn global_avg_pool(x: &Tensor) -> Result<Tensor> {
-    let (_, height, width, _) = x.dims4()?;
+    let (batch, height, width, channels) = x.dims4()?;
     if height * width == 0 {
         bail!("global_avg_pool: empty images in {:?}", x.dims());
     }
-    composed::global_avg_pool(x)
+    if !x.device().is_cpu() {
+        return composed::global_avg_pool(x);
+    }
+    x.contiguous()?.apply_op1(GlobalAverage { shape: [batch, height, width, channels] })
 }
 
 struct MaxPool {
@@ -224,6 +227,47 @@ impl CustomOp1 for AveragePool {
     fn bwd(&self, _x: &Tensor, _result: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
         let op = AveragePoolGradient { windows: self.windows };
         Ok(Some(gradient.contiguous()?.apply_op1_no_bwd(&op)?))
+    }
+}
+
+/// The mean over height and width of images of `shape`.
+struct GlobalAverage {
+    shape: [usize; 4],
+}
+
+impl CustomOp1 for GlobalAverage {
+    fn name(&self) -> &'static str {
+        "global average pool"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let [batch, _, _, channels] = self.shape;
+        with_element!(storage, self.name(), T => {
+            let values = pool::global_average(self.shape, elements::<T>(storage, layout)?);
+            Ok((wrap(values), (batch, channels).into()))
+        })
+    }
+
+    fn bwd(&self, _x: &Tensor, _result: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
+        let op = GlobalAverageGradient { shape: self.shape };
+        Ok(Some(gradient.contiguous()?.apply_op1_no_bwd(&op)?))
+    }
+}
+
+struct GlobalAverageGradient {
+    shape: [usize; 4],
+}
+
+impl CustomOp1 for GlobalAverageGradient {
+    fn name(&self) -> &'static str {
+        "global average pool gradient"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        with_element!(storage, self.name(), T => {
+            let values = pool::global_average_gradient(self.shape, elements::<T>(storage, layout)?);
+            Ok((wrap(values), Shape::from(&self.shape)))
+        })
     }
 }
 
