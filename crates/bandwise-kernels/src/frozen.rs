@@ -132,14 +132,7 @@ impl Weights {
         input: &[T],
         epilogue: Epilogue<'_, T>,
     ) -> Result<Vec<T>> {
-        let slot = T::forward(&self.packed);
-        let packed = match slot.get() {
-            Some(packed) => packed,
-            None => {
-                let made = with_slice(&self.weight, |w| PackedForward::new(geometry, w))?;
-                slot.get_or_init(|| made)
-            }
-        };
+        let packed = self.packed_forward::<T>(geometry)?;
         match &self.bias {
             Some(bias) => with_slice(bias, |bias| {
                 packed.run(geometry, input, Epilogue { bias: Some(bias), ..epilogue })
@@ -155,22 +148,39 @@ impl Weights {
         gradient: &[T],
         epilogue: Epilogue<'_, T>,
     ) -> Result<Vec<T>> {
-        let stride = geometry.config.stride;
-        // An image smaller than the stride lacks phases that a later, larger image would need.
-        if geometry.in_height < stride || geometry.in_width < stride {
-            let packed = with_slice(&self.weight, |w: &[T]| PackedData::new(geometry, w))?;
-            return Ok(packed.run(geometry, gradient, epilogue));
-        }
-        let slot = T::data(&self.packed);
-        let packed = match slot.get() {
-            Some(packed) => packed,
+        match self.packed_data::<T>(geometry)? {
+            Some(packed) => Ok(packed.run(geometry, gradient, epilogue)),
             None => {
-                let made = with_slice(&self.weight, |w| PackedData::new(geometry, w))?;
-                slot.get_or_init(|| made)
+                let packed = with_slice(&self.weight, |w| PackedData::new(geometry, w))?;
+                Ok(packed.run(geometry, gradient, epilogue))
             }
-        };
-        Ok(packed.run(geometry, gradient, epilogue))
+        }
     }
+
+    /// The weights packed for the forward pass, once.
+    pub(crate) fn packed_forward<T: Slotted>(&self, geometry: &Geometry) -> Result<&PackedForward<T>> {
+        kept(T::forward(&self.packed), || with_slice(&self.weight, |w| PackedForward::new(geometry, w)))
+    }
+
+    /// The weights packed for the data gradient, once; `None` for an image smaller than the stride, which lacks
+    /// phases that a later, larger image would need.
+    pub(crate) fn packed_data<T: Slotted>(&self, geometry: &Geometry) -> Result<Option<&PackedData<T>>> {
+        let stride = geometry.config.stride;
+        if geometry.in_height < stride || geometry.in_width < stride {
+            return Ok(None);
+        }
+        kept(T::data(&self.packed), || with_slice(&self.weight, |w| PackedData::new(geometry, w))).map(Some)
+    }
+}
+
+/// What the slot holds, made if it is empty. Two threads may both make it: waiting for one another inside a thread
+/// pool could wait for oneself.
+fn kept<P>(slot: &OnceLock<P>, make: impl FnOnce() -> Result<P>) -> Result<&P> {
+    if let Some(kept) = slot.get() {
+        return Ok(kept);
+    }
+    let made = make()?;
+    Ok(slot.get_or_init(|| made))
 }
 
 struct FrozenForward {

@@ -126,7 +126,8 @@ mod tests {
             let expected: Vec<f32> = values.iter().map(|&v| if v > 0.0 { 1.0 } else { 0.0 }).collect();
             assert!(Signs::new(&values).gate::<f32>() == expected, "{length}");
             let doubles: Vec<f64> = values.iter().map(|&v| v.into()).collect();
-            assert!(Signs::new(&doubles).gate::<f64>().len() == length);
+            let gate = Signs::new(&doubles).gate::<f64>();
+            assert!(gate.iter().zip(&expected).all(|(&a, &b)| a == f64::from(b)) && gate.len() == length);
         }
         let odd = [f32::NAN, -0.0, f32::INFINITY, f32::MIN_POSITIVE];
         assert_eq!(Signs::new(&odd).gate::<f32>(), [0.0, 0.0, 1.0, 1.0]);

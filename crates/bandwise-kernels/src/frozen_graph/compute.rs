@@ -12,6 +12,21 @@ use crate::cpu::signs::Signs;
 use crate::frozen::Slotted;
 
 impl FrozenGraph {
+    /// Packs the weights for the way there or `back`, before groups of images need them side by side.
+    pub(super) fn pack<T: Slotted>(&self, shapes: &[Shape4], back: bool) -> Result<()> {
+        for node in &self.nodes {
+            if let Operation::Convolution { weights, .. } = &node.operation {
+                let geometry = geometry(weights, shapes[node.input])?;
+                if back {
+                    weights.packed_data::<T>(&geometry)?;
+                } else {
+                    weights.packed_forward::<T>(&geometry)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Whether the result is one of a ReLU, so that its own sign tells where its gradient passes.
     fn gates(&self, value: usize) -> bool {
         value > 0 && self.nodes[value - 1].operation.relu()

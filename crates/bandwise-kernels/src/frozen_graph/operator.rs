@@ -49,7 +49,7 @@ impl Pass {
         self.shapes.iter().map(|&[_, height, width, channels]| [batch, height, width, channels]).collect()
     }
 
-    /// Cuts the images into groups, and each of `parts` accordingly.
+    /// The images that go through together.
     fn groups(&self) -> Vec<Range<usize>> {
         let step = self.step.min(self.batch).max(1);
         (0..self.batch).step_by(step).map(|first| first..self.batch.min(first + step)).collect()
@@ -57,6 +57,7 @@ impl Pass {
 
     fn forward<T: Slotted>(&self, input: &[T]) -> Result<CpuStorage> {
         let length: usize = self.shapes[0].iter().product();
+        self.graph.pack::<T>(&self.shapes, false)?;
         let run = |images: Range<usize>| {
             let part = &input[images.start * length..images.end * length];
             self.graph.forward(&self.shapes(images.len()), part, self.keep)
@@ -100,6 +101,7 @@ impl Gradient<'_> {
             bail!("internal error: the frozen network kept nothing for its gradient")
         };
         let length: usize = self.pass.shapes[self.pass.graph.nodes.len()].iter().product();
+        self.pass.graph.pack::<T>(&self.pass.shapes, true)?;
         let run = |(images, tape): (Range<usize>, &Tape)| {
             let part = &gradient[images.start * length..images.end * length];
             self.pass.graph.backward(&self.pass.shapes(images.len()), tape, part)
