@@ -6,10 +6,8 @@ mod device;
 mod progress;
 
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
-use bandwise::Error;
+use bandwise::{Error, Interrupt};
 use clap::Parser;
 
 use arguments::{Arguments, Command};
@@ -32,12 +30,15 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .without_time()
         .init();
-    let interrupt = Arc::new(AtomicBool::new(false));
+    let interrupt = Interrupt::default();
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         // The second signal ends the process at once; the first lets the step finish.
-        let _ =
-            signal_hook::flag::register_conditional_shutdown(signal, INTERRUPTED.into(), interrupt.clone());
-        let _ = signal_hook::flag::register(signal, interrupt.clone());
+        let _ = signal_hook::flag::register_conditional_shutdown(
+            signal,
+            INTERRUPTED.into(),
+            interrupt.flag().clone(),
+        );
+        let _ = signal_hook::flag::register(signal, interrupt.flag().clone());
     }
     match run(arguments.command, &interrupt) {
         Ok(true) => ExitCode::SUCCESS,
@@ -54,19 +55,19 @@ fn main() -> ExitCode {
 }
 
 /// Runs one command; `false` for a negative result.
-fn run(command: Command, interrupt: &AtomicBool) -> bandwise::Result<bool> {
+fn run(command: Command, interrupt: &Interrupt) -> bandwise::Result<bool> {
     match command {
         Command::Demo(arguments) => commands::demo::run(&arguments, interrupt),
         Command::Train(arguments) => commands::train::run(&arguments, interrupt),
         Command::Evaluate(arguments) => commands::evaluate::run(&arguments, interrupt),
         Command::Merge(arguments) => commands::merge::run(&arguments),
         Command::Table(arguments) => commands::merge::table(&arguments),
-        Command::Mask(arguments) => commands::mask::run(&arguments, interrupt),
-        Command::Analyze(arguments) => commands::analyze::run(&arguments, interrupt),
+        Command::Mask(arguments) => commands::mask::run(&arguments, interrupt.flag()),
+        Command::Analyze(arguments) => commands::analyze::run(&arguments, interrupt.flag()),
         Command::Report(arguments) => commands::report::run(&arguments),
-        Command::Corrupt(arguments) => commands::corrupt::run(&arguments, interrupt),
+        Command::Corrupt(arguments) => commands::corrupt::run(&arguments, interrupt.flag()),
         Command::Convert(arguments) => commands::convert::run(&arguments),
         Command::Models => commands::models::run(),
-        Command::Data(arguments) => commands::data::run(&arguments, interrupt),
+        Command::Data(arguments) => commands::data::run(&arguments, interrupt.flag()),
     }
 }

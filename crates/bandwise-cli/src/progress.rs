@@ -2,7 +2,9 @@
 
 use std::io::IsTerminal;
 use std::sync::Mutex;
+use std::time::Duration;
 
+use bandwise::job::{Progress, Stage};
 use bandwise::train::recipe::Recipe;
 use bandwise::train::run::MetricsLine;
 use bandwise::train::tally::Sums;
@@ -21,6 +23,41 @@ pub fn bar(label: &str, total: usize) -> ProgressBar {
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     bar.set_prefix(label.to_string());
     bar
+}
+
+/// Shows the stages of a job one after the other, each with a bar of its own.
+#[derive(Default)]
+pub struct StageBar {
+    current: Mutex<Option<(String, ProgressBar)>>,
+}
+
+impl StageBar {
+    /// Takes the bar away; the next stage gets a new one.
+    pub fn clear(&self) {
+        if let Some((_, bar)) = self.current.lock().unwrap_or_else(|e| e.into_inner()).take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Progress for StageBar {
+    fn update(&self, stage: &Stage<'_>) {
+        let mut current = self.current.lock().unwrap_or_else(|e| e.into_inner());
+        if current.as_ref().is_none_or(|(name, _)| name != stage.name) {
+            if let Some((_, finished)) = current.take() {
+                finished.finish_and_clear();
+            }
+            let bar = bar(stage.name, stage.total);
+            // The time goes on where the next message is far.
+            bar.enable_steady_tick(Duration::from_millis(500));
+            *current = Some((stage.name.to_string(), bar));
+        }
+        if let Some((_, bar)) = current.as_ref() {
+            bar.set_length(stage.total as u64);
+            bar.set_position(stage.done as u64);
+            bar.set_message(stage.message.to_string());
+        }
+    }
 }
 
 /// Shows a training run.

@@ -8,7 +8,7 @@
 //! | procedures | [`evaluate`], [`analyze`], [`train`] |
 //! | ingredients | [`attack`], [`method`], [`corruption`] |
 //! | networks | [`nn`] |
-//! | foundations | [`data`], [`spectral`], [`random`], [`error`] |
+//! | foundations | [`data`], [`spectral`], [`random`], [`job`], [`lock`], [`files`], [`error`] |
 //!
 //! Conventions that hold everywhere:
 //! * images and activations are `[batch, height, width, channels]`, pixels lie in `[0, 1]`,
@@ -28,6 +28,8 @@ mod fuzz;
 #[cfg(test)]
 #[allow(dead_code)]
 mod golden;
+pub mod job;
+pub mod lock;
 pub mod method;
 pub mod nn;
 pub mod random;
@@ -36,3 +38,4 @@ pub mod spectral;
 pub mod train;
 
 pub use error::{Error, Result};
+pub use job::{Interrupt, Job};

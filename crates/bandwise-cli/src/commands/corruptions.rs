@@ -1,16 +1,17 @@
 //! `bandwise evaluate --corruption`: accuracy for every corruption and severity.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::Arc;
 
 use bandwise::analyze::corruptions::{csv, is_official, section};
 use bandwise::corruption::{Corruption, Corruptor, FrostTextures, Protocol, Severity, Shift};
 use bandwise::data::{DataSpec, Dataset, Split};
-use bandwise::evaluate::accuracy::{self, Settings};
+use bandwise::evaluate::accuracy;
 use bandwise::evaluate::corruptions::{Source, by_frequency, centroid, measure, of_corruption, summary};
 use bandwise::evaluate::record::{self, Provenance, Record};
+use bandwise::job::Stage;
 use bandwise::report::report_for_runs;
-use bandwise::{Error, Result, files};
+use bandwise::{Error, Interrupt, Job, Result, files};
 use clap::Args;
 use indicatif::ProgressBar;
 use serde_json::json;
@@ -81,7 +82,7 @@ pub fn check_unused(arguments: &CorruptionArguments) -> Result<()> {
 }
 
 /// Runs `evaluate` on corrupted pictures.
-pub fn run(arguments: &EvaluateArguments, interrupt: &AtomicBool) -> Result<bool> {
+pub fn run(arguments: &EvaluateArguments, interrupt: &Interrupt) -> Result<bool> {
     refuse_others(arguments)?;
     let options = &arguments.corruptions;
     let severities = Severity::parse_list(options.severity.as_deref().unwrap_or("1-5"))?;
@@ -98,13 +99,14 @@ pub fn run(arguments: &EvaluateArguments, interrupt: &AtomicBool) -> Result<bool
     let mut store = Store::open(options.out.as_deref(), &subject)?;
     let total = corruptions.len() * severities.len() * subject.count;
     let bar = progress::bar("corruptions", total);
-    let settings = Settings {
+    let ticked = bar.clone();
+    let job = Job {
+        device: subject.device.clone(),
         batch_size: arguments.batch_size,
-        device: &subject.device,
-        interrupt: Some(interrupt),
-        progress: &|_, _, _| bar.tick(),
+        interrupt: interrupt.clone(),
+        progress: Arc::new(move |_: &Stage<'_>| ticked.tick()),
     };
-    let measured = measure_all(&mut store, &subject, &source, &corruptions, &severities, &settings, &bar);
+    let measured = measure_all(&mut store, &subject, &source, &corruptions, &severities, &job, &bar);
     bar.finish_and_clear();
     measured.map_err(|error| explain_stop(error, options.out.is_some()))?;
 
@@ -236,13 +238,13 @@ fn measure_all(
     source: &Source,
     corruptions: &[Corruption],
     severities: &[Severity],
-    settings: &Settings,
+    job: &Job,
     bar: &ProgressBar,
 ) -> Result<()> {
     let Subject { model, provenance, count, .. } = subject;
     if let Some(clean) = source.clean().filter(|_| !store.has_clean()) {
         let indices: Vec<usize> = (0..*count).collect();
-        let flags = accuracy::correct(model, clean.as_ref(), &indices, settings)?;
+        let flags = accuracy::correct(model, clean.as_ref(), &indices, job)?;
         let provenance = Provenance { data_sha256: clean.fingerprint().into(), ..provenance.clone() };
         store.keep(Record::accuracy(&flags).with_provenance(&provenance))?;
     }
@@ -250,7 +252,7 @@ fn measure_all(
         bar.set_message(corruption.name());
         for &severity in severities {
             if !store.has(corruption, severity) {
-                store.keep(measure(model, source, corruption, severity, *count, provenance, settings)?)?;
+                store.keep(measure(model, source, corruption, severity, *count, provenance, job)?)?;
             }
             bar.inc(*count as u64);
         }

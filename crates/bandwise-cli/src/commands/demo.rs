@@ -1,13 +1,12 @@
 //! `bandwise demo`.
 
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
 
-use bandwise::Result;
 use bandwise::evaluate::record;
 use bandwise::report::report_for_runs;
 use bandwise::train::recipe::Recipe;
 use bandwise::train::session;
+use bandwise::{Interrupt, Result};
 use clap::Args;
 
 use crate::device;
@@ -38,7 +37,7 @@ pub struct DemoArguments {
 }
 
 /// Runs the command.
-pub fn run(arguments: &DemoArguments, interrupt: &AtomicBool) -> Result<bool> {
+pub fn run(arguments: &DemoArguments, interrupt: &Interrupt) -> Result<bool> {
     let device = device::open(&arguments.device)?;
     let mut folders = Vec::new();
     for text in RECIPES {

@@ -1,33 +1,30 @@
 //! `bandwise evaluate`.
 
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use bandwise::attack::{Attack, Band, Classifier, Epsilon, FrozenModel, Norm, Overrides, Start};
 use bandwise::corruption::ChangedDataset;
 use bandwise::data::{DataSpec, Dataset, Split, load_all};
-use bandwise::evaluate::accuracy::{self, Settings};
-use bandwise::evaluate::engine::{self, Options, Progress};
-use bandwise::evaluate::journal::{CLEAN, Header, Journal};
+use bandwise::evaluate::accuracy;
+use bandwise::evaluate::engine;
+use bandwise::evaluate::journal::{Header, Journal};
 use bandwise::evaluate::record::{self, Provenance, Record};
 use bandwise::evaluate::shard::Shard;
 use bandwise::evaluate::tables;
 use bandwise::evaluate::{contract, cues};
 use bandwise::method::Network;
-use bandwise::{Error, Result, files};
+use bandwise::{Error, Interrupt, Job, Result, files};
 use clap::Args;
 use serde_json::{Value, json};
 
 use super::corruptions::{self, CorruptionArguments};
 use super::official::{self, OfficialTest};
 use crate::arguments::{ComputeArguments, ModelArguments, SplitArgument, data_spec};
-use crate::progress;
+use crate::progress::StageBar;
 
 /// Images that the check before the evaluation looks at.
 const CHECKED_IMAGES: usize = 16;
-/// Batches from which an attack refills its batch with survivors.
-const BATCHES_PER_WAVE: usize = 4;
 
 /// Measure accuracy, clean, under attack or under corruptions, with confidence intervals.
 ///
@@ -122,7 +119,7 @@ pub(super) struct Subject {
 }
 
 /// Runs the command.
-pub fn run(arguments: &EvaluateArguments, interrupt: &AtomicBool) -> Result<bool> {
+pub fn run(arguments: &EvaluateArguments, interrupt: &Interrupt) -> Result<bool> {
     let arguments = &official::translated(arguments)?;
     if arguments.batch_size == 0 {
         return Err(Error::config("--batch-size must be at least 1"));
@@ -142,17 +139,18 @@ pub fn run(arguments: &EvaluateArguments, interrupt: &AtomicBool) -> Result<bool
     };
     check(model, dataset.as_ref(), &journal, device)?;
 
-    let bar = Mutex::new((String::new(), indicatif::ProgressBar::hidden()));
-    let options = Options {
+    let bar = Arc::new(StageBar::default());
+    let job = Job {
+        device: device.clone(),
         batch_size: arguments.batch_size,
-        batches_per_wave: BATCHES_PER_WAVE,
-        device,
-        interrupt: Some(interrupt),
-        progress: &|now| show(&mut bar.lock().unwrap_or_else(|e| e.into_inner()), now),
-        save_adversarial: arguments.save_adversarial.clone(),
+        interrupt: interrupt.clone(),
+        progress: bar.clone(),
     };
-    let finished = engine::run(model, dataset.as_ref(), &mut journal, &options);
-    bar.into_inner().unwrap_or_else(|e| e.into_inner()).1.finish_and_clear();
+    let folder = arguments.save_adversarial.as_deref();
+    let finished = engine::run(model, dataset.as_ref(), &mut journal, &job, folder);
+    if finished.is_err() {
+        bar.clear();
+    }
     let finished = finished.map_err(|error| explain_stop(error, arguments.results.is_some()))?;
 
     let mut records = tables::records(&journal, provenance)?;
@@ -160,10 +158,11 @@ pub fn run(arguments: &EvaluateArguments, interrupt: &AtomicBool) -> Result<bool
     for (index, record) in records.iter_mut().enumerate() {
         record.wall_seconds = finished.seconds.get(index).copied();
     }
-    if let Some(bias) = shape_bias(arguments, &subject, shard, interrupt)? {
+    if let Some(bias) = shape_bias(&subject, shard, &job)? {
         records.push(bias);
         names.push("shape bias".into());
     }
+    bar.clear();
     if let Some(shift) = &arguments.corruptions.shift {
         names[0] = shift.to_string();
         records.iter_mut().for_each(|record| {
@@ -226,24 +225,13 @@ impl Subject {
 }
 
 /// Shape bias, where pictures have the shape of one class and the texture of another.
-fn shape_bias(
-    arguments: &EvaluateArguments,
-    subject: &Subject,
-    shard: Shard,
-    interrupt: &AtomicBool,
-) -> Result<Option<Record>> {
+fn shape_bias(subject: &Subject, shard: Shard, job: &Job) -> Result<Option<Record>> {
     let dataset = subject.dataset.as_ref();
     if dataset.texture_label(0).is_none() || shard != Shard::WHOLE {
         return Ok(None);
     }
-    let settings = Settings {
-        batch_size: arguments.batch_size,
-        device: &subject.device,
-        interrupt: Some(interrupt),
-        progress: &|_, _, _| (),
-    };
     let indices: Vec<usize> = (0..subject.count).collect();
-    let predicted = accuracy::predictions(&subject.model, dataset, &indices, &settings)?;
+    let predicted = accuracy::predictions(&subject.model, dataset, &indices, job)?;
     cues::shape_share(dataset, &indices, &predicted).map(|r| Some(r.with_provenance(&subject.provenance)))
 }
 
@@ -275,17 +263,6 @@ fn duration(seconds: f64) -> String {
         s if s < 6000.0 => format!("{:.0} min", s / 60.0),
         s => format!("{:.1} h", s / 3600.0),
     }
-}
-
-fn show((label, bar): &mut (String, indicatif::ProgressBar), now: &Progress) {
-    if *label != now.attack {
-        bar.finish_and_clear();
-        let name = if now.attack == CLEAN { "clean" } else { &now.attack };
-        (*label, *bar) = (now.attack.clone(), progress::bar(name, now.total));
-    }
-    bar.set_length(now.total as u64);
-    bar.set_position(now.done as u64);
-    bar.set_message(format!("{} right", now.correct));
 }
 
 fn explain_stop(error: Error, journalled: bool) -> Error {

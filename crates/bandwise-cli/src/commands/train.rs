@@ -1,13 +1,12 @@
 //! `bandwise train`.
 
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
 
 use bandwise::data::DataSpec;
 use bandwise::report::report_for_runs;
 use bandwise::train::recipe::Recipe;
 use bandwise::train::session;
-use bandwise::{Error, Result};
+use bandwise::{Error, Interrupt, Result};
 use clap::Args;
 
 use super::official::OfficialTraining;
@@ -48,7 +47,7 @@ pub struct TrainArguments {
 }
 
 /// Runs the command.
-pub fn run(arguments: &TrainArguments, interrupt: &AtomicBool) -> Result<bool> {
+pub fn run(arguments: &TrainArguments, interrupt: &Interrupt) -> Result<bool> {
     let device = device::open(&arguments.device)?;
     let recipe = recipe(arguments)?;
     if let Some(recipe) = &recipe {

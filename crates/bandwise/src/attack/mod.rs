@@ -50,7 +50,6 @@ mod wave;
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::atomic::AtomicBool;
 
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
@@ -76,7 +75,7 @@ pub use pgd::{Pgd, PgdLoss};
 pub use square::Square;
 pub use wave::{Verdict, verdicts};
 
-use crate::{Error, Result};
+use crate::{Error, Interrupt, Result};
 use oracle::Objective;
 
 /// A frozen classifier: images `[batch, height, width, channels]` in `[0, 1]` to logits
@@ -109,7 +108,7 @@ pub struct AttackContext<'a> {
     /// Whether outcomes are wanted; without, a pass through the model is saved and they stay empty.
     pub judge: bool,
     /// Set from outside to stop: the attack then returns [`Error::Interrupted`].
-    pub interrupt: Option<&'a AtomicBool>,
+    pub interrupt: Option<&'a Interrupt>,
 }
 
 impl<'a> AttackContext<'a> {

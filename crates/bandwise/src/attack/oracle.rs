@@ -165,10 +165,8 @@ impl<'a> Oracle<'a> {
     }
 
     fn check_interrupt(&self) -> Result<()> {
-        if self.context.interrupt.is_some_and(|flag| flag.load(std::sync::atomic::Ordering::Relaxed)) {
-            return Err(Error::Interrupted("the images under attack were not finished".into()));
-        }
-        Ok(())
+        let interrupt = self.context.interrupt;
+        interrupt.map_or(Ok(()), |interrupt| interrupt.check("the images under attack were not finished"))
     }
 }
 

@@ -190,8 +190,9 @@ fn senseless_parameters_are_refused() {
 fn a_raised_flag_interrupts() {
     let model = Linear::random(48, 3, 1);
     let (images, labels, ids) = pictures(&model, 2);
-    let flag = AtomicBool::new(true);
-    let context = AttackContext { interrupt: Some(&flag), ..AttackContext::evaluation(0, &ids, 8) };
+    let interrupt = Interrupt::default();
+    interrupt.raise();
+    let context = AttackContext { interrupt: Some(&interrupt), ..AttackContext::evaluation(0, &ids, 8) };
     let attack = Attack::Pgd(Pgd::default());
     assert!(matches!(attack.run(&model, &images, &labels, &context), Err(Error::Interrupted(_))));
 }

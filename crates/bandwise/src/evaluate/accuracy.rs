@@ -1,50 +1,29 @@
 //! Accuracy, clean and under attack, with work spent only on pictures that are still right.
 
-use std::sync::atomic::AtomicBool;
-
 use candle_core::{DType, Device, Tensor};
 
 use crate::attack::{Attack, AttackContext, Classifier, Outcome};
 use crate::data::{Batch, Dataset};
-use crate::{Error, Result};
-
-/// How an evaluation runs; nothing here changes its result.
-pub struct Settings<'a> {
-    /// Pictures per pass.
-    pub batch_size: usize,
-    /// Where the model's tensors live.
-    pub device: &'a Device,
-    /// Raised from outside to stop.
-    pub interrupt: Option<&'a AtomicBool>,
-    /// Called after every batch with pictures done, pictures in all, and pictures still right.
-    pub progress: &'a (dyn Fn(usize, usize, usize) + Sync),
-}
-
-impl Settings<'_> {
-    fn check(&self) -> Result<()> {
-        let raised = self.interrupt.is_some_and(|flag| flag.load(std::sync::atomic::Ordering::Relaxed));
-        if raised { Err(Error::Interrupted("evaluation was not finished".into())) } else { Ok(()) }
-    }
-}
+use crate::{Error, Job, Result};
 
 /// The class that the model gives to each of the pictures `indices` of `dataset`.
 pub fn predictions(
     model: &dyn Classifier,
     dataset: &dyn Dataset,
     indices: &[usize],
-    settings: &Settings,
+    job: &Job,
 ) -> Result<Vec<u32>> {
     let mut classes = Vec::with_capacity(indices.len());
     let mut right = 0;
-    for chunk in indices.chunks(settings.batch_size.max(1)) {
-        settings.check()?;
-        let batch = read(dataset, chunk, settings.device)?;
+    for chunk in indices.chunks(job.batch_size.max(1)) {
+        job.interrupt.check("evaluation was not finished")?;
+        let batch = read(dataset, chunk, &job.device)?;
         let predicted = argmax(&model.logits_no_graph(&batch.images)?)?;
         let labels = batch.labels.to_vec1::<u32>()?;
         check_labels(&labels, model.num_classes())?;
         right += predicted.iter().zip(&labels).filter(|(class, label)| class == label).count();
         classes.extend(predicted);
-        (settings.progress)(classes.len(), indices.len(), right);
+        job.report("clean", classes.len(), indices.len(), &format!("{right} right"));
     }
     Ok(classes)
 }
@@ -54,9 +33,9 @@ pub fn correct(
     model: &dyn Classifier,
     dataset: &dyn Dataset,
     indices: &[usize],
-    settings: &Settings,
+    job: &Job,
 ) -> Result<Vec<bool>> {
-    let predicted = predictions(model, dataset, indices, settings)?;
+    let predicted = predictions(model, dataset, indices, job)?;
     indices.iter().zip(predicted).map(|(&index, class)| Ok(dataset.label(index)? == class)).collect()
 }
 
@@ -67,20 +46,20 @@ pub fn under_attack(
     indices: &[usize],
     attack: &Attack,
     seed: u64,
-    settings: &Settings,
+    job: &Job,
 ) -> Result<Vec<Outcome>> {
     let mut outcomes: Vec<Outcome> = Vec::with_capacity(indices.len());
-    for chunk in indices.chunks(settings.batch_size.max(1)) {
-        settings.check()?;
-        let batch = read(dataset, chunk, settings.device)?;
+    for chunk in indices.chunks(job.batch_size.max(1)) {
+        job.interrupt.check("evaluation was not finished")?;
+        let batch = read(dataset, chunk, &job.device)?;
         let ids: Vec<u64> = chunk.iter().map(|&index| index as u64).collect();
         let context = AttackContext {
-            interrupt: settings.interrupt,
-            ..AttackContext::evaluation(seed, &ids, settings.batch_size)
+            interrupt: Some(&job.interrupt),
+            ..AttackContext::evaluation(seed, &ids, job.batch_size)
         };
         outcomes.extend(attack.run(model, &batch.images, &batch.labels, &context)?.outcomes);
         let alive = outcomes.iter().filter(|outcome| !outcome.broken).count();
-        (settings.progress)(outcomes.len(), indices.len(), alive);
+        job.report(attack.name(), outcomes.len(), indices.len(), &format!("{alive} right"));
     }
     Ok(outcomes)
 }
@@ -93,10 +72,10 @@ pub fn robust(
     clean: &[bool],
     attack: &Attack,
     seed: u64,
-    settings: &Settings,
+    job: &Job,
 ) -> Result<Vec<bool>> {
     let alive: Vec<usize> = (0..clean.len()).filter(|&index| clean[index]).collect();
-    let outcomes = under_attack(model, dataset, &alive, attack, seed, settings)?;
+    let outcomes = under_attack(model, dataset, &alive, attack, seed, job)?;
     let mut flags = clean.to_vec();
     for (index, outcome) in alive.into_iter().zip(outcomes) {
         flags[index] = !outcome.broken;

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::accuracy::{self, Settings};
+use super::accuracy;
 use super::record::{Provenance, Record};
 use super::statistics::mean_interval;
 use crate::attack::Classifier;
 use crate::corruption::export::Manifest;
 use crate::corruption::{ChangedDataset, Corruption, Corruptor, DifferenceSpectrum, Picture, Severity};
 use crate::data::{DataSpec, Dataset, Split};
-use crate::{Error, Result};
+use crate::{Error, Job, Result};
 
 /// Images from which the spectrum of a corruption's changes is measured.
 const SPECTRUM_IMAGES: usize = 200;
@@ -153,12 +153,12 @@ pub fn measure(
     severity: Severity,
     limit: usize,
     provenance: &Provenance,
-    settings: &Settings,
+    job: &Job,
 ) -> Result<Record> {
     let began = std::time::Instant::now();
     let dataset = source.dataset(corruption, severity)?;
     let indices: Vec<usize> = (0..limit.min(dataset.len())).collect();
-    let flags = accuracy::correct(model, dataset.as_ref(), &indices, settings)?;
+    let flags = accuracy::correct(model, dataset.as_ref(), &indices, job)?;
     let provenance = Provenance { data_sha256: dataset.fingerprint().to_owned(), ..provenance.clone() };
     let mut record = Record::accuracy(&flags)
         .under_corruption(corruption.name(), severity.level())

@@ -1,4 +1,4 @@
-use candle_core::{DType, Device};
+use candle_core::DType;
 use serde_json::Value;
 
 use super::*;
@@ -93,8 +93,7 @@ fn golden_accuracy_under_corruption() {
     let model = network(&folder, json["accuracy_model"].as_str().unwrap(), DType::F32, true);
     let spec = format!("cifar10-bin:{}", folder.join("cifar10_500.bin").display());
     let clean = spec.parse::<DataSpec>().unwrap().open(Split::Test).unwrap();
-    let settings =
-        Settings { batch_size: 100, device: &Device::Cpu, interrupt: None, progress: &|_, _, _| () };
+    let job = Job { batch_size: 100, ..Job::default() };
     let textures = std::env::var_os("BANDWISE_FROST")
         .map(|folder| FrostTextures::from_folder(std::path::Path::new(&folder)).unwrap());
     let right = |name: &str, severity: Severity, count: usize, seed: u64| {
@@ -106,7 +105,7 @@ fn golden_accuracy_under_corruption() {
         let source = Source::Made { clean: clean.clone(), corruptor };
         let dataset = source.dataset(name.parse().unwrap(), severity).unwrap();
         let indices: Vec<usize> = (0..count).collect();
-        let flags = accuracy::correct(&model, dataset.as_ref(), &indices, &settings).unwrap();
+        let flags = accuracy::correct(&model, dataset.as_ref(), &indices, &job).unwrap();
         flags.into_iter().filter(|right| *right).count() as f64
     };
     let (mut failures, mut seen) = (Vec::new(), 0);

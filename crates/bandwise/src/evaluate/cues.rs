@@ -1,12 +1,12 @@
 //! Which cue a network follows: the shape (low frequencies) or the texture (high frequencies).
 
-use super::accuracy::{Settings, predictions};
+use super::accuracy::predictions;
 use super::record::{Provenance, Record};
 use super::suite::accuracy_record;
 use crate::attack::Classifier;
 use crate::data::synthetic::CueSplit;
 use crate::data::{DataSpec, Dataset, Split};
-use crate::{Error, Result};
+use crate::{Error, Job, Result};
 
 /// Accuracy on each cue split, and on the cue-conflict split the *shape share*: of the pictures that
 /// were given either their shape's or their texture's class, the share that went by the shape (shape
@@ -18,7 +18,7 @@ pub fn records(
     model: &dyn Classifier,
     data: &DataSpec,
     provenance: &Provenance,
-    settings: &Settings,
+    job: &Job,
 ) -> Result<Vec<Record>> {
     let mut records = Vec::new();
     for split in CueSplit::TEST {
@@ -31,7 +31,7 @@ pub fn records(
             ..provenance.clone()
         };
         let indices: Vec<usize> = (0..dataset.len()).collect();
-        let predicted = predictions(model, dataset.as_ref(), &indices, settings)?;
+        let predicted = predictions(model, dataset.as_ref(), &indices, job)?;
         let shape: Vec<bool> = indices
             .iter()
             .zip(&predicted)

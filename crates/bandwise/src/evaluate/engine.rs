@@ -4,8 +4,7 @@
 //! few batches within which the attack refills its batches with survivors. After every wave the
 //! judgements are on the disk.
 
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::Path;
 use std::time::Instant;
 
 use candle_core::{Device, Tensor};
@@ -13,37 +12,10 @@ use candle_core::{Device, Tensor};
 use super::journal::{CLEAN, Entry, Journal};
 use crate::attack::{Attack, AttackContext, Classifier, Outcome, Warning, merged, verdicts};
 use crate::data::Dataset;
-use crate::{Error, Result, files};
+use crate::{Error, Job, Result, files};
 
-/// How an evaluation runs; nothing here changes its result.
-pub struct Options<'a> {
-    /// Images per pass through the model.
-    pub batch_size: usize,
-    /// Batches per wave: how many images an attack refills its batches from.
-    pub batches_per_wave: usize,
-    /// Where the model's tensors live.
-    pub device: &'a Device,
-    /// Raised from outside to stop after the judgements that are done.
-    pub interrupt: Option<&'a AtomicBool>,
-    /// Called after every wave.
-    pub progress: &'a (dyn Fn(&Progress) + Sync),
-    /// Folder for the attacked images: `FOLDER/ATTACK/FIRST-LAST.safetensors`, one file per wave with
-    /// `images` `[n, height, width, channels]`, `labels` and `indices`.
-    pub save_adversarial: Option<PathBuf>,
-}
-
-/// How far one attack has come.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Progress {
-    /// Its label in the journal, or [`CLEAN`].
-    pub attack: String,
-    /// Images judged, including those of earlier runs.
-    pub done: usize,
-    /// Images to judge.
-    pub total: usize,
-    /// Images judged correct.
-    pub correct: usize,
-}
+/// Batches from which an attack refills its batch with survivors.
+const BATCHES_PER_WAVE: usize = 4;
 
 /// What a run added to a journal.
 #[derive(Clone, Debug, Default)]
@@ -55,7 +27,9 @@ pub struct Finished {
     pub seconds: Vec<f64>,
 }
 
-/// Judges everything that the journal's header asks for and its entries lack.
+/// Judges everything that the journal's header asks for and its entries lack. `save_adversarial` is a
+/// folder for the attacked images: `FOLDER/ATTACK/FIRST-LAST.safetensors`, one file per wave with
+/// `images` `[n, height, width, channels]`, `labels` and `indices`.
 ///
 /// # Errors
 /// [`Error::Interrupted`] after a stop: what is journalled stays, and the same call continues.
@@ -63,7 +37,8 @@ pub fn run(
     model: &dyn Classifier,
     dataset: &dyn Dataset,
     journal: &mut Journal,
-    options: &Options,
+    job: &Job,
+    save_adversarial: Option<&Path>,
 ) -> Result<Finished> {
     if journal.header().images > dataset.len() {
         return Err(Error::config(format!(
@@ -75,14 +50,23 @@ pub fn run(
     }
     let mut warnings = Vec::new();
     let mut began = Instant::now();
-    judge_clean(model, dataset, journal, options)?;
+    judge_clean(model, dataset, journal, job)?;
     let mut seconds = vec![began.elapsed().as_secs_f64()];
     for (attack, label) in journal.header().attacks.clone().iter().zip(journal.header().labels()) {
         began = Instant::now();
         let missing = journal.missing(&label);
-        for wave in missing.chunks((options.batch_size * options.batches_per_wave).max(1)) {
-            warnings.extend(attack_wave(model, dataset, journal, attack, &label, wave, options)?);
-            report(journal, &label, options);
+        for wave in missing.chunks((job.batch_size * BATCHES_PER_WAVE).max(1)) {
+            warnings.extend(attack_wave(
+                model,
+                dataset,
+                journal,
+                attack,
+                &label,
+                wave,
+                job,
+                save_adversarial,
+            )?);
+            report(journal, &label, job);
         }
         seconds.push(began.elapsed().as_secs_f64());
     }
@@ -93,15 +77,11 @@ fn judge_clean(
     model: &dyn Classifier,
     dataset: &dyn Dataset,
     journal: &mut Journal,
-    options: &Options,
+    job: &Job,
 ) -> Result<()> {
-    for batch in journal.missing(CLEAN).chunks(options.batch_size.max(1)) {
-        if options.interrupt.is_some_and(|flag| flag.load(Ordering::Relaxed)) {
-            return Err(Error::Interrupted(
-                "the journal holds what was judged; run again to continue".into(),
-            ));
-        }
-        let (images, labels) = read(dataset, batch, options.device)?;
+    for batch in journal.missing(CLEAN).chunks(job.batch_size.max(1)) {
+        job.interrupt.check("the journal holds what was judged; run again to continue")?;
+        let (images, labels) = read(dataset, batch, &job.device)?;
         let judged = verdicts(&model.logits_no_graph(&images)?, &labels.to_vec1()?)?;
         let outcomes = judged.iter().map(|verdict| Outcome {
             broken: verdict.wrong,
@@ -110,7 +90,7 @@ fn judge_clean(
             ..Outcome::default()
         });
         journal.append(batch.iter().zip(outcomes).map(|(&image, o)| Entry::of(image, CLEAN, o)).collect())?;
-        report(journal, CLEAN, options);
+        report(journal, CLEAN, job);
     }
     Ok(())
 }
@@ -122,16 +102,17 @@ fn attack_wave(
     attack: &Attack,
     label: &str,
     wave: &[usize],
-    options: &Options,
+    job: &Job,
+    save_adversarial: Option<&Path>,
 ) -> Result<Vec<Warning>> {
-    let (images, labels) = read(dataset, wave, options.device)?;
+    let (images, labels) = read(dataset, wave, &job.device)?;
     let ids: Vec<u64> = wave.iter().map(|&image| image as u64).collect();
     let context = AttackContext {
-        interrupt: options.interrupt,
-        ..AttackContext::evaluation(journal.header().seed, &ids, options.batch_size)
+        interrupt: Some(&job.interrupt),
+        ..AttackContext::evaluation(journal.header().seed, &ids, job.batch_size)
     };
     let result = attack.run(model, &images, &labels, &context)?;
-    if let Some(folder) = &options.save_adversarial {
+    if let Some(folder) = save_adversarial {
         let name = format!("{:06}-{:06}.safetensors", wave[0], wave[wave.len() - 1]);
         save(&folder.join(label.replace('#', "-")).join(name), &result.images, &labels, wave)?;
     }
@@ -171,7 +152,7 @@ fn save(path: &std::path::Path, images: &Tensor, labels: &Tensor, wave: &[usize]
     files::write_atomic(path, &bytes)
 }
 
-fn report(journal: &Journal, attack: &str, options: &Options) {
+fn report(journal: &Journal, attack: &str, job: &Job) {
     let judged: Vec<bool> = journal
         .header()
         .image_numbers()
@@ -179,5 +160,6 @@ fn report(journal: &Journal, attack: &str, options: &Options) {
         .collect();
     let total = judged.len() + journal.missing(attack).len();
     let correct = judged.iter().filter(|&&correct| correct).count();
-    (options.progress)(&Progress { attack: attack.into(), done: judged.len(), total, correct });
+    let stage = if attack == CLEAN { "clean" } else { attack };
+    job.report(stage, judged.len(), total, &format!("{correct} right"));
 }

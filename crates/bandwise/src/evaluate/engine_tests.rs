@@ -1,19 +1,21 @@
 //! The journal survives kills, shards merge, and nothing but the parameters changes a result.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use rand::Rng;
 
 use super::contract;
-use super::engine::{Options, run};
+use super::engine::run;
 use super::journal::{CLEAN, Header, Journal, merge};
 use super::record::Provenance;
 use super::shard::Shard;
 use super::tables::{self, WORST_CASE};
 use crate::attack::{Attack, Classifier, Overrides, Warning};
 use crate::data::array::{ArrayDataset, Pixels, numbered_classes};
-use crate::{Error, Result, random};
+use crate::job::Stage;
+use crate::{Error, Interrupt, Job, Result, random};
 
 const SIDE: usize = 6;
 const IMAGES: usize = 23;
@@ -84,15 +86,9 @@ fn header(shard: Shard) -> Header {
 fn evaluate(path: &Path, shard: Shard, batch_size: usize) -> Result<Journal> {
     let model = Linear::new();
     let mut journal = Journal::open(path, header(shard))?;
-    let options = Options {
-        batch_size,
-        batches_per_wave: 2,
-        device: &Device::Cpu,
-        interrupt: None,
-        progress: &|progress| assert!(progress.done <= progress.total && progress.correct <= progress.done),
-        save_adversarial: None,
-    };
-    run(&model, &dataset(&model), &mut journal, &options)?;
+    let progress = Arc::new(|stage: &Stage<'_>| assert!(stage.done <= stage.total));
+    let job = Job { batch_size, progress, ..Job::default() };
+    run(&model, &dataset(&model), &mut journal, &job, None)?;
     Ok(journal)
 }
 
@@ -218,15 +214,8 @@ fn attacked_images_are_kept_on_request() {
     let model = Linear::new();
     let mut journal = Journal::open(&folder.path().join("results.jsonl"), header(Shard::WHOLE)).unwrap();
     let kept = folder.path().join("adversarial");
-    let options = Options {
-        batch_size: 50,
-        batches_per_wave: 1,
-        device: &Device::Cpu,
-        interrupt: None,
-        progress: &|_| {},
-        save_adversarial: Some(kept.clone()),
-    };
-    run(&model, &dataset(&model), &mut journal, &options).unwrap();
+    let job = Job { batch_size: 50, ..Job::default() };
+    run(&model, &dataset(&model), &mut journal, &job, Some(&kept)).unwrap();
     let tensors =
         candle_core::safetensors::load(kept.join("pgd/000000-000022.safetensors"), &Device::Cpu).unwrap();
     let judged = crate::attack::verdicts(
@@ -245,17 +234,16 @@ fn a_stop_keeps_what_was_judged() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("results.jsonl");
     let model = Linear::new();
-    let flag = std::sync::atomic::AtomicBool::new(false);
+    let interrupt = Interrupt::default();
     let mut journal = Journal::open(&path, header(Shard::WHOLE)).unwrap();
-    let options = Options {
-        batch_size: 4,
-        batches_per_wave: 1,
-        device: &Device::Cpu,
-        interrupt: Some(&flag),
-        progress: &|progress| flag.store(progress.attack == "pgd", std::sync::atomic::Ordering::Relaxed),
-        save_adversarial: None,
-    };
-    let stopped = run(&model, &dataset(&model), &mut journal, &options);
+    let raised = interrupt.clone();
+    let progress = Arc::new(move |stage: &Stage<'_>| {
+        if stage.name == "pgd" {
+            raised.raise();
+        }
+    });
+    let job = Job { batch_size: 4, interrupt, progress, ..Job::default() };
+    let stopped = run(&model, &dataset(&model), &mut journal, &job, None);
     assert!(matches!(stopped, Err(Error::Interrupted(_))));
     assert!(Journal::read(&path).unwrap().missing("fgsm").is_empty());
     evaluate(&path, Shard::WHOLE, 8).unwrap();

@@ -5,7 +5,6 @@
 //! training attack, and with its own best so far.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use candle_core::Device;
 use rand::seq::SliceRandom;
@@ -14,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use super::objective::Objective;
 use crate::attack::{Attack, Classifier, Pgd};
 use crate::data::{Dataset, Subset};
-use crate::evaluate::accuracy::{self, Settings};
-use crate::{Error, Result, random};
+use crate::evaluate::accuracy;
+use crate::{Error, Interrupt, Job, Result, random};
 
 /// Accuracy that may be lost without a word, for the noise of a small set.
 const TOLERANCE: f64 = 0.1;
@@ -152,18 +151,13 @@ impl Detector {
         model: &dyn Classifier,
         epoch_accuracy: f64,
         device: &Device,
-        interrupt: &AtomicBool,
+        interrupt: &Interrupt,
     ) -> Result<Observation> {
-        let settings = Settings {
-            batch_size: self.batch_size,
-            device,
-            interrupt: Some(interrupt),
-            progress: &|_, _, _| {},
-        };
+        let job = Job { batch_size: self.batch_size, interrupt: interrupt.clone(), ..Job::on(device) };
         let indices: Vec<usize> = (0..self.pictures.len()).collect();
-        let clean = accuracy::correct(model, &self.pictures, &indices, &settings)?;
+        let clean = accuracy::correct(model, &self.pictures, &indices, &job)?;
         let under = |attack: &Attack| -> Result<f64> {
-            let flags = accuracy::robust(model, &self.pictures, &clean, attack, self.seed, &settings)?;
+            let flags = accuracy::robust(model, &self.pictures, &clean, attack, self.seed, &job)?;
             Ok(flags.iter().filter(|right| **right).count() as f64 / flags.len().max(1) as f64)
         };
         let training_attack = self.training_attack.as_ref().map_or(Ok(epoch_accuracy), under)?;

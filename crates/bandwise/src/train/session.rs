@@ -1,7 +1,6 @@
 //! A whole training run: folder, training, final evaluation, records.
 
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 
 use candle_core::Device;
 use serde_json::json;
@@ -12,12 +11,12 @@ use super::trainer::{Observer, Trainer};
 use crate::analyze::examples;
 use crate::attack::{Attack, FrozenModel, Pgd};
 use crate::data::Split;
-use crate::evaluate::accuracy::{self, Settings};
+use crate::evaluate::accuracy;
 use crate::evaluate::cues;
 use crate::evaluate::record::{Provenance, Record};
 use crate::evaluate::suite::accuracy_record;
 use crate::method::Network;
-use crate::{Error, Result, files};
+use crate::{Error, Interrupt, Job, Result, files};
 
 /// Example pictures in a run's report.
 const EXAMPLES: usize = 6;
@@ -28,7 +27,7 @@ pub fn start(
     recipe: Recipe,
     device: &Device,
     observer: &dyn Observer,
-    interrupt: &AtomicBool,
+    interrupt: &Interrupt,
 ) -> Result<Network> {
     // The data are opened first: a recipe that cannot run leaves no folder behind.
     recipe.data.source.open(Split::Train)?.get(0)?;
@@ -42,7 +41,7 @@ pub fn start_or_resume(
     recipe: Recipe,
     device: &Device,
     observer: &dyn Observer,
-    interrupt: &AtomicBool,
+    interrupt: &Interrupt,
 ) -> Result<Network> {
     if folder.join("run.toml").exists() {
         resume(folder, Some(&recipe), device, observer, interrupt)
@@ -60,7 +59,7 @@ pub fn resume(
     given: Option<&Recipe>,
     device: &Device,
     observer: &dyn Observer,
-    interrupt: &AtomicBool,
+    interrupt: &Interrupt,
 ) -> Result<Network> {
     let (run, recipe) = RunFolder::open(folder)?;
     if given.is_some_and(|given| *given != recipe) {
@@ -78,7 +77,7 @@ fn finish(
     resume: bool,
     device: &Device,
     observer: &dyn Observer,
-    interrupt: &AtomicBool,
+    interrupt: &Interrupt,
 ) -> Result<Network> {
     if resume && run.status()? == Status::Complete {
         observer.message("this run is complete already");
@@ -115,15 +114,11 @@ fn evaluate(
     network: &Network,
     device: &Device,
     observer: &dyn Observer,
-    interrupt: &AtomicBool,
+    interrupt: &Interrupt,
 ) -> Result<Vec<Record>> {
     let dataset = recipe.data.source.open(Split::Test)?;
-    let settings = Settings {
-        batch_size: recipe.evaluation.batch_size,
-        device,
-        interrupt: Some(interrupt),
-        progress: &|_, _, _| {},
-    };
+    let batch_size = recipe.evaluation.batch_size;
+    let job = Job { batch_size, interrupt: interrupt.clone(), ..Job::on(device) };
     let provenance = Provenance {
         model: network.config.architecture.clone(),
         weights_sha256: files::sha256(&files::read(&run.file("model.safetensors"))?),
@@ -138,15 +133,15 @@ fn evaluate(
     };
     let model = FrozenModel::folded(&network.model)?;
     let indices: Vec<usize> = (0..dataset.len()).collect();
-    let clean = accuracy::correct(&model, dataset.as_ref(), &indices, &settings)?;
+    let clean = accuracy::correct(&model, dataset.as_ref(), &indices, &job)?;
     let mut records = vec![accuracy_record(&clean, None, &provenance)];
     for attack in &recipe.evaluation.final_attacks {
         observer.message(&format!("{}: measuring under {attack}", recipe.name));
-        let flags = accuracy::robust(&model, dataset.as_ref(), &clean, attack, recipe.seed, &settings)?;
+        let flags = accuracy::robust(&model, dataset.as_ref(), &clean, attack, recipe.seed, &job)?;
         records.push(accuracy_record(&flags, Some(attack), &provenance));
     }
     if recipe.data.source.synthetic_config().is_some() {
-        records.extend(cues::records(&model, &recipe.data.source, &provenance, &settings)?);
+        records.extend(cues::records(&model, &recipe.data.source, &provenance, &job)?);
     }
     let attack = recipe.evaluation.final_attacks.first().cloned().unwrap_or(Attack::Pgd(Pgd::default()));
     let shown: Vec<usize> = (0..dataset.len().min(EXAMPLES)).collect();

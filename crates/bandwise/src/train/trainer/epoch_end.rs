@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::Trainer;
-use crate::Result;
 use crate::analyze::gradients::GradientSummary;
 use crate::attack::FrozenModel;
 use crate::data::load_all;
-use crate::evaluate::accuracy::{self, Settings};
+use crate::evaluate::accuracy;
 use crate::method::Network;
 use crate::nn::{Pass, Recorder};
 use crate::train::overfitting::Action;
 use crate::train::run::MetricsLine;
 use crate::train::tally::Sums;
+use crate::{Job, Result};
 
 /// Test pictures whose ω is averaged.
 const OMEGA_IMAGES: usize = 128;
@@ -169,23 +169,19 @@ impl Trainer<'_> {
 
     /// Accuracy on the test split, clean and (if asked for) under attack; keeps the best weights of each.
     fn evaluate(&mut self, epoch: u64, values: &mut Values) -> Result<()> {
-        let settings = Settings {
-            batch_size: self.recipe.evaluation.batch_size,
-            device: &self.device,
-            interrupt: Some(self.interrupt),
-            progress: &|_, _, _| {},
-        };
+        let batch_size = self.recipe.evaluation.batch_size;
+        let job = Job { batch_size, interrupt: self.interrupt.clone(), ..Job::on(&self.device) };
         let network = self.judged()?;
         let model = FrozenModel::folded(&network.model)?;
         let count = self.recipe.evaluation.limit.unwrap_or(usize::MAX).min(self.test.len());
         let indices: Vec<usize> = (0..count).collect();
         let share = |flags: &[bool]| flags.iter().filter(|hit| **hit).count() as f64 / count.max(1) as f64;
-        let clean = accuracy::correct(&model, self.test.as_ref(), &indices, &settings)?;
+        let clean = accuracy::correct(&model, self.test.as_ref(), &indices, &job)?;
         values.insert("test/accuracy".into(), share(&clean));
         let mut criteria = vec![(BEST, share(&clean))];
         if let Some(attack) = &self.recipe.evaluation.attack {
             let robust =
-                accuracy::robust(&model, self.test.as_ref(), &clean, attack, self.recipe.seed, &settings)?;
+                accuracy::robust(&model, self.test.as_ref(), &clean, attack, self.recipe.seed, &job)?;
             values.insert("test/robust_accuracy".into(), share(&robust));
             criteria = vec![(BEST, share(&robust)), (BEST_SUM, share(&clean) + share(&robust))];
         }

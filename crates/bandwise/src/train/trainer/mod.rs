@@ -7,7 +7,6 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use candle_core::{Device, Tensor};
@@ -27,7 +26,7 @@ use super::update::{Updated, update};
 use crate::data::{Batch, Dataset, Loader, LoaderConfig, Split, Subset};
 use crate::method::Network;
 use crate::nn::Mode;
-use crate::{Error, Result};
+use crate::{Error, Interrupt, Result};
 
 pub use super::observer::{Observer, Silent};
 
@@ -72,7 +71,7 @@ pub struct Trainer<'a> {
     events: EventWriter,
     device: Device,
     observer: &'a dyn Observer,
-    interrupt: &'a AtomicBool,
+    interrupt: &'a Interrupt,
 }
 
 impl<'a> Trainer<'a> {
@@ -86,7 +85,7 @@ impl<'a> Trainer<'a> {
         resume: bool,
         device: &Device,
         observer: &'a dyn Observer,
-        interrupt: &'a AtomicBool,
+        interrupt: &'a Interrupt,
     ) -> Result<Self> {
         let loader = loader(&recipe)?;
         let train = loader.dataset();
@@ -153,7 +152,7 @@ impl<'a> Trainer<'a> {
             if self.device.is_cpu() || self.position.batch.is_multiple_of(20) {
                 self.observer.step(epoch, self.position.batch, batches, tally.sums()?);
             }
-            if self.interrupt.load(Ordering::Relaxed) {
+            if self.interrupt.should_stop() {
                 self.position.sums = tally.sums()?;
                 return Err(self.interrupted());
             }

@@ -1,4 +1,5 @@
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use candle_core::Device;
 
@@ -21,30 +22,30 @@ fn recipe(changes: &[&str]) -> Recipe {
 struct StopAfter<'a> {
     batches: std::sync::atomic::AtomicUsize,
     at_epoch_end: bool,
-    flag: &'a AtomicBool,
+    flag: &'a Interrupt,
 }
 
 impl Observer for StopAfter<'_> {
     fn step(&self, _: u64, _: usize, _: usize, _: Sums) {
         if self.batches.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.flag.store(true, Ordering::Relaxed);
+            self.flag.raise();
         }
     }
     fn epoch(&self, _: &MetricsLine, _: u64, _: f64) {
         if self.at_epoch_end {
-            self.flag.store(true, Ordering::Relaxed);
+            self.flag.raise();
         }
     }
 }
 
-fn train(folder: &Path, recipe: &Recipe, observer: &dyn Observer, flag: &AtomicBool) -> Result<Network> {
+fn train(folder: &Path, recipe: &Recipe, observer: &dyn Observer, flag: &Interrupt) -> Result<Network> {
     let resume = folder.join("run.toml").exists();
     let run = if resume { RunFolder::open(folder)?.0 } else { RunFolder::create(folder, recipe)? };
     Trainer::new(recipe.clone(), run, resume, &Device::Cpu, observer, flag)?.run()
 }
 
 fn train_whole(folder: &Path, recipe: &Recipe) -> Network {
-    train(folder, recipe, &Silent, &AtomicBool::new(false)).unwrap()
+    train(folder, recipe, &Silent, &Interrupt::default()).unwrap()
 }
 
 fn metrics(folder: &Path) -> Vec<MetricsLine> {
@@ -112,7 +113,10 @@ fn every_feature_resumes_to_the_same_bytes() {
             let mut parts = 0;
             loop {
                 // Now and then the flag is up from the start: also measuring is then cut short, where it comes first.
-                let flag = AtomicBool::new(parts % 3 == 2);
+                let flag = Interrupt::default();
+                if parts % 3 == 2 {
+                    flag.raise();
+                }
                 let observer = StopAfter { batches: batches.into(), at_epoch_end, flag: &flag };
                 parts += 1;
                 match train(&broken, &recipe, &observer, &flag) {

@@ -1,0 +1,192 @@
+//! One writer at a time: an advisory lock on a file or folder that is being written.
+//!
+//! The lock is a file beside the target (`.NAME.lock`; in a folder, `.lock`) that the operating system
+//! locks for this process, and that names it. However the process ends, `kill -9` included, the lock
+//! ends with it; a lock file left behind locks nobody out.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// The right to write a file or folder, given back when dropped.
+#[derive(Debug)]
+pub struct Lock {
+    /// `None` on file systems that cannot lock.
+    file: Option<File>,
+    path: PathBuf,
+}
+
+/// What a lock file says about its holder.
+#[derive(Serialize, Deserialize)]
+struct Holder {
+    pid: u32,
+    host: String,
+}
+
+impl Lock {
+    /// The right to write the file `target`, which need not exist yet; its folder is created.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the process that holds it already.
+    pub fn file(target: &Path) -> Result<Self> {
+        let parent = target.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let parent = parent.unwrap_or(Path::new("."));
+        let mut name = std::ffi::OsString::from(".");
+        name.push(target.file_name().unwrap_or_default());
+        name.push(".lock");
+        Self::take(target, parent, parent.join(name))
+    }
+
+    /// The right to write in the folder `target`, which is created if need be.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the process that holds it already.
+    pub fn folder(target: &Path) -> Result<Self> {
+        Self::take(target, target, target.join(".lock"))
+    }
+
+    fn take(target: &Path, folder: &Path, path: PathBuf) -> Result<Self> {
+        std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
+        loop {
+            let mut file = OpenOptions::new()
+                .create(true)
+                .truncate(false)
+                .read(true)
+                .write(true)
+                .open(&path)
+                .map_err(|e| Error::io(&path, e))?;
+            match file.try_lock() {
+                // The holder before us may have removed the file between our opening and locking it.
+                Ok(()) if !is_at(&file, &path) => continue,
+                Ok(()) => {
+                    name_holder(&mut file).map_err(|e| Error::io(&path, e))?;
+                    return Ok(Self { file: Some(file), path });
+                }
+                Err(TryLockError::WouldBlock) => return Err(held(target, &mut file)),
+                Err(TryLockError::Error(error)) if cannot_lock(&error) => {
+                    tracing::warn!("{}: this file system cannot lock files ({error})", path.display());
+                    return Ok(Self { file: None, path });
+                }
+                Err(TryLockError::Error(error)) => return Err(Error::io(&path, error)),
+            }
+        }
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Removed while still locked: whoever opened it meanwhile sees that it is gone, and tries again.
+        if self.file.is_some() {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Whether `path` still leads to `file`.
+#[cfg(unix)]
+fn is_at(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let identity = |data: std::fs::Metadata| (data.dev(), data.ino());
+    match (file.metadata(), std::fs::metadata(path)) {
+        (Ok(ours), Ok(there)) => identity(ours) == identity(there),
+        _ => false,
+    }
+}
+
+/// Elsewhere an open file cannot be removed.
+#[cfg(not(unix))]
+fn is_at(_: &File, _: &Path) -> bool {
+    true
+}
+
+/// Some network file systems have no locks (`ENOLCK` is 37 on Linux); work must go on there.
+fn cannot_lock(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::Unsupported
+        || (cfg!(target_os = "linux") && error.raw_os_error() == Some(37))
+}
+
+fn name_holder(file: &mut File) -> std::io::Result<()> {
+    let holder = Holder { pid: std::process::id(), host: host() };
+    file.set_len(0)?;
+    file.seek(SeekFrom::Start(0))?;
+    file.write_all(serde_json::to_string(&holder)?.as_bytes())
+}
+
+fn held(target: &Path, file: &mut File) -> Error {
+    let mut text = String::new();
+    let _ = file.read_to_string(&mut text);
+    let who = match serde_json::from_str::<Holder>(&text) {
+        Ok(Holder { pid, host: other }) if other == host() => format!("process {pid}"),
+        Ok(Holder { pid, host }) => format!("process {pid} on {host}"),
+        Err(_) => "another process".into(),
+    };
+    Error::config(format!("{} is being written by {who}; wait for it to end, or stop it", target.display()))
+}
+
+/// The machine's name, where the system tells.
+fn host() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_writer_is_told_who_is_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("new/journal.jsonl");
+        let lock = Lock::file(&target).unwrap();
+        let message = Lock::file(&target).unwrap_err().to_string();
+        let expected = format!("journal.jsonl is being written by process {}", std::process::id());
+        assert!(message.contains(&expected), "{message}");
+        // Another file in the same folder, and the folder itself, are other things.
+        let beside = Lock::file(&folder.path().join("new/other.jsonl")).unwrap();
+        let around = Lock::folder(&folder.path().join("new")).unwrap();
+        assert!(Lock::folder(&folder.path().join("new")).is_err());
+        drop((lock, beside, around));
+        drop(Lock::file(&target).unwrap());
+        assert_eq!(std::fs::read_dir(folder.path().join("new")).unwrap().count(), 0, "lock files are left");
+    }
+
+    #[test]
+    fn what_a_killed_process_leaves_locks_nobody_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let left = folder.path().join(".journal.jsonl.lock");
+        std::fs::write(&left, r#"{"pid":1,"host":"gone, and much longer than the name of any host"}"#)
+            .unwrap();
+        let target = folder.path().join("journal.jsonl");
+        let lock = Lock::file(&target).unwrap();
+        assert!(Lock::file(&target).unwrap_err().to_string().contains(&std::process::id().to_string()));
+        drop(lock);
+        assert!(!left.exists());
+    }
+
+    #[test]
+    fn of_many_at_once_one_gets_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("journal.jsonl");
+        let inside = std::sync::atomic::AtomicUsize::new(0);
+        let taken = std::sync::atomic::AtomicUsize::new(0);
+        let order = std::sync::atomic::Ordering::SeqCst;
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..300 {
+                        if let Ok(_lock) = Lock::file(&target) {
+                            assert_eq!(inside.fetch_add(1, order), 0, "two writers");
+                            taken.fetch_add(1, order);
+                            inside.fetch_sub(1, order);
+                        }
+                    }
+                });
+            }
+        });
+        assert!(taken.load(order) >= 4);
+    }
+}
