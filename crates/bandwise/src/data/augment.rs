@@ -26,6 +26,8 @@ pub enum Augment {
     },
     /// Mirrors left to right, half of the time.
     HorizontalFlip,
+    /// Mirrors top to bottom, half of the time.
+    VerticalFlip,
     /// A random part of the image, resized (torchvision's `RandomResizedCrop`, bilinear).
     RandomResizedCrop {
         /// Height and width of the result, in pixels.
@@ -95,7 +97,7 @@ impl Augment {
             _ => Err(Error::config(format!("augment: {name} must lie between 1 and 10000, not {size}"))),
         };
         match *self {
-            Self::HorizontalFlip => Ok(()),
+            Self::HorizontalFlip | Self::VerticalFlip => Ok(()),
             Self::RandomCrop { padding, size } => {
                 length("padding", padding.saturating_add(1))?;
                 length("size", size.unwrap_or(1))
@@ -130,6 +132,10 @@ impl Augment {
             }
             Self::HorizontalFlip => match rng.random::<bool>() {
                 true => image.flipped(),
+                false => image,
+            },
+            Self::VerticalFlip => match rng.random::<bool>() {
+                true => image.upside_down(),
                 false => image,
             },
             Self::RandomResizedCrop { size, scale, ratio } => {
@@ -281,6 +287,22 @@ mod tests {
     }
 
     #[test]
+    fn flips_mirror_along_their_axis_half_of_the_time() {
+        let image = ramp(3, 2);
+        for (flip, mirrored) in [
+            (Augment::HorizontalFlip, image.clone().flipped()),
+            (Augment::VerticalFlip, image.clone().upside_down()),
+        ] {
+            assert_ne!(mirrored, image);
+            let results = (0..200).map(|index| flip.apply(image.clone(), &mut stream(0, &[index])));
+            let (same, other): (Vec<_>, Vec<_>) = results.partition(|result| *result == image);
+            assert!(other.iter().all(|result| *result == mirrored));
+            assert!(same.len() > 60 && other.len() > 60, "{}", same.len());
+        }
+        assert_eq!(image.clone().upside_down().pixels[..6], image.pixels[12..]);
+    }
+
+    #[test]
     fn affine_by_nothing_is_nothing_and_a_quarter_turn_moves_corners() {
         let image = ramp(6, 6);
         assert_eq!(affine(&image, 0.0, [0.0, 0.0], 1.0), image);
@@ -298,6 +320,7 @@ mod tests {
                 Augment::RandomCrop { padding: 3, size: None },
                 Augment::RandomCrop { padding: 0, size: Some(11) },
                 Augment::HorizontalFlip,
+                Augment::VerticalFlip,
                 Augment::RandomResizedCrop { size: 8, scale: (0.08, 1.0), ratio: default_ratio() },
                 Augment::CenterCrop { size: 7 },
                 Augment::Resize { size: 9 },

@@ -137,9 +137,10 @@ impl Dataset for FileDataset {
 
 /// `imagefolder:DIR`
 pub(super) fn open(request: &Request) -> Result<Arc<dyn Dataset>> {
-    let root = match request.option("folder") {
-        Some(folder) => request.path.join(folder),
-        None => split_folder(request.path, request.split)?,
+    let root = match (request.option("folder"), request.option("test_part")) {
+        (Some(folder), _) => request.path.join(folder),
+        (None, Some(folder)) if request.split == Split::Test => request.path.join(folder),
+        (None, _) => split_folder(request.path, request.split)?,
     };
     Ok(Arc::new(FileDataset::scan(format!("imagefolder ({})", request.split), &root)?))
 }
@@ -233,6 +234,9 @@ mod tests {
         let (image, _) = open_folder(&format!("{spec},size=3"), Split::Test).unwrap().get(2).unwrap();
         assert_eq!(image.shape(), [3, 3, 3]);
         assert_eq!(open_folder(&format!("{spec},folder=val"), Split::Train).unwrap().len(), 3);
+        write_picture(root.path().join("valid/cat/d.png"), 4, 6);
+        assert_eq!(open_folder(&format!("{spec},test_part=valid"), Split::Test).unwrap().len(), 1);
+        assert_eq!(open_folder(&spec, Split::Test).unwrap().len(), 3);
         let message = open_folder(&spec, Split::Train).unwrap_err().to_string();
         assert!(message.contains("no folder with train images"), "{message}");
     }

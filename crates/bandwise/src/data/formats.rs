@@ -45,8 +45,12 @@ impl Request<'_> {
 
 const CORRUPTION: &[(&str, &str)] =
     &[("corruption", "which corruption, as in gaussian_noise"), ("severity", "1 to 5; all, if not given")];
+const FOLDER: (&str, &str) = ("folder", "read this folder inside DIR, for training and test alike");
 const PART: (&str, &str) =
     ("part", "train (default) or trainval: whether to train on the validation part too");
+const TEST_PART: (&str, &str) = ("test_part", "test (default) or val: which part is tested on");
+const TEST_FOLDER: (&str, &str) =
+    ("test_part", "the folder of the test images (default: the first of val, test, validation, valid)");
 const PARTITION: (&str, &str) = ("partition", "which of the ten published partitions (default 1)");
 
 /// All formats that read files, in the order of the help text.
@@ -83,7 +87,7 @@ pub static FORMATS: &[Format] = &[
         name: "imagefolder",
         location: "DIR",
         help: "PNG and JPEG files, one folder per class, below train and val or test, or directly in DIR",
-        options: &[("folder", "read this folder inside DIR, for training and test alike")],
+        options: &[FOLDER, TEST_FOLDER],
         open: folder::open,
     },
     Format {
@@ -118,7 +122,7 @@ pub static FORMATS: &[Format] = &[
         name: "cinic10",
         location: "DIR",
         help: "CINIC-10: train, valid and test folders",
-        options: &[("folder", "read this folder inside DIR, for training and test alike")],
+        options: &[FOLDER, TEST_FOLDER],
         open: folder::open,
     },
     Format {
@@ -132,14 +136,14 @@ pub static FORMATS: &[Format] = &[
         name: "imagenet",
         location: "DIR",
         help: "ImageNet: train and val with one folder per class; most networks want resize=256,size=224",
-        options: &[("folder", "read this folder inside DIR, for training and test alike")],
+        options: &[FOLDER, TEST_FOLDER],
         open: folder::open,
     },
     Format {
         name: "flowers102",
         location: "DIR",
         help: "Oxford Flowers-102: jpg, imagelabels.mat, setid.mat",
-        options: &[PART],
+        options: &[PART, TEST_PART],
         open: published::open_flowers,
     },
     Format {
@@ -153,21 +157,27 @@ pub static FORMATS: &[Format] = &[
         name: "dtd",
         location: "DIR",
         help: "Describable Textures: images, labels",
-        options: &[PART, PARTITION],
+        options: &[PART, TEST_PART, PARTITION],
         open: published::open_dtd,
     },
     Format {
         name: "grocery",
         location: "DIR",
         help: "Grocery Store: dataset/train.txt, test.txt, classes.csv",
-        options: &[("labels", "fine (81 classes, default) or coarse (43)")],
+        options: &[("labels", "fine (81 classes, default) or coarse (43)"), TEST_PART],
         open: published::open_grocery,
     },
     Format {
         name: "sun397",
         location: "DIR",
         help: "SUN397 with its published partitions",
-        options: &[PARTITION],
+        options: &[
+            PARTITION,
+            (
+                "holdout",
+                "no partition: this share of all images, drawn at random, is tested, the others trained on",
+            ),
+        ],
         open: published::open_sun397,
     },
     Format {

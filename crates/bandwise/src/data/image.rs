@@ -138,6 +138,16 @@ impl Image {
         self
     }
 
+    /// Mirrored top to bottom.
+    pub fn upside_down(mut self) -> Self {
+        let (row, height) = (self.width * self.channels, self.height);
+        for top in 0..height / 2 {
+            let (above, below) = self.pixels.split_at_mut((height - 1 - top) * row);
+            above[top * row..(top + 1) * row].swap_with_slice(&mut below[..row]);
+        }
+        self
+    }
+
     /// Bilinear resize; when shrinking, the triangle widens with the factor, so that nothing
     /// aliases (as Pillow and torchvision's `antialias=True` do).
     pub fn resized(&self, height: usize, width: usize) -> Self {

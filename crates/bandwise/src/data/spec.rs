@@ -40,13 +40,14 @@ impl fmt::Display for Split {
 }
 
 /// Options that every data set takes, with their meaning.
-pub const COMMON_OPTIONS: [(&str, &str); 9] = [
+pub const COMMON_OPTIONS: [(&str, &str); 10] = [
     ("size", "bring all images to N×N: shorter side resized, middle cut out"),
     ("resize", "with size: length of the shorter side before the middle is cut out (default: size)"),
     (
         "size_of",
         "with size: all (default), or test: training images then stay as they are, for a random crop",
     ),
+    ("fit", "with size: crop (default), or stretch: both sides brought to N, whatever the proportions"),
     ("classes", "only the images of these classes, a|b|c, which become 0, 1, 2"),
     ("map", "a text file with lines `own class, model class`"),
     ("limit", "only the first N images"),
@@ -74,6 +75,8 @@ pub struct DataSpec {
     resize: Option<usize>,
     /// Whether training images keep their size.
     train_whole: bool,
+    /// Whether images are stretched to their size instead of cut.
+    stretch: bool,
     classes: Option<String>,
     map: Option<PathBuf>,
     limit: Option<usize>,
@@ -104,6 +107,7 @@ impl DataSpec {
             size: None,
             resize: None,
             train_whole: false,
+            stretch: false,
             classes: None,
             map: None,
             limit: None,
@@ -192,6 +196,10 @@ impl DataSpec {
                 "all" | "test" => self.train_whole = value == "test",
                 _ => return Err(bad("all or test")),
             },
+            "fit" => match value {
+                "crop" | "stretch" => self.stretch = value == "stretch",
+                _ => return Err(bad("crop or stretch")),
+            },
             "classes" => self.classes = Some(value.to_owned()),
             "map" => self.map = Some(PathBuf::from(value)),
             "limit" => self.limit = Some(positive(value)?),
@@ -248,7 +256,10 @@ impl DataSpec {
         // The synthetic set draws its images in the size asked for.
         let whole = self.train_whole && split == Split::Train;
         if let (Some(size), Source::Files { .. }, false) = (self.size, &self.source, whole) {
-            dataset = Arc::new(Resized::new(dataset, self.resize.unwrap_or(size), size));
+            dataset = Arc::new(match self.stretch {
+                true => Resized::stretched(dataset, size),
+                false => Resized::new(dataset, self.resize.unwrap_or(size), size),
+            });
         }
         if self.gray {
             dataset = Arc::new(Grey::new(dataset));

@@ -90,11 +90,12 @@ impl Dataset for Subset {
     }
 }
 
-/// Another set's images brought to one square size: shorter side resized, middle cut out.
+/// Another set's images brought to one square size: shorter side resized and the middle cut out, or stretched.
 #[derive(Clone)]
 pub struct Resized {
     inner: Arc<dyn Dataset>,
-    shorter_side: usize,
+    /// `None`: stretched.
+    shorter_side: Option<usize>,
     size: usize,
     fingerprint: String,
 }
@@ -104,7 +105,14 @@ impl Resized {
     /// `size` is kept (torchvision's `Resize` and `CenterCrop`).
     pub fn new(inner: Arc<dyn Dataset>, shorter_side: usize, size: usize) -> Self {
         let content = format!("{} resized {shorter_side} {size}", inner.fingerprint());
-        Self { inner, shorter_side, size, fingerprint: files::sha256(content.as_bytes()) }
+        Self { inner, shorter_side: Some(shorter_side), size, fingerprint: files::sha256(content.as_bytes()) }
+    }
+
+    /// Images whose sides are both brought to `size`, whatever their proportions (torchvision's
+    /// `Resize((size, size))`).
+    pub fn stretched(inner: Arc<dyn Dataset>, size: usize) -> Self {
+        let content = format!("{} stretched {size}", inner.fingerprint());
+        Self { inner, shorter_side: None, size, fingerprint: files::sha256(content.as_bytes()) }
     }
 }
 
@@ -123,7 +131,11 @@ impl Dataset for Resized {
 
     fn get(&self, index: usize) -> Result<(Image, u32)> {
         let (image, label) = self.inner.get(index)?;
-        Ok((image.shorter_side_resized(self.shorter_side).center_crop(self.size, self.size), label))
+        let image = match self.shorter_side {
+            Some(side) => image.shorter_side_resized(side).center_crop(self.size, self.size),
+            None => image.resized(self.size, self.size),
+        };
+        Ok((image, label))
     }
 
     fn label(&self, index: usize) -> Result<u32> {
@@ -240,6 +252,19 @@ mod tests {
     fn resized_images_have_the_promised_shape() {
         let set = Resized::new(ten(), 4, 3);
         assert_eq!(Some(set.get(0).unwrap().0.shape()), set.image_shape());
+    }
+
+    #[test]
+    fn stretching_keeps_what_cropping_loses() {
+        // A bright column at the right edge of a wide image.
+        let pixels = Pixels::Bytes([[0, 0, 0, 0, 0, 0, 0, 255]; 2].concat());
+        let set = ArrayDataset::new("wide", Path::new("w"), pixels, [2, 8, 1], vec![0], numbered_classes(1));
+        let set: Arc<dyn Dataset> = Arc::new(set.unwrap());
+        let brightest = |set: &Resized| set.get(0).unwrap().0.pixels.iter().fold(0.0f32, |a, &b| a.max(b));
+        let (cut, stretched) = (Resized::new(set.clone(), 2, 2), Resized::stretched(set, 2));
+        assert_eq!(stretched.get(0).unwrap().0.shape(), [2, 2, 1]);
+        assert!(brightest(&cut) == 0.0 && brightest(&stretched) > 0.1);
+        assert_ne!(cut.fingerprint(), stretched.fingerprint());
     }
 
     #[test]

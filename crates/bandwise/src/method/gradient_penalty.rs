@@ -1,6 +1,8 @@
 //! Simple penalties of the input gradient J, for comparison with JaFR: its norm and its group sparsity.
 //!
-//! J is the gradient of the mean loss, so sums over the batch are means over the images' own gradients.
+//! Both are means over the images of the batch, as in JaFR's official code, and J is the gradient of the *mean* loss:
+//! it carries 1/batch, so that λ means half as much when the batch is twice as large. `per_image` takes the images'
+//! own gradients instead.
 
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
@@ -8,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::input_gradient::{Penalty, norms};
 use crate::{Error, Result};
 
-/// λ times the mean L2 norm of the images' loss gradients ("double backpropagation", Drucker and Le Cun
-/// 1992): `[regularizers] gradient_norm = { lambda = 0.1 }` in recipes.
+/// λ times the mean over the images of the L2 norm of J ("double backpropagation", Drucker and Le Cun 1992; official
+/// `grad_l2_norm_lambda`): `[regularizers] gradient_norm = { lambda = 0.1 }` in recipes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct GradientNorm {
@@ -17,11 +19,15 @@ pub struct GradientNorm {
     pub lambda: f64,
     /// The mean of the *squared* norms instead.
     pub squared: bool,
+    /// Uses each image's own loss gradient instead of its share in the batch mean (J times the batch size).
+    pub per_image: bool,
+    /// Epochs without it first.
+    pub warmup: u64,
 }
 
 impl Default for GradientNorm {
     fn default() -> Self {
-        Self { lambda: 0.01, squared: false }
+        Self { lambda: 0.01, squared: false, per_image: false, warmup: 0 }
     }
 }
 
@@ -33,10 +39,10 @@ impl GradientNorm {
 
     /// The unweighted penalty of J `[batch, height, width, channels]`, a differentiable scalar.
     pub fn value(&self, gradient: &Tensor) -> Result<Tensor> {
-        let norms = norms(gradient)?;
+        let norms = norms(&scaled(gradient, self.per_image)?)?;
         match self.squared {
-            true => Ok((norms.sqr()?.sum_all()? * gradient.dim(0)? as f64)?),
-            false => Ok(norms.sum_all()?),
+            true => Ok(norms.sqr()?.mean_all()?),
+            false => Ok(norms.mean_all()?),
         }
     }
 
@@ -46,8 +52,8 @@ impl GradientNorm {
     }
 }
 
-/// λ times the summed Lp norms of all 2×2 windows (stride 2, each channel on its own) of J: few regions of
-/// the image are to matter. `[regularizers] group_sparsity = { lambda = 0.01 }` in recipes.
+/// λ times the mean over the images of the summed Lp norms of all 2×2 windows (stride 2, each channel on its own) of J:
+/// few regions of the image are to matter (official `grad_sparsity_lambda`). `[regularizers] group_sparsity = { lambda = 0.01 }` in recipes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct GroupSparsity {
@@ -55,11 +61,15 @@ pub struct GroupSparsity {
     pub lambda: f64,
     /// p ≥ 1; 2 is the group lasso.
     pub power: f64,
+    /// Uses each image's own loss gradient instead of its share in the batch mean (J times the batch size).
+    pub per_image: bool,
+    /// Epochs without it first.
+    pub warmup: u64,
 }
 
 impl Default for GroupSparsity {
     fn default() -> Self {
-        Self { lambda: 0.01, power: 2.0 }
+        Self { lambda: 0.01, power: 2.0, per_image: false, warmup: 0 }
     }
 }
 
@@ -75,6 +85,7 @@ impl GroupSparsity {
     /// The unweighted penalty of J `[batch, height, width, channels]`, a differentiable scalar. An odd last row
     /// or column belongs to no window, as in PyTorch's `LPPool2d`.
     pub fn value(&self, gradient: &Tensor) -> Result<Tensor> {
+        let gradient = scaled(gradient, self.per_image)?;
         let (batch, height, width, channels) = gradient.dims4()?;
         let (rows, columns) = (height / 2, width / 2);
         let even = gradient.narrow(1, 0, rows * 2)?.narrow(2, 0, columns * 2)?;
@@ -91,12 +102,20 @@ impl GroupSparsity {
         let powers = sizes.broadcast_div(&scale)?.powf(self.power)?.sum_keepdim(1)?;
         let safe = empty.where_cond(&powers.ones_like()?, &powers)?;
         let norm = (safe.powf(1.0 / self.power)? * largest)?;
-        Ok(norm.sum_all()?)
+        Ok((norm.sum_all()? / batch as f64)?)
     }
 
     /// The penalty times λ, and its derivative with respect to J.
     pub fn penalty(&self, gradient: &Tensor) -> Result<Penalty> {
         Penalty::of(gradient, |gradient| Ok((self.value(gradient)? * self.lambda)?))
+    }
+}
+
+/// J as it is, or the images' own gradients.
+fn scaled(gradient: &Tensor, per_image: bool) -> Result<Tensor> {
+    match per_image {
+        true => Ok((gradient * gradient.dim(0)? as f64)?),
+        false => Ok(gradient.clone()),
     }
 }
 

@@ -47,8 +47,8 @@ pub enum Reduction {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Jafr {
-    /// Weight of the bias in the loss: 0.001 (CIFAR-10) to 0.002 (CIFAR-100, with FGSM). Negative values
-    /// bias to high frequencies.
+    /// Weight of the bias in the loss: 0.001 in the official scripts, 0.002 in the one for CIFAR-100 with FGSM.
+    /// Negative values bias to high frequencies.
     pub lambda: f64,
     /// How the map becomes one number (`reduce_type`).
     pub reduction: Reduction,
@@ -61,6 +61,8 @@ pub struct Jafr {
     /// Uses each image's own loss gradient instead of its share in the batch mean (J times the batch size),
     /// so that the result does not depend on the batch size. Not in the paper.
     pub per_image: bool,
+    /// Epochs without it first (`epochs_warmup_before_low_freq_bias_reg`).
+    pub warmup: u64,
 }
 
 impl Default for Jafr {
@@ -72,6 +74,7 @@ impl Default for Jafr {
             temperature: 1.0,
             ignore_dc: false,
             per_image: false,
+            warmup: 0,
         }
     }
 }

@@ -79,6 +79,7 @@ impl NetworkConfig {
     /// Refuses names and values that make no sense.
     pub fn validate(&self) -> Result<()> {
         let _: Construct = zoo::find(&self.architecture)?;
+        self.fpcm.iter().try_for_each(FpcmConfig::validate)?;
         self.decomposition.iter().try_for_each(Decomposition::validate)
     }
 

@@ -12,13 +12,13 @@ use serde::{Deserialize, Serialize};
 
 use super::objective::{Objective, Outcome};
 use super::step::Step;
-use crate::Result;
+use crate::attack::Epsilon;
 use crate::method::filter_frequency::Penalty as FilterPenalty;
 use crate::method::grad_align::{GradAlign, uniform_noise};
 use crate::method::input_gradient::{InputGradient, Penalty, joint_gradients, pull_back};
 use crate::method::{GradientNorm, GroupSparsity, Jafr};
 use crate::nn::Pass;
-use crate::random;
+use crate::{Error, Result, random};
 
 /// All regularizers of a run; absent ones cost nothing.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -39,6 +39,10 @@ pub struct Regularizers {
     /// The input gradient's group sparsity.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group_sparsity: Option<GroupSparsity>,
+    /// Takes the J of `jafr`, `gradient_norm` and `group_sparsity` at x + δ instead of x, δ uniform in ± this, new in
+    /// each epoch and not clipped (official `delta_type_for_grad_backprop = random_uniform`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gradient_noise: Option<Epsilon>,
 }
 
 impl Regularizers {
@@ -53,7 +57,13 @@ impl Regularizers {
         self.jafr.as_ref().map_or(Ok(()), Jafr::validate)?;
         self.grad_align.as_ref().map_or(Ok(()), GradAlign::validate)?;
         self.gradient_norm.as_ref().map_or(Ok(()), GradientNorm::validate)?;
-        self.group_sparsity.as_ref().map_or(Ok(()), GroupSparsity::validate)
+        self.group_sparsity.as_ref().map_or(Ok(()), GroupSparsity::validate)?;
+        match self.gradient_noise.map(|noise| noise.value()) {
+            Some(noise) if noise > 1.0 => {
+                Err(Error::config("gradient_noise must lie within [0, 1] (pixels do): 8/255, for example"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Loss (with all penalties), logits and weight gradients of one batch, whose pictures
@@ -101,31 +111,50 @@ impl Regularizers {
         }
     }
 
-    fn look_at_gradients(&self) -> bool {
-        self.jafr.is_some()
-            || self.grad_align.is_some()
-            || self.gradient_norm.is_some()
-            || self.group_sparsity.is_some()
+    /// The penalty of J that `jafr`, `gradient_norm` and `group_sparsity` give together, if one is on in this epoch.
+    fn penalty_of(&self, gradient: &Tensor, epoch: u64) -> Result<Option<Penalty>> {
+        let on = |warmup: u64| epoch >= warmup;
+        let jafr = self.jafr.as_ref().filter(|r| on(r.warmup)).map(|r| r.penalty(gradient));
+        let norm = self.gradient_norm.as_ref().filter(|r| on(r.warmup)).map(|r| r.penalty(gradient));
+        let sparsity = self.group_sparsity.as_ref().filter(|r| on(r.warmup)).map(|r| r.penalty(gradient));
+        let mut sum = None;
+        for penalty in [jafr, norm, sparsity].into_iter().flatten() {
+            sum = Some(match sum {
+                None => penalty?,
+                Some(sum) => Penalty::plus(sum, penalty?)?,
+            });
+        }
+        Ok(sum)
     }
 
     /// The penalties of the input gradient, by the pictures it is taken at.
     fn penalties(&self, step: &Step) -> Result<Penalties> {
-        if !self.look_at_gradients() {
-            return Ok(Penalties::default());
-        }
-        let clean = input_gradient(step, &step.images)?;
         let mut found = Penalties::default();
-        if let Some(jafr) = &self.jafr {
-            found.add_at_clean(jafr.penalty(&clean)?)?;
+        let warmups = [
+            self.jafr.as_ref().map(|r| r.warmup),
+            self.gradient_norm.as_ref().map(|r| r.warmup),
+            self.group_sparsity.as_ref().map(|r| r.warmup),
+        ];
+        let looks = warmups.into_iter().flatten().any(|warmup| step.epoch >= warmup);
+        if !looks && self.grad_align.is_none() {
+            return Ok(found);
         }
-        if let Some(norm) = &self.gradient_norm {
-            found.add_at_clean(norm.penalty(&clean)?)?;
-        }
-        if let Some(sparsity) = &self.group_sparsity {
-            found.add_at_clean(sparsity.penalty(&clean)?)?;
-        }
+        let clean = match self.gradient_noise {
+            Some(noise) if looks => {
+                let moved = moved_images("gradient_noise", noise, step)?;
+                let penalty = self.penalty_of(&input_gradient(step, &moved)?, step.epoch)?;
+                found.elsewhere.extend(penalty.map(|penalty| (moved, penalty)));
+                None
+            }
+            _ => {
+                let clean = input_gradient(step, &step.images)?;
+                found.at_clean = self.penalty_of(&clean, step.epoch)?;
+                Some(clean)
+            }
+        };
         if let Some(align) = &self.grad_align {
-            let moved = moved_images(align, step)?;
+            let clean = clean.map_or_else(|| input_gradient(step, &step.images), Ok)?;
+            let moved = moved_images("grad_align", align.epsilon, step)?;
             let (first, second) = align.penalty(&clean, &input_gradient(step, &moved)?)?;
             if let Some(first) = first {
                 // Its value is that of `second`, and counts once.
@@ -167,10 +196,10 @@ fn pulled_back(step: &Step, images: &Tensor, penalty: &Penalty) -> Result<GradSt
     pull_back(step.model, images, &step.labels, &penalty.derivative, &pass(step))
 }
 
-/// The clean pictures moved by GradAlign's uniform noise, new in each epoch.
-fn moved_images(align: &GradAlign, step: &Step) -> Result<Tensor> {
-    let seed = random::stream(step.seed, &[random::tag("grad_align"), step.epoch]).next_u64();
-    let noise = uniform_noise(&step.images, align.epsilon.value(), seed, step.image_ids)?;
+/// The clean images moved by uniform noise in ±`radius`, new in each epoch and for each `purpose`.
+fn moved_images(purpose: &str, radius: Epsilon, step: &Step) -> Result<Tensor> {
+    let seed = random::stream(step.seed, &[random::tag(purpose), step.epoch]).next_u64();
+    let noise = uniform_noise(&step.images, radius.value(), seed, step.image_ids)?;
     Ok((&step.images + noise)?)
 }
 

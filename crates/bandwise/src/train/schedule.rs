@@ -100,9 +100,18 @@ pub enum Schedule {
         #[serde(default)]
         per: Per,
     },
+    /// As in filter frequency regularization's official code (`WarmupCosineLR`), per epoch: from a rate of 1e-8 up
+    /// by 1/(w − 1) of the base rate per epoch, w being `warmup` times all epochs, then half a cosine to 1e-8. Where
+    /// w is no whole number the last step up goes beyond the base rate (1.0137 times at 125 epochs), and the
+    /// cosine keeps that factor; with w below 2 it is useless. [`Schedule::LinearCosine`] has neither problem.
+    WarmupCosine {
+        /// Share of the epochs that the way up takes.
+        #[serde(default = "warmup")]
+        warmup: f64,
+    },
     /// Straight up from `start` to 1, then half a cosine to `floor` (`LinearLR`, then
     /// `CosineAnnealingLR`).
-    WarmupCosine {
+    LinearCosine {
         /// Share of the training that the way up takes.
         #[serde(default = "warmup")]
         warmup: f64,
@@ -168,11 +177,14 @@ fn peak() -> f64 {
 impl Schedule {
     /// The learning rate of the next update.
     pub fn rate(&self, base: f64, position: Position) -> f64 {
-        base * self.factor(position)
+        match *self {
+            Self::WarmupCosine { warmup } => warmup_cosine(base, warmup, position),
+            _ => base * self.factor(position),
+        }
     }
 
     /// What the base rate is multiplied with.
-    pub fn factor(&self, position: Position) -> f64 {
+    fn factor(&self, position: Position) -> f64 {
         let epoch = position.epoch();
         match *self {
             Self::Constant => 1.0,
@@ -186,7 +198,8 @@ impl Schedule {
             }
             Self::Linear { floor, per } => linear(1.0, floor, position.progress(per)),
             Self::Cosine { floor, per } => cosine(1.0, floor, position.progress(per)),
-            Self::WarmupCosine { warmup, start, floor, per } => match position.progress(per) {
+            Self::WarmupCosine { warmup } => warmup_cosine(1.0, warmup, position),
+            Self::LinearCosine { warmup, start, floor, per } => match position.progress(per) {
                 t if t < warmup => linear(start, 1.0, t / warmup),
                 t => cosine(1.0, floor, share(t - warmup, 1.0 - warmup)),
             },
@@ -252,7 +265,10 @@ impl Schedule {
             Self::Linear { floor, .. } | Self::Cosine { floor, .. } => {
                 require(factor(*floor), "floor must not be negative")
             }
-            Self::WarmupCosine { warmup, start, floor, .. } => {
+            Self::WarmupCosine { warmup } => {
+                require(share(*warmup), "warmup must be a share of the training in [0, 1)")
+            }
+            Self::LinearCosine { warmup, start, floor, .. } => {
                 require(share(*warmup), "warmup must be a share of the training in [0, 1)")?;
                 require(factor(*start) && factor(*floor), "start and floor must not be negative")
             }
@@ -274,6 +290,28 @@ fn fpcm(position: Position, after: impl Fn() -> f64) -> f64 {
         epoch if epoch < FPCM_WARMUP => linear(0.1, 1.0, epoch / FPCM_WARMUP),
         _ => after(),
     }
+}
+
+/// The rate at which filter frequency regularization's `WarmupCosineLR` starts and ends.
+const NEARLY_ZERO: f64 = 1e-8;
+
+/// `WarmupCosineLR.get_lr`, its chain of factors multiplied out: each epoch after the warm-up multiplies the last rate
+/// with the ratio of two values of `1 + cos`.
+fn warmup_cosine(base: f64, warmup: f64, position: Position) -> f64 {
+    let (epoch, all) = (position.epoch() as f64, position.epochs as f64);
+    let warmup = all * warmup;
+    let rising = |epoch: f64| {
+        let slope = if epoch == 0.0 { 0.0 } else { (base - NEARLY_ZERO) / (warmup - 1.0) };
+        NEARLY_ZERO + epoch * slope
+    };
+    if epoch == 0.0 || epoch < warmup {
+        return rising(epoch);
+    }
+    // The last rate that the chain starts from: the base rate itself only where the warm-up is a whole number.
+    let top = warmup.ceil();
+    let (highest, at) = if top == warmup { (base, top) } else { (rising(top - 1.0), top - 1.0) };
+    let bell = |epoch: f64| 1.0 + (PI * (epoch - warmup) / (all - warmup)).cos();
+    NEARLY_ZERO + (highest - NEARLY_ZERO) * bell(epoch) / bell(at)
 }
 
 /// `part / whole` in [0, 1], and 1 where there is no whole.
@@ -304,145 +342,4 @@ fn interpolate(at: f64, places: &[f64], values: &[f64]) -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Rates of a base of 0.4, one per step.
-    fn rates(config: &str, steps_per_epoch: u64, epochs: u64) -> Vec<f64> {
-        let schedule: Schedule = toml::from_str(config).unwrap();
-        schedule.check().unwrap();
-        let position = |step| Position { step, steps_per_epoch, epochs };
-        (0..steps_per_epoch * epochs).map(|step| schedule.rate(0.4, position(step))).collect()
-    }
-
-    fn assert_rates(found: &[f64], expected: &[f64]) {
-        assert_eq!(found.len(), expected.len());
-        for (found, expected) in found.iter().zip(expected) {
-            assert!((found - expected).abs() < 1e-9, "{found} for {expected}");
-        }
-    }
-
-    /// Values of torch 2.15's schedulers with lr 0.4, one step per epoch.
-    #[test]
-    fn rates_are_those_of_torch() {
-        // OneCycleLR(max_lr=0.4, total_steps=20, pct_start=0.3)
-        assert_rates(
-            &rates("name = \"one_cycle\"", 4, 5),
-            &[
-                0.016,
-                0.05266873708,
-                0.1486687371,
-                0.2673312629,
-                0.3633312629,
-                0.4,
-                0.3949856025,
-                0.3801938528,
-                0.356366471,
-                0.3246982616,
-                0.2867772007,
-                0.2445048088,
-                0.2000008,
-                0.1554967912,
-                0.1132243993,
-                0.07530333842,
-                0.04363512897,
-                0.01980774719,
-                0.005015997506,
-                1.6e-06,
-            ],
-        );
-        // OneCycleLR(max_lr=0.4, total_steps=30, pct_start=0.1), the first four and the last
-        let one_cycle = rates("name = \"one_cycle\"\nwarmup = 0.1", 3, 10);
-        assert_rates(&one_cycle[..4], &[0.016, 0.208, 0.4, 0.398647677]);
-        assert_rates(&one_cycle[29..], &[1.6e-06]);
-        // CosineAnnealingLR(T_max=8, eta_min=0.004)
-        let cosine = [
-            0.4,
-            0.3849281474,
-            0.3420071427,
-            0.2777713196,
-            0.202,
-            0.1262286804,
-            0.06199285733,
-            0.01907185256,
-        ];
-        assert_rates(&rates("name = \"cosine\"\nfloor = 0.01\nper = \"epoch\"", 1, 8), &cosine);
-        assert_rates(&rates("name = \"cosine\"\nfloor = 0.01", 2, 4), &cosine);
-        // StepLR(3, 0.1); MultiStepLR([2, 5], 0.1); LinearLR(1, 0, 8)
-        assert_rates(
-            &rates("name = \"step\"\nevery = 3", 1, 8),
-            &[0.4, 0.4, 0.4, 0.04, 0.04, 0.04, 0.004, 0.004],
-        );
-        assert_rates(
-            &rates("name = \"multistep\"\nmilestones = [2, 5]", 1, 8),
-            &[0.4, 0.4, 0.04, 0.04, 0.04, 0.004, 0.004, 0.004],
-        );
-        assert_rates(&rates("name = \"linear\"", 1, 8), &[0.4, 0.35, 0.3, 0.25, 0.2, 0.15, 0.1, 0.05]);
-        // SequentialLR([LinearLR(0.01, 1, 3), CosineAnnealingLR(7)], [3])
-        assert_rates(
-            &rates("name = \"warmup_cosine\"\nwarmup = 0.3\nper = \"epoch\"", 1, 10),
-            &[
-                0.004,
-                0.136,
-                0.268,
-                0.4,
-                0.3801937736,
-                0.3246979604,
-                0.2445041868,
-                0.1554958132,
-                0.07530203963,
-                0.01980622642,
-            ],
-        );
-    }
-
-    #[test]
-    fn the_triangle_rises_to_its_peak_and_ends_at_zero() {
-        let found = rates("name = \"cyclic\"", 2, 5);
-        assert_rates(&found, &[0.1, 0.2, 0.3, 0.4, 1. / 3., 0.8 / 3., 0.2, 0.4 / 3., 0.2 / 3., 0.0]);
-    }
-
-    #[test]
-    fn the_schedules_of_fpcm() {
-        let multistep = rates("name = \"fpcm_multistep\"", 1, 120);
-        assert_rates(&multistep[..6], &[0.04, 0.112, 0.184, 0.256, 0.328, 0.4]);
-        assert_rates(
-            &[multistep[83], multistep[84], multistep[107], multistep[108]],
-            &[0.4, 0.04, 0.04, 0.004],
-        );
-        // int(0.7 · 15) = 10, int(0.9 · 15) = 13
-        let short = rates("name = \"fpcm_multistep\"", 1, 15);
-        assert_rates(&short[9..14], &[0.4, 0.04, 0.04, 0.04, 0.004]);
-        let cosine = rates("name = \"fpcm_cosine\"", 1, 120);
-        assert_rates(&cosine[..6], &multistep[..6]);
-        assert!(cosine[119] > 0.004 && cosine[119] < 0.0041);
-    }
-
-    #[test]
-    fn piecewise_is_linear_between_its_points() {
-        let found = rates("name = \"piecewise\"\nepochs = [0, 2, 4]\nfactors = [0, 1, 0.5]", 2, 5);
-        assert_rates(&found, &[0.0, 0.1, 0.2, 0.3, 0.4, 0.35, 0.3, 0.25, 0.2, 0.2]);
-    }
-
-    #[test]
-    fn per_epoch_schedules_hold_within_an_epoch() {
-        let found = rates("name = \"fpcm_multistep\"", 3, 2);
-        assert_rates(&found, &[0.04, 0.04, 0.04, 0.112, 0.112, 0.112]);
-    }
-
-    #[test]
-    fn settings_out_of_range_and_unknown_ones_are_refused() {
-        for (text, reason) in [
-            ("name = \"step\"\nevery = 0", "at least 1"),
-            ("name = \"multistep\"\nmilestones = [5, 2]", "ascending"),
-            ("name = \"warmup_cosine\"\nwarmup = 1.5", "share of the training"),
-            ("name = \"piecewise\"\nepochs = [1]\nfactors = []", "same length"),
-            ("name = \"cyclic\"\npeak = 0", "between 0 and 1"),
-        ] {
-            let error = toml::from_str::<Schedule>(text).unwrap().check().unwrap_err().to_string();
-            assert!(error.contains(reason), "{error}");
-        }
-        assert!(toml::from_str::<Schedule>("name = \"cosine\"\nflor = 0.1").is_err());
-        assert!(toml::from_str::<Schedule>("name = \"cosine_annealing\"").is_err());
-    }
-}
+mod tests;

@@ -1,14 +1,14 @@
 //! Describable Textures: `images/banded/banded_0002.jpg`, `labels/train1.txt`, `test1.txt`, ….
 //!
 //! Ten partitions are published; `partition=N` chooses one (default 1). With `part=trainval`, the
-//! validation images are trained on too.
+//! validation images are trained on too; with `test_part=val`, they are tested.
 
 use std::sync::Arc;
 
 use super::super::folder::{file_name, subfolders};
 use super::super::spec::Request;
 use super::super::{Dataset, FileDataset, Split};
-use super::{bad_line, below, lines, locate, partition};
+use super::{bad_line, below, lines, locate, partition, tests_validation};
 use crate::{Error, Result};
 
 /// `dtd:DIR`
@@ -19,6 +19,7 @@ pub(in super::super) fn open(request: &Request) -> Result<Arc<dyn Dataset>> {
     let parts: &[&str] = match (request.split, request.option("part")) {
         (Split::Train, None | Some("train")) => &["train"],
         (Split::Train, Some("trainval")) => &["train", "val"],
+        (Split::Test, None | Some("train" | "trainval")) if tests_validation(request)? => &["val"],
         (Split::Test, None | Some("train" | "trainval")) => &["test"],
         (_, Some(part)) => return Err(Error::config(format!("part={part}: expected `train` or `trainval`"))),
     };

@@ -1,13 +1,13 @@
 //! Oxford Flowers-102: `jpg/image_00001.jpg`…, `imagelabels.mat`, `setid.mat`.
 //!
 //! The published training part has 10 images per class (`trnid`), the test part 6149 (`tstid`). With
-//! `part=trainval`, the validation images (`valid`) are trained on too.
+//! `part=trainval`, the validation images (`valid`) are trained on too; with `test_part=val`, they are tested.
 
 use std::sync::Arc;
 
 use super::super::spec::Request;
 use super::super::{Dataset, FileDataset, Split, mat};
-use super::locate;
+use super::{locate, tests_validation};
 use crate::{Error, Result};
 
 const CLASSES: usize = 102;
@@ -23,6 +23,7 @@ pub(in super::super) fn open(request: &Request) -> Result<Arc<dyn Dataset>> {
     let parts: &[&str] = match (request.split, request.option("part")) {
         (Split::Train, None | Some("train")) => &["trnid"],
         (Split::Train, Some("trainval")) => &["trnid", "valid"],
+        (Split::Test, None | Some("train" | "trainval")) if tests_validation(request)? => &["valid"],
         (Split::Test, None | Some("train" | "trainval")) => &["tstid"],
         (_, Some(part)) => {
             return Err(Error::config(format!("part={part}: expected `train` or `trainval`")));

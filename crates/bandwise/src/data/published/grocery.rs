@@ -1,14 +1,15 @@
 //! Grocery Store (Klasson et al. 2019): `train.txt`, `val.txt`, `test.txt`, `classes.csv`.
 //!
 //! A line is `train/Fruit/Apple/Golden-Delicious/Golden-Delicious_001.jpg, 0, 0`: picture, fine class
-//! (81), coarse class (43). The fine classes are used unless `labels=coarse` is given.
+//! (81), coarse class (43). The fine classes are used unless `labels=coarse` is given. With `test_part=val`, the
+//! validation images are tested.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use super::super::spec::Request;
-use super::super::{Dataset, FileDataset};
-use super::{bad_line, below, lines, locate};
+use super::super::{Dataset, FileDataset, Split};
+use super::{bad_line, below, lines, locate, tests_validation};
 use crate::{Error, Result};
 
 /// `grocery:DIR`
@@ -23,7 +24,11 @@ pub(in super::super) fn open(request: &Request) -> Result<Arc<dyn Dataset>> {
         Some(other) => return Err(Error::config(format!("labels={other}: expected `fine` or `coarse`"))),
     };
     let classes = class_names(&root.join("classes.csv"), coarse)?;
-    let list = root.join(format!("{}.txt", request.split));
+    let list = root.join(match request.split {
+        Split::Train => "train.txt",
+        Split::Test if tests_validation(request)? => "val.txt",
+        Split::Test => "test.txt",
+    });
     let mut files = Vec::new();
     for (number, line) in lines(&list)? {
         let fields: Vec<&str> = line.split(',').map(str::trim).collect();

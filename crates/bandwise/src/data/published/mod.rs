@@ -59,6 +59,15 @@ fn below(root: &Path, relative: &str) -> Option<PathBuf> {
     inside.then(|| root.join(relative))
 }
 
+/// The option `test_part` of sets that are published with a validation and a test part: whether the first is tested.
+fn tests_validation(request: &super::spec::Request) -> Result<bool> {
+    match request.option("test_part") {
+        None | Some("test") => Ok(false),
+        Some("val") => Ok(true),
+        Some(other) => Err(Error::config(format!("test_part={other}: expected `test` or `val`"))),
+    }
+}
+
 /// The option `partition` of sets that are published with several: a number from 1 to 10.
 fn partition(request: &super::spec::Request) -> Result<usize> {
     let text = request.option("partition").unwrap_or("1");

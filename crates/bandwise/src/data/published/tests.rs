@@ -93,6 +93,11 @@ fn flowers_follow_their_matlab_lists() {
     assert_eq!(content(folder.open("flowers102", "", Split::Test).unwrap()), pairs(&[(1, "flower 102")]));
     let both = folder.open("flowers102", ",part=trainval", Split::Train).unwrap();
     assert_eq!(content(both), pairs(&[(2, "flower 1"), (3, "flower 2")]));
+    let validation = folder.open("flowers102", ",test_part=val", Split::Test).unwrap();
+    assert_eq!(content(validation), pairs(&[(3, "flower 2")]));
+    assert!(
+        folder.open("flowers102", ",test_part=x", Split::Test).unwrap_err().to_string().contains("`val`")
+    );
     assert!(folder.open("flowers102", ",part=x", Split::Train).unwrap_err().to_string().contains("trainval"));
 }
 
@@ -116,6 +121,8 @@ fn dtd_and_sun_have_partitions() {
     folder.text("labels/test2.txt", "dotted/b.jpg\n");
     assert_eq!(content(folder.open("dtd", "", Split::Test).unwrap()), pairs(&[(1, "banded")]));
     assert_eq!(content(folder.open("dtd", ",partition=2", Split::Test).unwrap()), pairs(&[(2, "dotted")]));
+    folder.text("labels/val1.txt", "dotted/b.jpg\n");
+    assert_eq!(content(folder.open("dtd", ",test_part=val", Split::Test).unwrap()), pairs(&[(2, "dotted")]));
     assert!(folder.open("dtd", ",partition=0", Split::Test).is_err());
 
     folder.picture("a/abbey/sun_1.jpg", 3);
@@ -136,6 +143,29 @@ fn groceries_are_fine_or_coarse() {
     assert_eq!(content(folder.open("grocery", "", Split::Test).unwrap()), pairs(&[(9, "Pink-Lady")]));
     let coarse = folder.open("grocery", ",labels=coarse", Split::Test).unwrap();
     assert_eq!(content(coarse), pairs(&[(9, "Apple")]));
+    folder.picture("dataset/val/Fruit/y.jpg", 10);
+    folder.text("dataset/val.txt", "val/Fruit/y.jpg, 0, 0\n");
+    let validation = folder.open("grocery", ",test_part=val", Split::Test).unwrap();
+    assert_eq!(content(validation), pairs(&[(10, "Fuji")]));
+}
+
+#[test]
+fn all_of_sun_can_be_divided_at_random() {
+    let folder = Folder::new();
+    (0..20).for_each(|n| folder.picture(&format!("a/abbey/sun_{n:02}.jpg"), n));
+    (20..40).for_each(|n| folder.picture(&format!("a/arch/outdoor/sun_{n}.jpg"), n));
+    folder.text("ClassName.txt", "/a/abbey\n/a/arch/outdoor\n");
+    let open = |split| content(folder.open("sun397", ",holdout=0.15", split).unwrap());
+    let (train, test) = (open(Split::Train), open(Split::Test));
+    assert_eq!((train.len(), test.len()), (34, 6));
+    let mut all: Vec<u8> = train.iter().chain(&test).map(|(brightness, _)| *brightness).collect();
+    all.sort_unstable();
+    assert_eq!(all, (0..40).collect::<Vec<u8>>());
+    assert_eq!(test, open(Split::Test));
+    for (brightness, name) in &test {
+        assert_eq!(name, if *brightness < 20 { "abbey" } else { "arch/outdoor" });
+    }
+    assert!(folder.open("sun397", ",holdout=1.5", Split::Test).is_err());
 }
 
 #[test]

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! low = IFFT( G ⊙ FFT(x) ),   G[p] = exp(−½ (min(p, P − p) / D0)²)
-//! ω   = ½ + ½ σ( projection( mean over positions of x ) )
+//! ω   = ½ + ½ σ( projection( mean over positions of x ) )        ½ and 1 are settings: `omega_min`, `omega_max`
 //! out = ω · low + (1 − ω) · (x − low)
 //! ```
 //!
@@ -44,6 +44,18 @@ pub struct FpcmConfig {
     pub cutoff_start: usize,
     /// D0 when training has ended, and in evaluation.
     pub cutoff_end: usize,
+    /// Epochs that D0 takes from the first to the last cut-off, then it stays; those of the run if absent. The official
+    /// code has 120 written into it, whatever the run's length.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schedule_epochs: Option<u64>,
+    /// The smallest ω (published: ½, so that the low part always counts more).
+    pub omega_min: f64,
+    /// The largest ω.
+    pub omega_max: f64,
+    /// Forces every ω to this value: nothing is learned then. Not published; for experiments on what a preference
+    /// does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub omega: Option<f64>,
 }
 
 impl Default for FpcmConfig {
@@ -55,6 +67,10 @@ impl Default for FpcmConfig {
             filter: Filter::Flattened,
             cutoff_start: 2,
             cutoff_end: 8,
+            schedule_epochs: None,
+            omega_min: 0.5,
+            omega_max: 1.0,
+            omega: None,
         }
     }
 }
@@ -79,11 +95,33 @@ impl FpcmConfig {
         Some(Self { stages: blocks.into_keys().collect(), ..published })
     }
 
-    fn validate(&self) -> Result<()> {
+    /// Refuses values that make no sense.
+    pub fn validate(&self) -> Result<()> {
         if self.cutoff_start == 0 || self.cutoff_end == 0 {
             return Err(Error::config("fpcm: cut-offs are divisors of the number of positions, at least 1"));
         }
-        Ok(())
+        if self.schedule_epochs == Some(0) {
+            return Err(Error::config("fpcm: schedule_epochs must be at least 1"));
+        }
+        let share = |value: f64| (0.0..=1.0).contains(&value);
+        if !share(self.omega_min) || !share(self.omega_max) || self.omega_min > self.omega_max {
+            return Err(Error::config(format!(
+                "fpcm: omega_min and omega_max must lie in [0, 1], in order, not {} and {}",
+                self.omega_min, self.omega_max
+            )));
+        }
+        match self.omega {
+            Some(omega) if !share(omega) => {
+                Err(Error::config(format!("fpcm: omega must lie in [0, 1], not {omega}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// How far D0 has come after `epoch` (from 1) of `epochs`, in [0, 1].
+    pub fn progress(&self, epoch: u64, epochs: u64) -> f64 {
+        let whole = self.schedule_epochs.unwrap_or(epochs).max(1);
+        (epoch as f64 / whole as f64).min(1.0)
     }
 }
 
@@ -172,8 +210,12 @@ impl Fpcm {
         start as f64 + (end as f64 - start as f64) * progress
     }
 
-    /// ω in (½, 1), `[batch, channels]`: the weight of the low part.
+    /// ω between its bounds (published: ½ and 1), `[batch, channels]`: the weight of the low part.
     fn omega(&self, x: &Signal) -> Result<Signal> {
+        if let Some(omega) = self.config.omega {
+            let (batch, _, _, channels) = x.value.dims4()?;
+            return Ok(Signal::plain(constant(omega, x)?.broadcast_as((batch, channels))?.contiguous()?));
+        }
         let mean = x.linear(|x| Ok(mixing::mean(x)?))?;
         let weight = self.weight.tensor().squeeze(D::Minus1)?;
         let projected = match self.config.projection {
@@ -183,7 +225,8 @@ impl Fpcm {
         let gate = projected
             .add_constant(self.bias.tensor())?
             .map(sigmoid, |_, s, t| Ok((t * (s * (1.0 - s)?)?)?))?;
-        gate.linear(|g| Ok((g * 0.5)?))?.add_constant(&constant(0.5, x)?)
+        let (lowest, highest) = (self.config.omega_min, self.config.omega_max);
+        gate.linear(|g| Ok((g * (highest - lowest))?))?.add_constant(&constant(lowest, x)?)
     }
 
     /// The gains of the flattened filter.

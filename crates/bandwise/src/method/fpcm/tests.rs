@@ -215,3 +215,55 @@ fn a_stage_that_does_not_exist_is_refused() {
     let message = config.build(0, DType::F32, &Device::Cpu).unwrap_err().to_string();
     assert!(message.contains("stage 5"), "{message}");
 }
+
+/// ω stays between its bounds, the published ones by default, and a forced ω is the same for every image and channel:
+/// 1 gives the low part alone, ½ half the map.
+#[test]
+fn omega_can_be_bounded_and_forced() {
+    let mut builder = Builder { dtype: DType::F64, ..builder() };
+    let x = Signal::plain((builder.normal(&[5, 4, 6, 3], 1.0).unwrap() * 30.0).unwrap());
+    let omega = |config: &FpcmConfig, builder: &mut Builder| {
+        let block = Fpcm::new(config, 1, 3, builder).unwrap();
+        golden::values(&block.omega(&x).unwrap().value)
+    };
+    for (lowest, highest) in [(0.5, 1.0), (0.0, 0.5), (0.2, 0.3)] {
+        let config = FpcmConfig { omega_min: lowest, omega_max: highest, ..FpcmConfig::default() };
+        config.validate().unwrap();
+        let found = omega(&config, &mut builder);
+        assert!(found.iter().all(|omega| (lowest..=highest).contains(omega)), "{found:?}");
+        let spread =
+            found.iter().fold(0.0f64, |a, &b| a.max(b)) - found.iter().fold(1.0f64, |a, &b| a.min(b));
+        assert!(spread > 0.2 * (highest - lowest), "{found:?}");
+    }
+    for filter in [Filter::Flattened, Filter::Radial] {
+        for (forced, rest) in [(1.0, 0.0), (0.5, 0.5)] {
+            let config = FpcmConfig { filter, omega: Some(forced), ..FpcmConfig::default() };
+            assert_eq!(omega(&config, &mut builder), vec![forced; 15]);
+            let block = Fpcm::new(&config, 1, 3, &mut builder).unwrap();
+            let y = block.forward(&x, &Pass::train(0.5)).unwrap().value;
+            let low = block.low_pass(&x.value, 0.5).unwrap();
+            let high = (&x.value - &low).unwrap();
+            let expected = ((low * forced).unwrap() + (high * rest).unwrap()).unwrap();
+            assert!(golden::relative_l2(&y, &expected) < 1e-12, "{filter:?} {forced}");
+        }
+    }
+    for (omega_min, omega_max) in [(0.6, 0.5), (-0.1, 1.0), (0.0, 1.5), (f64::NAN, 1.0)] {
+        let config = FpcmConfig { omega_min, omega_max, ..FpcmConfig::default() };
+        assert!(config.validate().unwrap_err().to_string().contains("omega_min"));
+    }
+    assert!(FpcmConfig { omega: Some(2.0), ..FpcmConfig::default() }.validate().is_err());
+}
+
+/// Official: `P div 2 + (P div 8 − P div 2)·epoch / 120` in a run of any length; here also tied to the run's own.
+#[test]
+fn the_schedule_counts_to_120_or_to_the_run_s_end() {
+    let as_published = FpcmConfig { schedule_epochs: Some(120), ..FpcmConfig::default() };
+    let block = Fpcm::new(&as_published, 1, 1, &mut builder()).unwrap();
+    for (epoch, epochs) in [(1, 30), (30, 30), (120, 120)] {
+        let cutoff = block.cutoff(1024, as_published.progress(epoch, epochs));
+        assert_eq!(cutoff, 512.0 + (128.0 - 512.0) * epoch as f64 / 120.0, "epoch {epoch} of {epochs}");
+    }
+    assert_eq!(block.cutoff(1024, FpcmConfig::default().progress(30, 30)), 128.0);
+    assert_eq!(as_published.progress(150, 150), 1.0);
+    assert!(FpcmConfig { schedule_epochs: Some(0), ..FpcmConfig::default() }.validate().is_err());
+}

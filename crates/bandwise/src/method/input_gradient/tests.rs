@@ -103,11 +103,12 @@ fn every_penalty_equals_finite_differences() {
     let (pass, images) = (Pass::batch_statistics(0.0), noise(&[2, 16, 12, 3], DType::F64, 9));
     let others = (&images + (noise(&[2, 16, 12, 3], DType::F64, 10) * 0.05).unwrap()).unwrap();
     let at_images = || gradient(&model, &images, &pass);
-    let penalties: [(&str, Function); 6] = [
+    let penalties: [(&str, Function); 7] = [
         ("jafr on a map that is not square", &|j| Jafr::default().penalty(j)),
         ("norm", &|j| GradientNorm::default().penalty(j)),
         ("squared norm", &|j| GradientNorm { squared: true, ..GradientNorm::default() }.penalty(j)),
         ("group sparsity", &|j| GroupSparsity::default().penalty(j)),
+        ("norm, own gradients", &|j| GradientNorm { per_image: true, ..GradientNorm::default() }.penalty(j)),
         ("group sparsity, p = 1.5", &|j| GroupSparsity { power: 1.5, ..GroupSparsity::default() }.penalty(j)),
         ("group sparsity, p = 1", &|j| GroupSparsity { power: 1.0, ..GroupSparsity::default() }.penalty(j)),
     ];
@@ -138,14 +139,21 @@ fn penalties_follow_their_definitions() {
             pooled += window.iter().map(|v| v.powf(p)).sum::<f64>().powf(1.0 / p);
         }
     }
-    let sparsity = scalar(&GroupSparsity { lambda: 1.0, power: p }.value(&j).unwrap()).unwrap();
-    assert!((sparsity - pooled).abs() < 1e-12, "{sparsity} against {pooled}");
-    let squares: Vec<f64> = values.chunks(48).map(|image| image.iter().map(|v| v * v).sum()).collect();
-    for (squared, expected) in
-        [(false, squares.iter().map(|s| s.sqrt()).sum::<f64>()), (true, 2.0 * squares.iter().sum::<f64>())]
-    {
-        let norm = scalar(&GradientNorm { lambda: 1.0, squared }.value(&j).unwrap()).unwrap();
-        assert!((norm - expected).abs() < 1e-12);
+    // As `grad_group_norm_sum.mean()` and `l2_norm_batch(grad).mean()` in the official train.py: sums over an image,
+    // means over the two images; with `per_image`, of twice the J.
+    for (per_image, factor) in [(false, 1.0), (true, 2.0)] {
+        let sparsity = GroupSparsity { power: p, per_image, ..GroupSparsity::default() };
+        let sparsity = scalar(&sparsity.value(&j).unwrap()).unwrap();
+        assert!((sparsity - factor * pooled / 2.0).abs() < 1e-12, "{sparsity} against {pooled}");
+        let squares: Vec<f64> = values.chunks(48).map(|image| image.iter().map(|v| v * v).sum()).collect();
+        for (squared, expected) in [
+            (false, factor * squares.iter().map(|s| s.sqrt()).sum::<f64>() / 2.0),
+            (true, factor * factor * squares.iter().sum::<f64>() / 2.0),
+        ] {
+            let norm = GradientNorm { squared, per_image, ..GradientNorm::default() };
+            let norm = scalar(&norm.value(&j).unwrap()).unwrap();
+            assert!((norm - expected).abs() < 1e-12);
+        }
     }
 }
 

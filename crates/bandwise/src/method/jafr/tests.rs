@@ -27,6 +27,7 @@ fn jafr(entry: &Value) -> Jafr {
         temperature: number("temperature", 1.0),
         ignore_dc: entry.get("ignore_first_basis").is_some_and(|v| v.as_bool().unwrap()),
         per_image: false,
+        warmup: 0,
     }
 }
 

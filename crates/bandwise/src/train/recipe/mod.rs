@@ -135,6 +135,14 @@ impl Recipe {
         toml::to_string(self).map_err(|e| Error::config(format!("the recipe cannot be written: {e}")))
     }
 
+    /// How far training has come after `epoch` (from 1), in [0, 1], for blocks with a schedule (FPCM's cut-off).
+    pub fn progress(&self, epoch: u64) -> f64 {
+        match &self.model.fpcm {
+            Some(fpcm) => fpcm.progress(epoch, self.epochs),
+            None => epoch as f64 / self.epochs as f64,
+        }
+    }
+
     /// Refuses values that make no sense.
     pub fn validate(&self) -> Result<()> {
         let positive = |name: &str, value: usize| match value {
@@ -206,5 +214,7 @@ impl Recipe {
     }
 }
 
+#[cfg(test)]
+mod official_tests;
 #[cfg(test)]
 mod tests;

@@ -18,15 +18,20 @@ fn everything() -> Regularizers {
         grad_align: Some(GradAlign { detach_clean: false, ..GradAlign::default() }),
         gradient_norm: Some(GradientNorm::default()),
         group_sparsity: Some(GroupSparsity::default()),
+        gradient_noise: None,
     }
 }
 
 fn with_step<T>(model: &Model, action: impl FnOnce(&Step) -> T) -> T {
+    with_step_of_epoch(model, 0, action)
+}
+
+fn with_step_of_epoch<T>(model: &Model, epoch: u64, action: impl FnOnce(&Step) -> T) -> T {
     let images = noise(&[3, 16, 16, 3], DType::F64, 5);
     let labels = Tensor::new(&[1u32, 4, 7], &Device::Cpu).unwrap();
     let (image_ids, seed) = (&[10, 11, 12][..], 3);
     let (lasting, mode) = (None, Mode::Train);
-    let (epoch, time, progress) = (0, 0.1, 0.1);
+    let (time, progress) = (epoch as f64 + 0.1, 0.1);
     action(&Step { model, images, labels, image_ids, lasting, seed, epoch, time, progress, mode })
 }
 
@@ -79,6 +84,51 @@ fn clean_pictures_cost_one_pass_less_and_give_the_same() {
     let one = loss_and_slope(&everything(), &Objective::default(), &model, 0.0);
     let other = loss_and_slope(&everything(), &general, &model, 0.0);
     assert!((one.0 - other.0).abs() < 1e-9 && (one.1 - other.1).abs() < 1e-9, "{one:?} {other:?}");
+}
+
+#[test]
+fn gradients_taken_beside_the_images_equal_finite_differences() {
+    let model = model("smallcnn", 4, DType::F64);
+    disturb(&model);
+    let regularizers = Regularizers { gradient_noise: Some("8/255".parse().unwrap()), ..everything() };
+    let objective = Objective::default();
+    let (loss, slope) = loss_and_slope(&regularizers, &objective, &model, 0.0);
+    assert_ne!(loss, loss_and_slope(&everything(), &objective, &model, 0.0).0, "J is taken elsewhere");
+    let errors = [1e-5, 1e-6, 1e-7].map(|step| {
+        let [above, below] = [step, -step].map(|at| loss_and_slope(&regularizers, &objective, &model, at).0);
+        ((above - below) / (2.0 * step) - slope).abs() / slope.abs()
+    });
+    assert!(errors.iter().any(|error| *error < 1e-4), "{slope}: {errors:?}");
+    let far = Regularizers { gradient_noise: Some("8".parse().unwrap()), ..Regularizers::default() };
+    assert!(far.validate().unwrap_err().to_string().contains("gradient_noise"));
+}
+
+/// As the official `epoch > epochs_warmup_before_…`, with epochs counted from 1.
+#[test]
+fn regularizers_wait_for_their_warm_up() {
+    let model = model("smallcnn", 4, DType::F64);
+    let late = Regularizers {
+        jafr: Some(Jafr { warmup: 2, ..Jafr::default() }),
+        gradient_norm: Some(GradientNorm { lambda: 1.0, warmup: 3, ..GradientNorm::default() }),
+        ..Regularizers::default()
+    };
+    let loss = |regularizers: &Regularizers, epoch| {
+        with_step_of_epoch(&model, epoch, |step| {
+            let outcome = regularizers.backward(&Objective::default(), step, &step.images).unwrap().0;
+            golden::values(&outcome.loss.reshape(1).unwrap())[0]
+        })
+    };
+    let only = |jafr: bool, norm: bool| Regularizers {
+        jafr: jafr.then(Jafr::default),
+        gradient_norm: norm.then(|| GradientNorm { lambda: 1.0, ..GradientNorm::default() }),
+        ..Regularizers::default()
+    };
+    for (epoch, expected) in
+        [(0, only(false, false)), (1, only(false, false)), (2, only(true, false)), (3, only(true, true))]
+    {
+        assert!((loss(&late, epoch) - loss(&expected, epoch)).abs() < 1e-12, "epoch {epoch}");
+    }
+    assert_ne!(loss(&only(true, false), 0), loss(&only(false, false), 0));
 }
 
 #[test]

@@ -187,7 +187,7 @@ impl<'a> Trainer<'a> {
                 seed: self.recipe.seed,
                 epoch: self.position.epoch,
                 time: (at.step + 1) as f64 / at.steps_per_epoch as f64,
-                progress: (self.position.epoch + 1) as f64 / self.recipe.epochs as f64,
+                progress: self.recipe.progress(self.position.epoch + 1),
                 mode: Mode::Train,
             };
             let rate = self.recipe.schedule.rate(self.recipe.learning_rate, at);
