@@ -31,7 +31,7 @@ pub fn open(name: &str) -> Result<Device> {
 /// Says what a precision other than f32 means on this machine's CPU.
 pub fn announce(device: &Device, precision: Precision) {
     if device.is_cpu() && precision != Precision::F32 {
-        eprintln!("{}", capabilities().announcement(precision));
+        note!("{}", capabilities().announcement(precision));
     }
 }
 

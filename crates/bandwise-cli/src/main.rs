@@ -1,4 +1,8 @@
 //! The `bandwise` command: parse, call the library, show progress, print.
+#![deny(clippy::print_stdout, clippy::print_stderr)] // a closed pipe would end the program; see output.rs
+
+#[macro_use]
+mod output;
 
 mod arguments;
 mod commands;
@@ -24,10 +28,13 @@ const USAGE: u8 = 2;
 const INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(message) => return output::usage(&message),
+    };
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
-        .with_writer(std::io::stderr)
+        .with_writer(|| output::Log)
         .without_time()
         .init();
     let interrupt = Interrupt::default();
@@ -40,15 +47,16 @@ fn main() -> ExitCode {
         );
         let _ = signal_hook::flag::register(signal, interrupt.flag().clone());
     }
-    match run(arguments.command, &interrupt) {
+    let finished = run(arguments.command, &interrupt);
+    match finished.and_then(|result| output::finish().map(|()| result)) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(NEGATIVE),
         Err(error @ Error::Interrupted(_)) => {
-            eprintln!("bandwise: {error}");
+            output::explain(format_args!("bandwise: {error}"));
             ExitCode::from(INTERRUPTED)
         }
         Err(error) => {
-            eprintln!("bandwise: {error}");
+            output::explain(format_args!("bandwise: {error}"));
             ExitCode::from(USAGE)
         }
     }

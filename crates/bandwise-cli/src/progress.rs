@@ -11,6 +11,8 @@ use bandwise::train::tally::Sums;
 use bandwise::train::trainer::Observer;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::output::visible;
+
 /// A bar over `total` pieces of work; invisible where output does not go to a terminal.
 pub fn bar(label: &str, total: usize) -> ProgressBar {
     let target = if std::io::stderr().is_terminal() {
@@ -21,7 +23,7 @@ pub fn bar(label: &str, total: usize) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(total as u64), target);
     let style = ProgressStyle::with_template("{prefix:>24} {bar:28} {pos}/{len} {elapsed} +{eta}  {msg}");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    bar.set_prefix(label.to_string());
+    bar.set_prefix(visible(label).into_owned());
     bar
 }
 
@@ -55,7 +57,7 @@ impl Progress for StageBar {
         if let Some((_, bar)) = current.as_ref() {
             bar.set_length(stage.total as u64);
             bar.set_position(stage.done as u64);
-            bar.set_message(stage.message.to_string());
+            bar.set_message(visible(stage.message).into_owned());
         }
     }
 }
@@ -77,7 +79,7 @@ impl TrainingProgress {
     }
 
     fn print(&self, text: &str) {
-        self.with_bar(|bar| bar.suspend(|| eprintln!("{text}")));
+        self.with_bar(|bar| bar.suspend(|| note!("{text}")));
     }
 }
 

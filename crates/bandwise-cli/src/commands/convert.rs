@@ -62,16 +62,16 @@ pub fn run(arguments: &ConvertArguments) -> Result<bool> {
     match model.config(arguments.classes, arguments.channels)? {
         config if config.is_some() || arguments.recompose => {
             let (network, report) = Network::load(&arguments.input, config, &Device::Cpu)?;
-            println!("{report}");
+            report.to_string().lines().for_each(|line| say!("{line}"));
             let network = if arguments.recompose { network.recomposed()? } else { network };
             network.save(&arguments.output)?;
         }
         _ => {
             let file = weights::read(&arguments.input)?;
             weights::write_safetensors(&arguments.output, &file.tensors, &file.metadata)?;
-            println!("{} tensors", file.tensors.len());
+            say!("{} tensors", file.tensors.len());
         }
     }
-    println!("wrote {}", arguments.output.display());
+    say!("wrote {}", arguments.output.display());
     Ok(true)
 }

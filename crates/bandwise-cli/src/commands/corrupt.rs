@@ -61,7 +61,7 @@ pub fn run(arguments: &CorruptArguments, interrupt: &AtomicBool) -> Result<bool>
     let [height, width, _] = data.first_shape()?;
     let side = corruptor.protocol().side();
     if (height, width) != (side, side) {
-        eprintln!(
+        note!(
             "note: the {} protocol was made for {side}×{side} pixels, the pictures are {height}×{width}",
             corruptor.protocol()
         );
@@ -92,14 +92,14 @@ fn write(
         match step {
             Progress::Made(corruption, severity, count) => {
                 if current.replace(corruption) != Some(corruption) {
-                    bar.suspend(|| eprintln!("{corruption}.npy"));
+                    bar.suspend(|| note!("{corruption}.npy"));
                 }
                 bar.inc(count as u64);
                 bar.set_message(format!("{corruption} {severity}"));
             }
             Progress::Present(corruption) => {
                 bar.inc(per_file as u64);
-                bar.suspend(|| eprintln!("{corruption}.npy: already there"));
+                bar.suspend(|| note!("{corruption}.npy: already there"));
             }
         }
         match interrupt.load(Ordering::Relaxed) {
@@ -111,7 +111,7 @@ fn write(
     });
     bar.finish_and_clear();
     let manifest = manifest?;
-    println!(
+    say!(
         "wrote {} files of {} pictures ({} severities of {images}), protocol {}, seed {}, to {}",
         corruptions.len(),
         per_file,
@@ -127,9 +127,9 @@ fn write(
         .map(|file| file.corruption.name())
         .collect();
     if !other.is_empty() {
-        println!("not the published protocol, and marked so: {}", other.join(", "));
+        say!("not the published protocol, and marked so: {}", other.join(", "));
     }
-    println!("use it as --data cifar10c:{} (cifar100c for 100 classes)", folder.display());
+    say!("use it as --data cifar10c:{} (cifar100c for 100 classes)", folder.display());
     Ok(())
 }
 
@@ -182,12 +182,16 @@ fn compare(
     interrupt: &AtomicBool,
 ) -> Result<bool> {
     let corruptions = comparable(arguments, corruptions, published)?;
-    println!(
-        "grey levels from 0 to 255; `change` is the mean distance from the clean pictures, ours and theirs"
-    );
-    println!(
+    say!("grey levels from 0 to 255; `change` is the mean distance from the clean pictures, ours and theirs");
+    say!(
         "{:<18} {:>8} {:>9} {:>8} {:>9} {:>10} {:>16}  ",
-        "corruption", "severity", "mean", "largest", "differing", "beyond one", "change"
+        "corruption",
+        "severity",
+        "mean",
+        "largest",
+        "differing",
+        "beyond one",
+        "change"
     );
     let mut agree = true;
     for corruption in corruptions {
@@ -200,8 +204,9 @@ fn compare(
             agree &= difference.agrees();
         }
     }
-    println!(
-        "\nWithout randomness, `agrees` means at most 1 % of the values beyond one grey level; with it, the draws differ, and \
+    say!();
+    say!(
+        "Without randomness, `agrees` means at most 1 % of the values beyond one grey level; with it, the draws differ, and \
          `agrees` means a change within 5 % of the published one (snow, frost, spatter: 15 %)."
     );
     Ok(agree)
@@ -209,7 +214,7 @@ fn compare(
 
 fn print(difference: &Difference) {
     let change = format!("{:.2} / {:.2}", difference.change, difference.published_change);
-    println!(
+    say!(
         "{:<18} {:>8} {:>9.4} {:>8} {:>7.2} % {:>8.2} % {change:>16}  {}",
         difference.corruption,
         difference.severity,

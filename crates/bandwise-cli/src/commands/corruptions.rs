@@ -18,7 +18,7 @@ use serde_json::json;
 
 use super::evaluate::{EvaluateArguments, Subject};
 use crate::arguments::data_spec;
-use crate::progress;
+use crate::{output, progress};
 
 /// Corrupted or shifted pictures instead of clean ones.
 #[derive(Args, Clone)]
@@ -111,16 +111,20 @@ pub fn run(arguments: &EvaluateArguments, interrupt: &Interrupt) -> Result<bool>
     measured.map_err(|error| explain_stop(error, options.out.is_some()))?;
 
     let mut records = store.records;
-    print(&records);
-    let summary = summary(&records, baseline.as_deref())?;
-    summary.iter().filter(|record| record.corruption.is_none()).for_each(print_summary);
-    records.extend(summary);
+    let measured = records.len();
+    records.extend(summary(&records, baseline.as_deref())?);
     if let Some(path) = &arguments.json {
-        record::write_json(path, &records)?;
-        println!("wrote {}", path.display());
+        output::write_file(path, &record::to_json(path, &records)?)?;
     }
     if let Some(folder) = &options.out {
         write(folder, &records)?;
+    }
+    let (measured, summary) = records.split_at(measured);
+    print(measured);
+    summary.iter().filter(|record| record.corruption.is_none()).for_each(print_summary);
+    arguments.json.iter().for_each(|path| output::say_written(path));
+    if let Some(folder) = &options.out {
+        say!("Open the report: {}", folder.join("report.html").display());
     }
     Ok(true)
 }
@@ -258,7 +262,7 @@ fn measure_all(
         }
         let values = of_corruption(&store.records, corruption);
         let mean = values.iter().map(|record| record.value).sum::<f64>() / values.len() as f64;
-        bar.suspend(|| eprintln!("{corruption}: {:.2} %", 100.0 * mean));
+        bar.suspend(|| note!("{corruption}: {:.2} %", 100.0 * mean));
     }
     Ok(())
 }
@@ -332,11 +336,12 @@ fn explain_stop(error: Error, kept: bool) -> Error {
 fn print(records: &[Record]) {
     if let Some(clean) = records.iter().find(|record| record.corruption.is_none()) {
         let [low, high] = clean.ci95.unwrap_or([f64::NAN; 2]).map(|bound| 100.0 * bound);
-        println!("clean: accuracy {:.2} % (95 % interval {low:.2} to {high:.2} %)\n", 100.0 * clean.value);
+        say!("clean: accuracy {:.2} % (95 % interval {low:.2} to {high:.2} %)", 100.0 * clean.value);
+        say!();
     }
     let severities: Vec<u8> = (1..=5).filter(|s| records.iter().any(|r| r.severity == Some(*s))).collect();
     let titles = severities.iter().map(|severity| format!("{:>11}", format!("severity {severity}")));
-    println!("{:<19}{}{:>7}{:>10}", "accuracy, %", titles.collect::<String>(), "mean", "frequency");
+    say!("{:<19}{}{:>7}{:>10}", "accuracy, %", titles.collect::<String>(), "mean", "frequency");
     let mut marked = false;
     for corruption in by_frequency(records) {
         let measured = of_corruption(records, corruption);
@@ -349,15 +354,13 @@ fn print(records: &[Record]) {
         let mean = measured.iter().map(|record| record.value).sum::<f64>() / measured.len() as f64;
         let frequency = centroid(records, corruption).map_or(String::new(), |value| format!("{value:.3}"));
         let name = format!("{corruption}{}", if official { "" } else { " *" });
-        println!("{name:<19}{}{:>7.1}{frequency:>10}", cells.collect::<String>(), 100.0 * mean);
+        say!("{name:<19}{}{:>7.1}{frequency:>10}", cells.collect::<String>(), 100.0 * mean);
     }
-    println!("± is half of the 95 % Wilson interval.");
+    say!("± is half of the 95 % Wilson interval.");
     if marked {
-        println!(
-            "* not the published protocol: procedural frost (see --frost), or pictures of another size."
-        );
+        say!("* not the published protocol: procedural frost (see --frost), or pictures of another size.");
     }
-    println!();
+    say!();
 }
 
 fn cell(record: &Record) -> String {
@@ -371,7 +374,7 @@ fn print_summary(record: &Record) {
         let [low, high] = bounds.map(|bound| 100.0 * bound);
         format!(" (95 % interval {low:.2} to {high:.2} %)")
     });
-    println!("{name}: {:.2} %{interval}", 100.0 * record.value);
+    say!("{name}: {:.2} %{interval}", 100.0 * record.value);
 }
 
 /// Records, CSV, section, report and figures.
@@ -388,6 +391,5 @@ fn write(folder: &Path, records: &[Record]) -> Result<()> {
     let report = report_for_runs(&[folder.to_path_buf()])?;
     report.write(&folder.join("report.html"))?;
     report.write_figures(&folder.join("figures"))?;
-    println!("Open the report: {}", folder.join("report.html").display());
     Ok(())
 }

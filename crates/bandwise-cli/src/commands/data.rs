@@ -65,24 +65,25 @@ pub fn run(arguments: &DataArguments, interrupt: &AtomicBool) -> Result<bool> {
 }
 
 fn list() -> Result<bool> {
-    println!("Formats, named as in --data NAME:{{DIR,FILE}}[,key=value…]:");
-    println!("  {:15} built in; textures and shapes, no download", "synthetic");
+    say!("Formats, named as in --data NAME:{{DIR,FILE}}[,key=value…]:");
+    say!("  {:15} built in; textures and shapes, no download", "synthetic");
     for format in FORMATS {
-        println!("  {:15} {}", format.name, format.help);
+        say!("  {:15} {}", format.name, format.help);
         for (key, meaning) in format.options {
-            println!("  {:15}   {key}=…  {meaning}", "");
+            say!("  {:15}   {key}=…  {meaning}", "");
         }
     }
-    println!("\nData sets that `data fetch NAME` downloads:");
+    say!();
+    say!("Data sets that `data fetch NAME` downloads:");
     for source in SOURCES {
-        println!("  {:15} {}; {}", source.name, source.description, source.homepage);
+        say!("  {:15} {}; {}", source.name, source.description, source.homepage);
     }
     Ok(true)
 }
 
 fn fetch(name: &str, out: &std::path::Path, options: &FetchOptions, interrupt: &AtomicBool) -> Result<bool> {
     let source = fetch::find(name)?;
-    println!("{}: {}; terms of use at {}", source.name, source.description, source.homepage);
+    say!("{}: {}; terms of use at {}", source.name, source.description, source.homepage);
     let bar = progress::bar(name, 0);
     let spec = fetch::fetch(source, out, options, &mut |step| {
         match step {
@@ -92,11 +93,11 @@ fn fetch(name: &str, out: &std::path::Path, options: &FetchOptions, interrupt: &
                 bar.set_position(done / 1_000_000);
                 bar.set_message(format!("MB of {file}"));
             }
-            Progress::Checking { file } => bar.suspend(|| eprintln!("{file}: checking")),
-            Progress::Unpacking { file } => bar.suspend(|| eprintln!("{file}: unpacking")),
-            Progress::Present { file } => bar.suspend(|| eprintln!("{file}: already there")),
+            Progress::Checking { file } => bar.suspend(|| note!("{file}: checking")),
+            Progress::Unpacking { file } => bar.suspend(|| note!("{file}: unpacking")),
+            Progress::Present { file } => bar.suspend(|| note!("{file}: already there")),
             Progress::Unverified { file, sha256 } => {
-                bar.suspend(|| eprintln!("{file}: its publisher gives no checksum; SHA-256 {sha256}"));
+                bar.suspend(|| note!("{file}: its publisher gives no checksum; SHA-256 {sha256}"));
             }
         }
         match interrupt.load(Ordering::Relaxed) {
@@ -105,7 +106,7 @@ fn fetch(name: &str, out: &std::path::Path, options: &FetchOptions, interrupt: &
         }
     })?;
     bar.finish_and_clear();
-    println!("use it as --data {spec}");
+    say!("use it as --data {spec}");
     Ok(true)
 }
 
@@ -124,7 +125,7 @@ fn info(spec: &DataSpec, split: Option<SplitArgument>, limit: Option<usize>) -> 
         }
     }
     if let Some((split, error)) = missing {
-        println!("{split}: not available ({error})");
+        say!("{split}: not available ({error})");
     }
     Ok(true)
 }
@@ -132,25 +133,25 @@ fn info(spec: &DataSpec, split: Option<SplitArgument>, limit: Option<usize>) -> 
 fn print(split: Split, statistics: &Statistics) {
     let row = |values: &[f64]| values.iter().map(|v| format!("{v:.4}")).collect::<Vec<_>>().join(", ");
     let size = |[height, width]: [usize; 2]| format!("{height}×{width}");
-    println!("{} ({split} split)", statistics.name);
-    println!("  pictures     {}", statistics.images);
+    say!("{} ({split} split)", statistics.name);
+    say!("  pictures     {}", statistics.images);
     if statistics.smallest == statistics.largest {
-        println!("  size         {}", size(statistics.smallest));
+        say!("  size         {}", size(statistics.smallest));
     } else {
-        println!("  size         {} to {}", size(statistics.smallest), size(statistics.largest));
+        say!("  size         {} to {}", size(statistics.smallest), size(statistics.largest));
     }
-    println!("  mean         {}", row(&statistics.mean));
-    println!("  deviation    {}   (over {} pictures)", row(&statistics.std), statistics.images_read);
+    say!("  mean         {}", row(&statistics.mean));
+    say!("  deviation    {}   (over {} pictures)", row(&statistics.std), statistics.images_read);
     if let Some(rings) = &statistics.radial_amplitude {
-        println!("  spectrum     mean amplitude at 0, 1, 2, 4, 8, … cycles per image:");
+        say!("  spectrum     mean amplitude at 0, 1, 2, 4, 8, … cycles per image:");
         let shown = |ring: usize| rings.get(ring).map(|value| format!("{value:.2}"));
         let powers = (0..16).map_while(|power| shown(1 << power));
-        println!("               {}", shown(0).into_iter().chain(powers).collect::<Vec<_>>().join(", "));
+        say!("               {}", shown(0).into_iter().chain(powers).collect::<Vec<_>>().join(", "));
     }
-    println!("  fingerprint  {}", statistics.fingerprint);
-    println!("  classes      {}", statistics.class_names.len());
+    say!("  fingerprint  {}", statistics.fingerprint);
+    say!("  classes      {}", statistics.class_names.len());
     let width = statistics.class_names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
     for (name, count) in statistics.class_names.iter().zip(&statistics.class_counts) {
-        println!("    {name:width$}  {count}");
+        say!("    {name:width$}  {count}");
     }
 }

@@ -47,19 +47,20 @@ pub fn run(arguments: &DemoArguments, interrupt: &Interrupt) -> Result<bool> {
         session::start_or_resume(&folder, recipe, &device, &observer, interrupt)?;
         folders.push(folder);
     }
-    println!();
+    let page = arguments.out.join("report.html");
+    report_for_runs(&folders)?.write(&page)?;
+    say!();
     for folder in &folders {
         summarise(folder)?;
     }
-    let page = arguments.out.join("report.html");
-    report_for_runs(&folders)?.write(&page)?;
-    println!("\nOpen the report: {}", page.display());
+    say!();
+    say!("Open the report: {}", page.display());
     Ok(true)
 }
 
 /// One line per number of a run.
 fn summarise(folder: &std::path::Path) -> Result<()> {
-    println!("{}", folder.display());
+    say!("{}", folder.display());
     for record in record::read(&folder.join("results.jsonl"))? {
         // The cue set's pictures of the training distribution are the test split over again.
         if record.provenance.split == "iid" {
@@ -71,7 +72,7 @@ fn summarise(folder: &std::path::Path) -> Result<()> {
             (_, attack) => format!("accuracy under {attack}, ε = {:.0}/255", record.epsilon * 255.0),
         };
         let [low, high] = record.ci95.unwrap_or([f64::NAN; 2]);
-        println!("  {what:<36} {:5.1} %   ({:.1} to {:.1})", 100.0 * record.value, 100.0 * low, 100.0 * high);
+        say!("  {what:<36} {:5.1} %   ({:.1} to {:.1})", 100.0 * record.value, 100.0 * low, 100.0 * high);
     }
     Ok(())
 }

@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 use super::corruptions::{self, CorruptionArguments};
 use super::official::{self, OfficialTest};
 use crate::arguments::{ComputeArguments, ModelArguments, SplitArgument, data_spec};
+use crate::output;
 use crate::progress::StageBar;
 
 /// Images that the check before the evaluation looks at.
@@ -88,7 +89,7 @@ pub struct EvaluateArguments {
     /// Pictures per pass
     #[arg(long, value_name = "N", default_value_t = 250, alias = "batch_size")]
     pub(super) batch_size: usize,
-    /// Write the records to this file
+    /// Write the records to this file; - is standard output
     #[arg(long, value_name = "FILE")]
     pub(super) json: Option<PathBuf>,
     /// Keep the journal, one line per picture and attack, in this file; if it is there, go on with it
@@ -121,6 +122,7 @@ pub(super) struct Subject {
 /// Runs the command.
 pub fn run(arguments: &EvaluateArguments, interrupt: &Interrupt) -> Result<bool> {
     let arguments = &official::translated(arguments)?;
+    output::reserve(&arguments.json);
     if arguments.batch_size == 0 {
         return Err(Error::config("--batch-size must be at least 1"));
     }
@@ -169,19 +171,16 @@ pub fn run(arguments: &EvaluateArguments, interrupt: &Interrupt) -> Result<bool>
             record.extra.insert("shift".into(), shift.to_string().into());
         });
     }
+    if let Some(path) = &arguments.json {
+        output::write_file(path, &record::to_json(path, &records)?)?;
+    }
     for (record, name) in records.iter().zip(&names) {
         print(record, name);
     }
     for warning in &finished.warnings {
-        eprintln!("warning: {warning}");
+        note!("warning: {warning}");
     }
-    if let Some(path) = &arguments.json {
-        record::write_json(path, &records)?;
-        println!("wrote {}", path.display());
-    }
-    if let Some(path) = &arguments.results {
-        println!("wrote {}", path.display());
-    }
+    arguments.json.iter().chain(&arguments.results).for_each(|path| output::say_written(path));
     Ok(true)
 }
 
@@ -215,7 +214,7 @@ impl Subject {
         let config = arguments.model.config(dataset.num_classes(), channels)?;
         let (mut network, report) = Network::load(&arguments.model.weights, config, &device)?;
         if !report.is_exact() {
-            eprintln!("{report}");
+            output::explain(&report);
         }
         network.model.set_precision(arguments.compute.precision().into())?;
         let model = FrozenModel::folded(&network.model)?;
@@ -249,11 +248,11 @@ fn check(
     let few = load_all(dataset, Some(CHECKED_IMAGES.min(header.images)))?;
     let contract = contract::check(model, &few.images.to_device(device)?, &few.labels.to_device(device)?)?;
     for warning in &contract.warnings {
-        eprintln!("warning: {warning}");
+        note!("warning: {warning}");
     }
     let missing = header.labels().iter().map(|label| journal.missing(label).len()).max().unwrap_or(0);
     let longest = contract.longest(&header.attacks, missing, model.num_classes());
-    eprintln!("{contract}; at most {} if no picture breaks", duration(longest.as_secs_f64()));
+    note!("{contract}; at most {} if no picture breaks", duration(longest.as_secs_f64()));
     Ok(())
 }
 
@@ -289,7 +288,7 @@ fn print(record: &Record, name: &str) {
     let [low, high] = record.ci95.unwrap_or([f64::NAN; 2]);
     let time = record.wall_seconds.map_or(String::new(), |seconds| format!(" in {seconds:.1} s"));
     let what = if record.metric == "accuracy" { "accuracy " } else { "" };
-    println!(
+    say!(
         "{name}: {what}{:.2} % ({} of {}, 95 % interval {:.2} to {:.2} %){time}",
         100.0 * record.value,
         record.correct.unwrap_or(0),

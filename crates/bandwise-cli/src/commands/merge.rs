@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use bandwise::Result;
 use bandwise::evaluate::journal::{Journal, merge};
 use bandwise::evaluate::tables::{Row, compare, robustbench, rows, to_csv};
-use bandwise::files;
 use clap::Args;
+
+use crate::output;
 
 /// Put the journals of shares together.
 ///
@@ -31,10 +32,10 @@ pub struct TableArguments {
     /// Compare with this one, by McNemar's paired test
     #[arg(long, value_name = "JOURNAL")]
     against: Option<PathBuf>,
-    /// Write the table as CSV
+    /// Write the table as CSV; - is standard output
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
-    /// Write it as JSON in the shape of RobustBench
+    /// Write it as JSON in the shape of RobustBench; - is standard output
     #[arg(long, value_name = "FILE")]
     robustbench: Option<PathBuf>,
 }
@@ -43,20 +44,29 @@ pub struct TableArguments {
 pub fn run(arguments: &MergeArguments) -> Result<bool> {
     let journal = merge(&arguments.journals, &arguments.out)?;
     print(&rows(&journal)?);
-    println!("wrote {}", arguments.out.display());
+    say!("wrote {}", arguments.out.display());
     Ok(true)
 }
 
 /// Runs `table`.
 pub fn table(arguments: &TableArguments) -> Result<bool> {
+    output::reserve(arguments.csv.iter().chain(&arguments.robustbench));
     let journal = Journal::read(&arguments.journal)?;
     let rows = rows(&journal)?;
+    if let Some(path) = &arguments.csv {
+        output::write_file(path, &to_csv(&rows))?;
+    }
+    if let Some(path) = &arguments.robustbench {
+        output::write_file(path, &format!("{:#}\n", robustbench(&journal)?))?;
+    }
+    let other = arguments.against.as_deref().map(Journal::read).transpose()?;
+    let comparison = other.map(|other| compare(&journal, &other)).transpose()?;
     print(&rows);
-    if let Some(other) = &arguments.against {
-        println!();
-        for line in compare(&journal, &Journal::read(other)?)? {
+    if let Some(comparison) = comparison {
+        say!();
+        for line in comparison {
             let [low, high] = line.test.difference_ci95;
-            println!(
+            say!(
                 "{:<16} {:6.2} % against {:6.2} %: difference {:+.2} (95 % interval {:+.2} to {:+.2}), p = {:.3}",
                 line.attack,
                 100.0 * line.first,
@@ -68,21 +78,13 @@ pub fn table(arguments: &TableArguments) -> Result<bool> {
             );
         }
     }
-    if let Some(path) = &arguments.csv {
-        files::write_atomic(path, to_csv(&rows).as_bytes())?;
-        println!("wrote {}", path.display());
-    }
-    if let Some(path) = &arguments.robustbench {
-        let text = format!("{:#}\n", robustbench(&journal)?);
-        files::write_atomic(path, text.as_bytes())?;
-        println!("wrote {}", path.display());
-    }
+    arguments.csv.iter().chain(&arguments.robustbench).for_each(|path| output::say_written(path));
     Ok(true)
 }
 
 fn print(rows: &[Row]) {
     for row in rows {
-        println!(
+        say!(
             "{:<16} {:6.2} % ({} of {}, 95 % interval {:.2} to {:.2} %)  {}",
             row.attack,
             100.0 * row.accuracy(),

@@ -7,7 +7,7 @@ use bandwise::nn::zoo;
 pub fn run() -> Result<bool> {
     let width = zoo::ENTRIES.iter().map(|entry| entry.name.len()).max().unwrap_or(0);
     for entry in zoo::ENTRIES {
-        println!("{:width$}  {}", entry.name, entry.description);
+        say!("{:width$}  {}", entry.name, entry.description);
     }
     Ok(true)
 }

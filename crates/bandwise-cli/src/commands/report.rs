@@ -21,6 +21,6 @@ pub struct ReportArguments {
 pub fn run(arguments: &ReportArguments) -> Result<bool> {
     let path = arguments.out.clone().unwrap_or_else(|| arguments.runs[0].join("report.html"));
     report_for_runs(&arguments.runs)?.write(&path)?;
-    println!("wrote {}", path.display());
+    say!("wrote {}", path.display());
     Ok(true)
 }

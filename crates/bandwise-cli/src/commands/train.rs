@@ -78,7 +78,7 @@ pub fn run(arguments: &TrainArguments, interrupt: &Interrupt) -> Result<bool> {
     }
     let page = folder.join("report.html");
     report_for_runs(std::slice::from_ref(&folder))?.write(&page)?;
-    println!("{}: weights in model.safetensors, report in {}", folder.display(), page.display());
+    say!("{}: weights in model.safetensors, report in {}", folder.display(), page.display());
     Ok(true)
 }
 

@@ -209,9 +209,13 @@ struct RecordFile<R> {
 
 /// Writes `{"records": [...]}`, atomically.
 pub fn write_json(path: &Path, records: &[Record]) -> Result<()> {
-    let mut text = serde_json::to_string_pretty(&RecordFile { records }).map_err(|e| unwritable(path, &e))?;
-    text.push('\n');
-    files::write_atomic(path, text.as_bytes())
+    files::write_atomic(path, to_json(path, records)?.as_bytes())
+}
+
+/// The text of [`write_json`]; `path` is named in errors.
+pub fn to_json(path: &Path, records: &[Record]) -> Result<String> {
+    let text = serde_json::to_string_pretty(&RecordFile { records }).map_err(|e| unwritable(path, &e))?;
+    Ok(text + "\n")
 }
 
 /// Writes the numbers and their provenance as CSV (without per-image flags and configuration),

@@ -30,7 +30,7 @@ pub fn run(arguments: &FeaturesArguments, interrupt: &AtomicBool) -> Result<bool
             FeatureSpectra::measure(&subject.label, model, &pictures.images, batch_size, &mut progress)?;
         bar.finish_and_clear();
         for stage in &found.stages {
-            println!(
+            say!(
                 "{} {}: {:.1} % of the power above half of Nyquist",
                 found.label,
                 stage.stage,

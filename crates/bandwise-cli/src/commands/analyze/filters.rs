@@ -38,7 +38,7 @@ pub fn run(arguments: &FiltersArguments) -> Result<bool> {
         let config = choice.config(arguments.classes, arguments.channels)?;
         let (network, _) = Network::load(&choice.weights, config, &Device::Cpu)?;
         let spectrum = FilterSpectrum::measure(label, &network.model)?;
-        println!(
+        say!(
             "{}: {:.2} % of the filter energy is high-frequency",
             spectrum.label,
             100.0 * spectrum.high_share()

@@ -36,7 +36,7 @@ pub fn run(arguments: &GradientsArguments, interrupt: &AtomicBool) -> Result<boo
         )?;
         let bias = found.low_frequency_bias()?;
         bar.suspend(|| {
-            println!("{}: low-frequency bias {bias:.3}, mean norm {:.4}", subject.label, found.mean_norm());
+            say!("{}: low-frequency bias {bias:.3}, mean norm {:.4}", subject.label, found.mean_norm());
         });
         for (metric, value) in [("low_frequency_bias", bias), ("gradient_norm", found.mean_norm())] {
             let mut record = Record::scalar(metric, value);

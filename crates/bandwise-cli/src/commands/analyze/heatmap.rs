@@ -48,7 +48,7 @@ pub fn run(arguments: &HeatmapArguments, interrupt: &AtomicBool) -> Result<bool>
             FourierHeatMap::full(&subject.named(), images, labels, &config, &mut progress(&bar, interrupt))?;
         bar.finish_and_clear();
         let clean = 100.0 * f64::from(map.clean_wrong) / map.images as f64;
-        println!(
+        say!(
             "{}: clean error {clean:.1} %, mean over all waves {:.1} %",
             map.label,
             100.0 * map.mean_error()

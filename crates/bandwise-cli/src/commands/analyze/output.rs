@@ -42,7 +42,7 @@ impl Output {
         let page = self.folder.join("report.html");
         self.report.write(&page)?;
         self.report.write_figures(&self.folder.join("figures"))?;
-        println!("Open the report: {}", page.display());
+        say!("Open the report: {}", page.display());
         Ok(())
     }
 }

@@ -80,7 +80,7 @@ pub fn run(arguments: &PerturbationsArguments, interrupt: &AtomicBool) -> Result
             PerturbationSpectrum::measure(&subject.label, &pictures.images, &adversarial, masks.get(index))?;
         if let Some(overlap) = found.mask {
             let [passing, evenly] = [overlap.passing, overlap.evenly].map(|v| 100.0 * v);
-            println!(
+            say!(
                 "{}: {passing:.1} % of the perturbations' power passes the mask ({evenly:.1} % if spread evenly)",
                 found.label
             );

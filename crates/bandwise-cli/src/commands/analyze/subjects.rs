@@ -16,6 +16,7 @@ use serde_json::json;
 
 use super::models::ModelsArguments;
 use crate::arguments::{ComputeArguments, ModelArguments, SplitArgument, data_spec};
+use crate::output;
 
 /// What every analysis of models on pictures takes.
 #[derive(Args)]
@@ -103,7 +104,7 @@ impl Subject {
         let config = arguments.config(dataset.num_classes(), channels)?;
         let (mut network, report) = Network::load(&arguments.weights, config, device)?;
         if !report.is_exact() {
-            eprintln!("{label}: {report}");
+            output::explain(format_args!("{label}: {report}"));
         }
         network.model.set_precision(common.compute.precision().into())?;
         let frozen = FrozenModel::folded(&network.model)?;

@@ -99,7 +99,7 @@ fn learn(
     let mut learner = DataSetLearner::new(&subject.frozen, images, labels, config.clone())?;
     if state.exists() {
         learner = learner.resume(DataSetState::load(&state, &fingerprint, pictures.images.device())?)?;
-        println!("{label}: going on after epoch {}", learner.state().history.len());
+        say!("{label}: going on after epoch {}", learner.state().history.len());
     }
     let bar = crate::progress::bar(label, config.epochs);
     loop {
@@ -108,7 +108,7 @@ fn learn(
                 learner.state().save(&state, &fingerprint)?;
                 bar.set_position(log.epoch as u64);
                 bar.suspend(|| {
-                    eprintln!(
+                    note!(
                         "{label}: epoch {}: {:.1} % of the spectrum, accuracy {:.2} % (clean {:.2} %), invariance {:.2e}",
                         log.epoch,
                         100.0 * log.relative_l1,
@@ -143,7 +143,7 @@ fn report(arguments: &MaskArguments, subjects: &[Subject], all: &[Learned]) -> R
     for (index, learned) in all.iter().enumerate() {
         let profile = MaskProfile::new(&*learned.label, &learned.result.mask)?;
         let share = |flags: &[bool]| 100.0 * flags.iter().filter(|f| **f).count() as f64 / flags.len() as f64;
-        println!(
+        say!(
             "{}: ‖M‖₁ {:.2} %, entries kept {:.2} %, accuracy clean {:.2} %, masked {:.2} %, complement {:.2} %, {} epochs{}",
             learned.label,
             100.0 * profile.relative_l1,

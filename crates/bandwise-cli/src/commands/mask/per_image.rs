@@ -93,7 +93,7 @@ fn broken(
     let rows: Vec<usize> = (0..before.len())
         .filter(|i| before[*i] == pictures.label_values[*i] && after[*i] != pictures.label_values[*i])
         .collect();
-    println!("{attack} breaks {} of {} pictures; their masks are learned", rows.len(), before.len());
+    say!("{attack} breaks {} of {} pictures; their masks are learned", rows.len(), before.len());
     if rows.is_empty() {
         return Err(Error::config("the attack breaks no picture: there are no adversarial masks to learn"));
     }
@@ -162,7 +162,7 @@ fn summarise(lines: &[ImageLine], seconds: f64) {
         |value: &dyn Fn(&ImageLine) -> f64| lines.iter().map(value).sum::<f64>() / lines.len().max(1) as f64;
     let same = lines.iter().filter(|l| l.prediction == l.clean_prediction).count();
     let steps: usize = lines.iter().map(|l| l.steps).sum();
-    println!(
+    say!(
         "{} masks: {:.2} % of the spectrum on average, {same} predictions kept, {} stood still, {:.0} steps each",
         lines.len(),
         100.0 * mean(&|l| l.relative_l1),
@@ -171,7 +171,7 @@ fn summarise(lines: &[ImageLine], seconds: f64) {
     );
     if seconds > 0.0 {
         let (each, step) = (seconds / lines.len().max(1) as f64, 1e3 * seconds / steps.max(1) as f64);
-        println!("{seconds:.1} s: {each:.4} s per picture, {step:.4} ms per picture and step");
+        say!("{seconds:.1} s: {each:.4} s per picture, {step:.4} ms per picture and step");
     }
 }
 
@@ -244,7 +244,7 @@ fn classes(
     ];
     for probe in &probes {
         let share = |flags: &[bool]| 100.0 * flags.iter().filter(|f| **f).count() as f64 / flags.len() as f64;
-        println!(
+        say!(
             "linear classifier on masks, {}: {:.1} % (scrambled labels {:.1} %)",
             probe.label,
             share(&probe.correct),

@@ -1,0 +1,169 @@
+//! The one place that writes to standard output and standard error.
+//!
+//! Results are files, written before anything is said about them; what is said may get lost. A reader that has seen
+//! enough (`| head`) or a closed terminal ends nothing. A full disk behind standard output is an error at the end.
+//!
+//! Names come from data sets, checkpoints and recipes of others: their control characters are shown, never sent.
+
+use std::borrow::Cow;
+use std::fmt::{Arguments, Display};
+use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use bandwise::{Error, Result, files};
+
+/// One line to standard output. What is between the braces may hold anything: it stays on the line.
+macro_rules! say {
+    () => { $crate::output::say_line(format_args!("")) };
+    ($($what:tt)+) => { $crate::output::say_line(format_args!($($what)+)) };
+}
+
+/// One line to standard error, for progress and warnings.
+macro_rules! note {
+    ($($what:tt)+) => { $crate::output::note_line(format_args!($($what)+)) };
+}
+
+/// The first thing that went wrong on standard output; nothing is written there afterwards.
+static FAILURE: Mutex<Option<io::Error>> = Mutex::new(None);
+/// Standard output carries a file; what is said goes to standard error.
+static CARRIES_FILE: AtomicBool = AtomicBool::new(false);
+
+/// Behind [`say!`].
+pub fn say_line(line: Arguments) {
+    if CARRIES_FILE.load(Ordering::Relaxed) {
+        return note_line(line);
+    }
+    write(|out| writeln!(out, "{}", visible(&line.to_string())));
+}
+
+/// Behind [`note!`].
+pub fn note_line(line: Arguments) {
+    let line = line.to_string();
+    // Nobody may be listening, and there is no one else to tell.
+    let _ = writeln!(io::stderr(), "{}", visible(&line));
+}
+
+/// A text that may have several lines, to standard error; the later ones are indented.
+pub fn explain(text: impl Display) {
+    let text = text.to_string();
+    let lines: Vec<_> = text.lines().map(visible).collect();
+    let _ = writeln!(io::stderr(), "{}", lines.join("\n  "));
+}
+
+/// Makes way for a file on standard output if that is what one of the paths asks for.
+pub fn reserve<'a>(paths: impl IntoIterator<Item = &'a PathBuf>) {
+    CARRIES_FILE.store(paths.into_iter().any(|path| is_stdout(path)), Ordering::Relaxed);
+}
+
+/// Writes a text file, or standard output if it is called `-`.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn write_file(path: &Path, text: &str) -> Result<()> {
+    if !is_stdout(path) {
+        return files::write_atomic(path, text.as_bytes());
+    }
+    if io::stdout().is_terminal() {
+        text.lines().for_each(|line| write(|out| writeln!(out, "{}", visible(line))));
+    } else {
+        write(|out| out.write_all(text.as_bytes()));
+    }
+    Ok(())
+}
+
+/// Says which file was written, unless it went to standard output.
+pub fn say_written(path: &Path) {
+    if !is_stdout(path) {
+        say!("wrote {}", path.display());
+    }
+}
+
+fn is_stdout(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
+/// Help, version, or what is wrong with the arguments.
+pub fn usage(message: &clap::Error) -> ExitCode {
+    let written = message.print();
+    if message.use_stderr() {
+        return ExitCode::from(crate::USAGE);
+    }
+    written.unwrap_or_else(remember);
+    match finish() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            explain(format_args!("bandwise: {error}"));
+            ExitCode::from(crate::USAGE)
+        }
+    }
+}
+
+/// Flushes standard output.
+///
+/// # Errors
+/// If not everything could be written there, unless its reader closed it.
+pub fn finish() -> Result<()> {
+    write(|out| out.flush());
+    match FAILURE.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        Some(error) if error.kind() != ErrorKind::BrokenPipe => Err(Error::io("standard output", error)),
+        _ => Ok(()),
+    }
+}
+
+fn write(act: impl FnOnce(&mut io::StdoutLock) -> io::Result<()>) {
+    if FAILURE.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
+        act(&mut io::stdout().lock()).unwrap_or_else(remember);
+    }
+}
+
+fn remember(error: io::Error) {
+    FAILURE.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+}
+
+/// `text` with everything that would move the cursor, change colors or turn the writing direction shown as an escape.
+pub fn visible(text: &str) -> Cow<'_, str> {
+    if !text.contains(acts_on_terminal) {
+        return Cow::Borrowed(text);
+    }
+    let mut result = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if acts_on_terminal(c) { result.extend(c.escape_default()) } else { result.push(c) }
+    }
+    Cow::Owned(result)
+}
+
+/// Control characters, separators of lines and paragraphs, and marks of the writing direction.
+fn acts_on_terminal(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Standard error for log lines; whether anybody listens does not matter.
+pub struct Log;
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let _ = io::stderr().write_all(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_acts_on_a_terminal_is_shown_as_an_escape() {
+        assert_eq!(visible("cat, Кошка, 猫, ε = 8/255 ±"), "cat, Кошка, 猫, ε = 8/255 ±");
+        assert_eq!(visible("\x1b[31mred\x07"), "\\u{1b}[31mred\\u{7}");
+        assert_eq!(visible("two\nlines\r\t"), "two\\nlines\\r\\t");
+        assert_eq!(visible("\u{9b}2J \u{202e}txet"), "\\u{9b}2J \\u{202e}txet");
+    }
+}
