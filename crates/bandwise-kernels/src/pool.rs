@@ -12,7 +12,7 @@ use crate::element::{elements, with_element};
 /// Checks the sizes of a pooling of images `[batch, height, width, channels]`.
 pub(crate) fn windows(shape: [usize; 4], kernel: usize, stride: usize, padding: usize) -> Result<Windows> {
     let [batch, in_height, in_width, channels] = shape;
-    if kernel == 0 || stride == 0 || 2 * padding > kernel {
+    if kernel == 0 || stride == 0 || padding > kernel / 2 {
         bail!(
             "pooling: kernel {kernel} and stride {stride} must be at least 1, padding {padding} at most half the \
              kernel"

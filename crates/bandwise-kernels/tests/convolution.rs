@@ -127,9 +127,23 @@ fn wrong_shapes_are_errors() {
     assert!(message(&[3, 3, 3, 3], ConvConfig::default()).contains("2 channels"));
     assert!(message(&[3, 2, 5, 5], ConvConfig::default()).contains("does not fit"));
     assert!(message(&[3, 2, 3, 3], ConvConfig { stride: 0, ..Default::default() }).contains("stride"));
+    let padded = |padding| ConvConfig { padding, ..Default::default() };
+    assert!(message(&[3, 2, 3, 3], padded(usize::MAX / 2 + 1)).contains("does not fit"));
+    assert!(message(&[3, 2, 3, 3], padded(1 << 40)).contains("too large"));
+    assert!(
+        message(&[3, 2, 3, 3], ConvConfig { groups: usize::MAX, ..Default::default() }).contains("groups")
+    );
     assert!(
         conv2d(&x, &random(&[3, 2, 3, 3], 1).to_dtype(DType::F32).unwrap(), &ConvConfig::default()).is_err()
     );
+}
+
+#[test]
+fn a_stride_beyond_the_image_leaves_one_pixel() {
+    let config = ConvConfig { stride: usize::MAX / 4, padding: 1, ..Default::default() };
+    let (x, w) = (random(&[2, 4, 5, 3], 1), random(&[4, 3, 3, 3], 2));
+    assert!(difference(&conv2d(&x, &w, &config).unwrap(), &naive_conv2d(&x, &w, &config)) < 1e-12);
+    check_gradients(&[x, w], |inputs| conv2d(&inputs[0], &inputs[1], &config), 1e-7);
 }
 
 #[test]

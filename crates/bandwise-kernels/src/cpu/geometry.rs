@@ -34,22 +34,29 @@ impl Geometry {
         if stride == 0 || dilation == 0 || groups == 0 {
             bail!("conv2d: stride, dilation and groups must be at least 1, got {config:?}");
         }
-        if in_channels != depth * groups || !out_channels.is_multiple_of(groups) {
+        let taken = depth.saturating_mul(groups);
+        if in_channels != taken || !out_channels.is_multiple_of(groups) {
             bail!(
                 "conv2d: the input has {in_channels} channels, but weight {weight:?} with {groups} groups takes \
-                 {} (and the output channels must be a multiple of the groups)",
-                depth * groups
+                 {taken} (and the output channels must be a multiple of the groups)"
             );
         }
         let extent = |size: usize, kernel: usize| -> Option<usize> {
-            let covered = dilation.checked_mul(kernel.checked_sub(1)?)? + 1;
-            Some((size + 2 * padding).checked_sub(covered)? / stride + 1)
+            let covered = dilation.checked_mul(kernel.checked_sub(1)?)?.checked_add(1)?;
+            let padded = padding.checked_mul(2)?.checked_add(size)?;
+            Some(padded.checked_sub(covered)? / stride + 1)
         };
         let (Some(out_height), Some(out_width)) =
             (extent(in_height, kernel_height), extent(in_width, kernel_width))
         else {
             bail!("conv2d: the kernel {weight:?} does not fit into the input {input:?} with {config:?}")
         };
+        let values = [batch, out_height, out_width, out_channels]
+            .iter()
+            .try_fold(1usize, |n, &size| n.checked_mul(size));
+        if values.is_none_or(|values| values > isize::MAX as usize / size_of::<f64>()) {
+            bail!("conv2d: the result of {input:?} and {weight:?} with {config:?} would be too large");
+        }
         Ok(Self {
             batch,
             in_height,
@@ -106,7 +113,7 @@ impl Geometry {
     /// those output pixels that it went into. A phase without taps has gradient zero.
     pub(crate) fn data_walks(&self) -> Vec<Walk> {
         let ConvConfig { stride, .. } = self.config;
-        let mut walks = Vec::with_capacity(stride * stride);
+        let mut walks = Vec::with_capacity(stride.min(self.in_height) * stride.min(self.in_width));
         for phase_y in 0..stride.min(self.in_height) {
             for phase_x in 0..stride.min(self.in_width) {
                 let rows = self.phase_taps(phase_y, self.kernel_height);

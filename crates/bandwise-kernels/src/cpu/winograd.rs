@@ -103,10 +103,13 @@ impl<'a> Tiling<'a> {
         }
         for (y, row) in pointers.chunks_exact_mut(size).enumerate().take(size) {
             let iy = (top + y).wrapping_sub(config.padding);
+            if iy >= in_height {
+                continue;
+            }
             let first = (image * in_height + iy) * in_width;
             for (x, pointer) in row.iter_mut().enumerate() {
                 let ix = (left + x).wrapping_sub(config.padding);
-                if iy < in_height && ix < in_width {
+                if ix < in_width {
                     *pointer = values.as_ptr().wrapping_add((first + ix) * in_channels);
                 }
             }
