@@ -1,16 +1,16 @@
 //! AMX, the matrix unit of recent Xeons: products of bf16 pairs, 16 × 16 sums at a time.
 //!
 //! The instructions are written in assembly, because their intrinsics are not stable. Linux grants the unit per
-//! process, and every thread loads the shape of its tiles once.
+//! process, and every thread loads the shape of its tiles.
 
 use std::arch::asm;
 use std::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
-use std::cell::Cell;
+use std::ptr::copy_nonoverlapping;
 
 use super::dense::{self, Dense};
 
 /// Rows of a tile, columns of a tile of sums, and pairs in a row of factors.
-const TILE: usize = 16;
+pub(super) const TILE: usize = 16;
 
 /// Whether processor and system have the unit, and the product computes what AVX-512 computes. Asks for permission
 /// to use it.
@@ -83,6 +83,7 @@ fn agrees() -> bool {
 }
 
 /// What `ldtilecfg` reads: palette 1, eight tiles of 16 rows of 64 bytes.
+#[derive(PartialEq)]
 #[repr(C, align(64))]
 struct TileConfig {
     palette: u8,
@@ -104,28 +105,31 @@ const CONFIG: TileConfig = {
     TileConfig { palette: 1, start_row: 0, reserved: [0; 14], bytes_per_row, rows }
 };
 
-/// Loads the shape of the tiles, once per thread.
+/// Sees to it that this thread's tiles have their shape. It asks the processor rather than a variable, which would not
+/// notice that other code on this thread had changed it; asking takes a tenth of the time of loading.
 ///
 /// # Safety
 /// The process has the permission to use the unit.
 unsafe fn configure() {
-    thread_local! {
-        static CONFIGURED: Cell<bool> = const { Cell::new(false) };
-    }
-    if !CONFIGURED.get() {
-        // SAFETY: a valid configuration of 64 bytes; tiles are used by nothing else in this process.
-        unsafe { asm!("ldtilecfg [{}]", in(reg) &CONFIG, options(nostack, readonly)) };
-        CONFIGURED.set(true);
+    let mut current = TileConfig { palette: 0, bytes_per_row: [0; 16], rows: [0; 16], ..CONFIG };
+    // SAFETY: both are 64 bytes, the first writable, the second a valid configuration. Tiles hold nothing between two
+    // products: by the calling convention they belong to whoever runs.
+    unsafe {
+        asm!("sttilecfg [{}]", in(reg) &raw mut current, options(nostack));
+        if current != CONFIG {
+            asm!("ldtilecfg [{}]", in(reg) &CONFIG, options(nostack, readonly));
+        }
     }
 }
 
-/// A product of pairs: 32 × 32 sums at a time, then 16 × 16, and rows that fill no tile with AVX-512. The depth is a
-/// multiple of 16 pairs.
+/// A product of pairs: 32 × 32 sums at a time, then 16 × 16. The depth is a multiple of 16 pairs. Rows that fill no tile
+/// are summed beside rows of zeros: AVX-512 adds in another order, and a row must not depend on its company.
 ///
 /// # Safety
 /// All pointers are valid for the sizes that the product states; [`available`] has returned true.
 pub(super) unsafe fn product(product: &Dense<f32>) {
-    debug_assert!(product.depth.is_multiple_of(TILE) && product.columns.is_multiple_of(TILE));
+    // The loops count the depth down to zero.
+    assert!(product.depth > 0 && product.depth.is_multiple_of(TILE) && product.columns.is_multiple_of(TILE));
     let tiled = product.rows / TILE * TILE;
     // SAFETY: blocks lie inside the product (caller's promise for the rest).
     unsafe {
@@ -144,12 +148,41 @@ pub(super) unsafe fn product(product: &Dense<f32>) {
             }
         }
         if tiled < product.rows {
-            dense::avx512_bf16(&Dense {
-                rows: product.rows - tiled,
-                left: product.left.add(tiled * product.left_stride),
-                out: product.out.add(tiled * product.out_stride),
-                ..*product
-            });
+            rest(product, tiled);
+        }
+    }
+}
+
+/// The rows from `first` on, fewer than 16.
+///
+/// # Safety
+/// As [`product`].
+unsafe fn rest(product: &Dense<f32>, first: usize) {
+    let Dense { rows, depth, columns, left_stride, out_stride, .. } = *product;
+    let mut left = vec![0.0; TILE * depth];
+    let mut out = vec![0.0; TILE * columns];
+    // SAFETY: rows of `depth` and of `columns` values lie inside the product (caller's promise) and the buffers.
+    unsafe {
+        for row in 0..rows - first {
+            let from = product.left.add((first + row) * left_stride);
+            copy_nonoverlapping(from, left[row * depth..][..depth].as_mut_ptr(), depth);
+            if product.accumulate {
+                let from = product.out.add((first + row) * out_stride);
+                copy_nonoverlapping(from, out[row * columns..][..columns].as_mut_ptr(), columns);
+            }
+        }
+        let whole = Dense {
+            rows: TILE,
+            left: left.as_ptr(),
+            left_stride: depth,
+            out: out.as_mut_ptr(),
+            out_stride: columns,
+            ..*product
+        };
+        self::product(&whole);
+        for row in 0..rows - first {
+            let to = product.out.add((first + row) * out_stride);
+            copy_nonoverlapping(out[row * columns..][..columns].as_ptr(), to, columns);
         }
     }
 }
@@ -253,5 +286,120 @@ unsafe fn block_of_four(product: &Dense<f32>, row: usize, column: usize) {
             stride = in(reg) out_stride,
             options(nostack),
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    /// Whether the unit is there; says so past the capture of the tests' output if it is not.
+    fn unit() -> bool {
+        let found = available();
+        if !found {
+            let _ =
+                writeln!(std::io::stderr(), "SKIPPED: this machine has no AMX, its products were not tested");
+        }
+        found
+    }
+
+    /// Pairs of values in [-1, 1) whose sums depend on the order.
+    fn pairs(count: usize, seed: u32) -> Vec<f32> {
+        let mut state = seed;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            ((state >> 8) as f32 / (1u32 << 23) as f32 - 1.0).to_bits() >> 16
+        };
+        (0..count).map(|_| f32::from_bits(next() << 16 | next())).collect()
+    }
+
+    struct Case {
+        depth: usize,
+        columns: usize,
+        /// What lies between rows of the factors and of the result.
+        gap: usize,
+        accumulate: bool,
+    }
+
+    impl Case {
+        fn all() -> Vec<Self> {
+            let mut cases = vec![];
+            for (depth, columns) in [(16, 16), (32, 32), (48, 80), (16, 64)] {
+                for (gap, accumulate) in [(0, false), (0, true), (7, false), (16, true)] {
+                    cases.push(Self { depth, columns, gap, accumulate });
+                }
+            }
+            cases
+        }
+
+        /// The first `rows` rows of the case's product; what lies between them is still 3.
+        fn run(&self, product: unsafe fn(&Dense<f32>), rows: usize) -> Vec<f32> {
+            let Self { depth, columns, gap, accumulate } = *self;
+            let (left, panel) = (pairs(100 * (depth + gap), 1), pairs(depth * (columns + gap), 2));
+            let mut out = vec![3.0; rows * (columns + gap)];
+            let matrices = Dense {
+                rows,
+                depth,
+                columns,
+                left: left.as_ptr(),
+                left_stride: depth + gap,
+                panel: panel.as_ptr(),
+                width: columns + gap,
+                out: out.as_mut_ptr(),
+                out_stride: columns + gap,
+                accumulate,
+            };
+            // SAFETY: the matrices have these sizes; the unit is there.
+            unsafe { product(&matrices) };
+            out
+        }
+    }
+
+    #[test]
+    fn a_row_does_not_depend_on_its_company() {
+        if !unit() {
+            return;
+        }
+        for case in Case::all() {
+            let many = case.run(product, 100);
+            for rows in (1..50).chain([63, 64, 65, 99]) {
+                let few = case.run(product, rows);
+                let Case { depth, columns, .. } = case;
+                assert!(few == many[..few.len()], "{rows} of 100 rows, depth {depth}, {columns} columns");
+            }
+        }
+    }
+
+    #[test]
+    fn products_are_those_of_avx512_but_for_rounding() {
+        if !unit() {
+            return;
+        }
+        for case in Case::all() {
+            let (found, expected) = (case.run(product, 37), case.run(dense::avx512_bf16, 37));
+            let worst = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(worst < 1e-5, "{worst}");
+            // the path has run: another order of additions rounds some sums differently
+            assert!(case.depth == 16 || found != expected);
+        }
+    }
+
+    #[test]
+    fn other_users_of_the_unit_may_change_the_tiles() {
+        if !unit() {
+            return;
+        }
+        let case = Case { depth: 32, columns: 48, gap: 0, accumulate: false };
+        let expected = case.run(product, 40);
+        let mut other = TileConfig { ..CONFIG };
+        other.rows[4] = 3;
+        // SAFETY: a valid configuration.
+        unsafe { asm!("ldtilecfg [{}]", in(reg) &other, options(nostack, readonly)) };
+        assert!(case.run(product, 40) == expected, "another configuration");
+        // SAFETY: takes nothing, releases this thread's tiles.
+        unsafe { asm!("tilerelease", options(nostack, nomem)) };
+        assert!(case.run(product, 40) == expected, "released");
     }
 }

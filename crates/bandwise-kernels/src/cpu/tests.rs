@@ -247,3 +247,43 @@ fn any_number_of_threads_gives_the_same_bits() {
     let one = with(1);
     assert!(with(2) == one && with(5) == one, "Winograd");
 }
+
+/// Forward pass and data gradient of the first `images` images.
+fn first_images(
+    kernels: &Kernels<f32>,
+    shape: [usize; 4],
+    images: usize,
+    config: ConvConfig,
+) -> [Vec<f32>; 2] {
+    let [_, height, width, channels] = shape;
+    let geometry = Geometry::new(&[images, height, width, channels], &[64, channels, 3, 3], &config).unwrap();
+    let [y, dx, _] = match winograd::suitable(kernels, &geometry) {
+        Some(_) => run_winograd(kernels, &geometry),
+        None => run(kernels, &geometry),
+    };
+    [y, dx]
+}
+
+#[test]
+fn an_image_does_not_depend_on_its_batch() {
+    for precision in [Precision::F32, Precision::F32x3, Precision::Bf16] {
+        for (shape, stride) in
+            [([7, 8, 8, 64], 1), ([9, 5, 7, 32], 1), ([23, 4, 4, 96], 1), ([5, 9, 9, 64], 2)]
+        {
+            let config = ConvConfig { padding: 1, stride, precision, ..Default::default() };
+            for path in &find_f32() {
+                let all = first_images(path, shape, shape[0], config);
+                for images in [1, 2, 3, shape[0] - 1] {
+                    let some = first_images(path, shape, images, config);
+                    for (some, all) in some.iter().zip(&all) {
+                        assert!(
+                            *some == all[..some.len()],
+                            "{}, {precision:?}: {images} of {shape:?}, stride {stride}",
+                            path.name
+                        );
+                    }
+                }
+            }
+        }
+    }
+}

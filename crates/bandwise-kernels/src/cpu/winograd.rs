@@ -149,14 +149,15 @@ pub(crate) fn forward<T: Element>(
 ) -> Vec<T> {
     let tiling = Tiling::new(geometry, transforms.outputs);
     let tiles = tiling.tiles();
-    let per_task = tiles.div_ceil(16).next_multiple_of(kernels.rows).min(TASK_TILES);
+    let products = Products::of(kernels, geometry);
+    let rows = products.rows(kernels);
+    let per_task = tiles.div_ceil(16).next_multiple_of(rows).min(TASK_TILES);
     let positions = transforms.kernel.len() * transforms.kernel.len();
     let tile_bytes = positions * (geometry.in_channels + geometry.out_channels) * size_of::<T>();
-    let fitting = ROUND_BYTES / tile_bytes / kernels.rows * kernels.rows;
+    let fitting = ROUND_BYTES / tile_bytes / rows * rows;
     // where few tiles fit, the panels count for more
     let round = if fitting == 0 { per_task } else { fitting.min(per_task) };
     let Geometry { in_channels, out_channels, .. } = *geometry;
-    let products = Products::of(kernels, geometry);
     let product = winograd_product::Forward { products, transforms, spectrum, in_channels, out_channels };
     let pass =
         Forward { transforms, product, tiling, input, epilogue, zeros: vec![T::ZERO; geometry.in_channels] };

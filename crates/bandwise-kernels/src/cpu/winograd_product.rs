@@ -11,6 +11,8 @@ use crate::element::Element;
 
 /// Pairs that the depth of a matrix unit's product is a multiple of.
 const UNIT_DEPTH: usize = 16;
+/// Rows of a matrix unit's tiles.
+const UNIT_ROWS: usize = 16;
 
 /// How factors are multiplied.
 #[derive(Clone, Copy)]
@@ -29,6 +31,14 @@ impl<'a, T: Element> Products<'a, T> {
             (Some(halves), _) => Self::Split(halves),
             (_, Some(halves)) => Self::Halves(halves),
             _ => Self::Plain,
+        }
+    }
+
+    /// Rows that fill the products' blocks.
+    pub(crate) fn rows(&self, kernels: &Kernels<T>) -> usize {
+        match self {
+            Self::Halves(halves) | Self::Split(halves) if halves.matrix_unit => UNIT_ROWS,
+            _ => kernels.rows,
         }
     }
 
