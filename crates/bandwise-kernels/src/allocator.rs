@@ -6,7 +6,7 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::ptr::null_mut;
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 
 /// Blocks from this size on are kept.
 const SMALLEST: usize = 1 << 16;
@@ -14,6 +14,10 @@ const SMALLEST: usize = 1 << 16;
 const STEPS: usize = 8;
 const CLASSES: usize = 32 * STEPS;
 const ALIGNMENT: usize = 64;
+/// The share of the machine's memory that may be kept.
+const SHARE: usize = 4;
+/// The limit where the system does not say how much memory there is.
+const UNKNOWN_LIMIT: usize = 2 << 30;
 
 /// Keeps freed blocks of 64 KiB and more on free lists by size, and passes everything else to the system. For the
 /// binary:
@@ -25,27 +29,100 @@ const ALIGNMENT: usize = 64;
 /// ```
 pub struct RecyclingAllocator {
     free: Mutex<FreeLists>,
+    limit: Option<usize>,
+    /// The limit if none is given, found out when the first block is kept.
+    share: OnceLock<usize>,
 }
 
 /// Intrusive lists: a free block's first word points to the next free block of its class.
 struct FreeLists {
     heads: [*mut u8; CLASSES],
     kept: usize,
-    limit: usize,
 }
 
 // SAFETY: the pointers are owned by the lists, and blocks belong to no thread.
 unsafe impl Send for FreeLists {}
 
+impl FreeLists {
+    const EMPTY: Self = Self { heads: [null_mut(); CLASSES], kept: 0 };
+
+    /// # Safety
+    /// The block has the size of its class and belongs to nobody.
+    unsafe fn push(&mut self, class: usize, block: *mut u8) {
+        // SAFETY: blocks are large and aligned enough for a pointer.
+        unsafe { *block.cast::<*mut u8>() = self.heads[class] };
+        self.heads[class] = block;
+        self.kept += size_of_class(class);
+    }
+
+    /// A block of the class, or null.
+    fn pop(&mut self, class: usize) -> *mut u8 {
+        let head = self.heads[class];
+        if !head.is_null() {
+            // SAFETY: a block on the list starts with the pointer that `push` wrote.
+            self.heads[class] = unsafe { *head.cast::<*mut u8>() };
+            self.kept -= size_of_class(class);
+        }
+        head
+    }
+
+    /// Gives blocks back to the system, the largest first, until `size` more bytes fit under `limit`. A program whose
+    /// sizes have changed thus loses those it no longer uses, and few calls free much.
+    fn make_room(&mut self, size: usize, limit: usize) {
+        for class in (0..CLASSES).rev() {
+            while self.kept + size > limit && !self.heads[class].is_null() {
+                let block = self.pop(class);
+                // SAFETY: the block came from the system with its class's layout, and belongs to nobody.
+                unsafe { System.dealloc(block, layout_of_class(class)) };
+            }
+        }
+    }
+}
+
+/// Bytes of the blocks of a class.
+fn size_of_class(class: usize) -> usize {
+    let doubling = SMALLEST << (class / STEPS);
+    doubling + class % STEPS * (doubling / STEPS)
+}
+
+fn layout_of_class(class: usize) -> Layout {
+    // SAFETY: the alignment is a power of two, and classes end below the largest size.
+    unsafe { Layout::from_size_align_unchecked(size_of_class(class), ALIGNMENT) }
+}
+
+/// Bytes that this process may use: the machine's memory, or less if its control group says so.
+fn memory() -> Option<usize> {
+    // none of this allocates a block that would be kept
+    let read = |path: &str| std::fs::read_to_string(path).ok();
+    let machine = read("/proc/meminfo")?
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.trim().parse().ok())
+        .map(|kilobytes: usize| kilobytes.saturating_mul(1024))?;
+    let group = read("/proc/self/cgroup").unwrap_or_default();
+    let group = group.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/");
+    let limits = [
+        format!("/sys/fs/cgroup{group}/memory.max"),
+        "/sys/fs/cgroup/memory.max".to_string(),
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes".to_string(),
+    ];
+    let allowed = limits.iter().filter_map(|path| read(path)?.trim().parse().ok());
+    Some(allowed.fold(machine, usize::min))
+}
+
 impl RecyclingAllocator {
-    /// Keeps at most 8 GiB of free blocks.
+    /// Keeps at most a quarter of the memory that the process may use.
     pub const fn new() -> Self {
-        Self::with_limit(8 << 30)
+        Self { free: Mutex::new(FreeLists::EMPTY), limit: None, share: OnceLock::new() }
     }
 
     /// Keeps at most `limit` bytes of free blocks; more goes back to the system.
     pub const fn with_limit(limit: usize) -> Self {
-        Self { free: Mutex::new(FreeLists { heads: [null_mut(); CLASSES], kept: 0, limit }) }
+        Self { free: Mutex::new(FreeLists::EMPTY), limit: Some(limit), share: OnceLock::new() }
+    }
+
+    fn limit(&self) -> usize {
+        let share = || *self.share.get_or_init(|| memory().map_or(UNKNOWN_LIMIT, |bytes| bytes / SHARE));
+        self.limit.unwrap_or_else(share)
     }
 
     /// The class of a layout and the layout of its blocks; `None` for what is passed to the system.
@@ -55,28 +132,17 @@ impl RecyclingAllocator {
             return None;
         }
         let doubling = size.ilog2() as usize;
-        let step = (1usize << doubling) / STEPS;
-        let steps = (size - (1 << doubling)).div_ceil(step);
+        let steps = (size - (1 << doubling)).div_ceil((1 << doubling) / STEPS);
         let class = (doubling - SMALLEST.ilog2() as usize) * STEPS + steps;
-        let rounded = Layout::from_size_align((1usize << doubling) + steps * step, ALIGNMENT).ok()?;
-        (class < CLASSES).then_some((class, rounded))
+        if class >= CLASSES {
+            return None;
+        }
+        Some((class, Layout::from_size_align(size_of_class(class), ALIGNMENT).ok()?))
     }
 
     fn lists(&self) -> std::sync::MutexGuard<'_, FreeLists> {
         // Nothing inside the lock panics; a poisoned lock is as good as any.
         self.free.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    /// A kept block of the class, or null.
-    fn take(&self, class: usize, block: &Layout) -> *mut u8 {
-        let mut lists = self.lists();
-        let head = lists.heads[class];
-        if !head.is_null() {
-            // SAFETY: a block on the list starts with the pointer that `dealloc` wrote.
-            lists.heads[class] = unsafe { *head.cast::<*mut u8>() };
-            lists.kept -= block.size();
-        }
-        head
     }
 }
 
@@ -93,29 +159,22 @@ unsafe impl GlobalAlloc for RecyclingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the layouts have a size above zero (caller's promise, and classes only grow).
         unsafe {
-            match Self::class(&layout) {
-                None => System.alloc(layout),
-                Some((class, block)) => match self.take(class, &block) {
-                    kept if kept.is_null() => System.alloc(block),
-                    kept => kept,
-                },
-            }
+            let Some((class, block)) = Self::class(&layout) else { return System.alloc(layout) };
+            let kept = self.lists().pop(class);
+            if kept.is_null() { System.alloc(block) } else { kept }
         }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // SAFETY: as in `alloc`; a kept block has at least the size that is cleared.
         unsafe {
-            match Self::class(&layout) {
-                None => System.alloc_zeroed(layout),
-                Some((class, block)) => match self.take(class, &block) {
-                    kept if kept.is_null() => System.alloc_zeroed(block),
-                    kept => {
-                        kept.write_bytes(0, layout.size());
-                        kept
-                    }
-                },
+            let Some((class, block)) = Self::class(&layout) else { return System.alloc_zeroed(layout) };
+            let kept = self.lists().pop(class);
+            if kept.is_null() {
+                return System.alloc_zeroed(block);
             }
+            kept.write_bytes(0, layout.size());
+            kept
         }
     }
 
@@ -124,16 +183,13 @@ unsafe impl GlobalAlloc for RecyclingAllocator {
         // class's layout; it is large and aligned enough for a pointer.
         unsafe {
             let Some((class, block)) = Self::class(&layout) else { return System.dealloc(pointer, layout) };
-            {
-                let mut lists = self.lists();
-                if lists.kept + block.size() <= lists.limit {
-                    *pointer.cast::<*mut u8>() = lists.heads[class];
-                    lists.heads[class] = pointer;
-                    lists.kept += block.size();
-                    return;
-                }
+            let limit = self.limit();
+            if block.size() > limit {
+                return System.dealloc(pointer, block);
             }
-            System.dealloc(pointer, block);
+            let mut lists = self.lists();
+            lists.make_room(block.size(), limit);
+            lists.push(class, pointer);
         }
     }
 
@@ -198,6 +254,37 @@ mod tests {
             allocator.dealloc(small, layout(10));
         }
         assert!(allocator.lists().kept > 0);
+    }
+
+    #[test]
+    fn the_largest_blocks_make_room_for_those_in_use() {
+        let allocator = RecyclingAllocator::with_limit(1 << 20);
+        // SAFETY: as above.
+        unsafe {
+            let [large, small, new] = [600_000, 100_000, 500_000].map(layout);
+            let blocks = [large, small, new].map(|layout| allocator.alloc(layout));
+            allocator.dealloc(blocks[1], small);
+            allocator.dealloc(blocks[0], large);
+            allocator.dealloc(blocks[2], new);
+            let kept =
+                |layout| !allocator.lists().heads[RecyclingAllocator::class(&layout).unwrap().0].is_null();
+            assert!(kept(small) && kept(new) && !kept(large));
+            let all = [small, new].map(|layout| RecyclingAllocator::class(&layout).unwrap().1.size());
+            assert_eq!(allocator.lists().kept, all.iter().sum::<usize>());
+            // larger than everything that may be kept
+            let huge = layout(2 << 20);
+            allocator.dealloc(allocator.alloc(huge), huge);
+            assert!(kept(small) && kept(new) && !kept(huge));
+            allocator.lists().make_room(1 << 20, 1 << 20);
+        }
+        assert_eq!(allocator.lists().kept, 0);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn the_limit_is_a_share_of_the_memory() {
+        let limit = RecyclingAllocator::new().limit();
+        assert!(limit > 1 << 26 && limit < 1 << 44 && limit == memory().unwrap() / SHARE, "{limit}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Result buffers that several threads fill, without clearing them first.
 
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 
 /// A buffer under construction that tasks write to at disjoint places.
 pub(crate) struct SharedMut<'a, T> {
@@ -29,13 +30,16 @@ impl<'a, T> SharedMut<'a, T> {
         unsafe { self.pointer.add(offset) }
     }
 
+    /// A part of the buffer, to be written: it may never have been.
+    ///
     /// # Safety
-    /// The range lies inside the buffer and no other task touches it while the slice lives.
+    /// The range lies inside the buffer and no other task touches it while the slice lives. Where the buffer holds
+    /// values already, nothing uninitialized is written.
     #[allow(clippy::mut_from_ref)]
-    pub(crate) unsafe fn slice(&self, offset: usize, length: usize) -> &mut [T] {
+    pub(crate) unsafe fn slice(&self, offset: usize, length: usize) -> &mut [MaybeUninit<T>] {
         debug_assert!(offset + length <= self.length);
-        // SAFETY: in bounds and exclusive by the caller's promise.
-        unsafe { std::slice::from_raw_parts_mut(self.pointer.add(offset), length) }
+        // SAFETY: in bounds and exclusive by the caller's promise; `MaybeUninit` asks for no value.
+        unsafe { std::slice::from_raw_parts_mut(self.pointer.add(offset).cast(), length) }
     }
 }
 

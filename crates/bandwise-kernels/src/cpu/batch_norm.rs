@@ -89,7 +89,7 @@ pub(crate) fn affine<T: Element>(
                 None => {
                     for (out, x) in out.chunks_exact_mut(channels).zip(x.chunks_exact(channels)) {
                         for (((out, &x), &scale), &shift) in out.iter_mut().zip(x).zip(scale).zip(shift) {
-                            *out = rectified(x * scale + shift, relu);
+                            out.write(rectified(x * scale + shift, relu));
                         }
                     }
                 }
@@ -98,7 +98,7 @@ pub(crate) fn affine<T: Element>(
                     for ((out, x), residual) in rows.zip(residual.chunks_exact(channels)) {
                         let values = out.iter_mut().zip(x).zip(residual).zip(scale).zip(shift);
                         for ((((out, &x), &residual), &scale), &shift) in values {
-                            *out = rectified(x * scale + shift + residual, relu);
+                            out.write(rectified(x * scale + shift + residual, relu));
                         }
                     }
                 }
@@ -220,22 +220,19 @@ impl<T: Element> Backward<'_, T> {
             for start in range.step_by(channels) {
                 // SAFETY: pieces are disjoint and inside the buffers; all of every row is written below.
                 let out = unsafe { out.slice(start, channels) };
-                let gradient = match kept {
-                    None => self.row(start, &mut buffer),
-                    Some(kept) => {
-                        // SAFETY: as above.
-                        let kept = unsafe { kept.slice(start, channels) };
-                        if let Gate::Open = self.gate {
-                            kept.copy_from_slice(&self.gradient[start..start + channels]);
-                        }
-                        self.row(start, kept)
+                let gradient = self.row(start, &mut buffer);
+                if let Some(kept) = kept {
+                    // SAFETY: as above.
+                    let kept = unsafe { kept.slice(start, channels) };
+                    for (kept, &gradient) in kept.iter_mut().zip(gradient) {
+                        kept.write(gradient);
                     }
-                };
+                }
                 let x = &self.x[start..start + channels];
                 let constants = self.mean.iter().zip(scale).zip(slope).zip(offset);
                 let values = out.iter_mut().zip(x).zip(gradient).zip(constants);
                 for (((out, &x), &gradient), (((&mean, &scale), &slope), &offset)) in values {
-                    *out = gradient * scale + (x - mean) * slope + offset;
+                    out.write(gradient * scale + (x - mean) * slope + offset);
                 }
             }
         });

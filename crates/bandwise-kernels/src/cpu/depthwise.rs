@@ -1,5 +1,7 @@
 //! Depthwise convolution (one kernel per channel): no matrix product, but sums of products of whole pixels.
 
+use std::mem::MaybeUninit;
+
 use rayon::prelude::*;
 
 use super::gather::Epilogue;
@@ -37,7 +39,7 @@ pub(crate) struct PixelSum<'a, T> {
     pub residual: Option<&'a [T]>,
     pub relu: bool,
     pub gate: Option<&'a [T]>,
-    pub out: &'a mut [T],
+    pub out: &'a mut [MaybeUninit<T>],
 }
 
 #[inline(always)]
@@ -57,13 +59,13 @@ fn sum_pixel<T: Element, const FUSED: bool>(pixel: PixelSum<'_, T>) {
                 *sum += value;
             }
         }
-        for (out, &sum) in pixel.out[first..first + count].iter_mut().zip(&sums) {
-            *out = if pixel.relu && sum <= T::ZERO { T::ZERO } else { sum };
-        }
         if let Some(gate) = pixel.gate {
-            for (out, &gate) in pixel.out[first..first + count].iter_mut().zip(&gate[first..first + count]) {
-                *out = if gate > T::ZERO { *out } else { T::ZERO };
+            for (sum, &gate) in sums.iter_mut().zip(&gate[first..first + count]) {
+                *sum = if gate > T::ZERO { *sum } else { T::ZERO };
             }
+        }
+        for (out, &sum) in pixel.out[first..first + count].iter_mut().zip(&sums) {
+            out.write(if pixel.relu && sum <= T::ZERO { T::ZERO } else { sum });
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Elementwise passes, in parallel over fixed pieces.
 
+use std::mem::MaybeUninit;
+
 use rayon::prelude::*;
 
 use crate::element::Element;
@@ -9,7 +11,7 @@ use crate::memory::{SharedMut, produce};
 const PIECE: usize = 1 << 15;
 
 /// Calls `body(offset, out)` for every piece of a new vector.
-fn pieces<T: Element>(length: usize, body: impl Fn(usize, &mut [T]) + Sync) -> Vec<T> {
+fn pieces<T: Element>(length: usize, body: impl Fn(usize, &mut [MaybeUninit<T>]) + Sync) -> Vec<T> {
     let fill = |out: &SharedMut<'_, T>| {
         (0..length.div_ceil(PIECE)).into_par_iter().for_each(|piece| {
             let start = piece * PIECE;
@@ -25,7 +27,7 @@ fn pieces<T: Element>(length: usize, body: impl Fn(usize, &mut [T]) + Sync) -> V
 pub(crate) fn relu<T: Element>(x: &[T]) -> Vec<T> {
     pieces(x.len(), |start, out| {
         for (out, &x) in out.iter_mut().zip(&x[start..]) {
-            *out = if x <= T::ZERO { T::ZERO } else { x };
+            out.write(if x <= T::ZERO { T::ZERO } else { x });
         }
     })
 }
@@ -34,7 +36,7 @@ pub(crate) fn relu<T: Element>(x: &[T]) -> Vec<T> {
 pub(crate) fn mask<T: Element>(y: &[T], values: &[T]) -> Vec<T> {
     pieces(y.len(), |start, out| {
         for ((out, &y), &value) in out.iter_mut().zip(&y[start..]).zip(&values[start..]) {
-            *out = if y > T::ZERO { value } else { T::ZERO };
+            out.write(if y > T::ZERO { value } else { T::ZERO });
         }
     })
 }
@@ -50,7 +52,7 @@ pub(crate) fn sign_step<T: Element>(x: &[T], gradient: &[T], origin: &[T], step:
         for (out, ((&x, &gradient), &origin)) in out.iter_mut().zip(rest) {
             let up = if gradient > T::ZERO { step } else { T::ZERO };
             let sign_step = if gradient < T::ZERO { -step } else { up };
-            *out = clamp(origin + clamp(x + sign_step - origin, -epsilon, epsilon), T::ZERO, T::ONE);
+            out.write(clamp(origin + clamp(x + sign_step - origin, -epsilon, epsilon), T::ZERO, T::ONE));
         }
     })
 }

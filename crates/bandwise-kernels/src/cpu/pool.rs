@@ -91,7 +91,7 @@ pub(crate) fn gather<T: Element>(windows: &Windows, values: &[T], positions: &[u
             let out = unsafe { out.slice(image * image_out, image_out) };
             let values = &values[image * image_in..][..image_in];
             for (out, &position) in out.iter_mut().zip(&positions[image * image_out..]) {
-                *out = values[position as usize];
+                out.write(values[position as usize]);
             }
         });
     };

@@ -1,5 +1,7 @@
 //! Which values are positive, one bit each: all that the gradient of a ReLU needs, in a thirty-second of the memory.
 
+use std::mem::MaybeUninit;
+
 use rayon::prelude::*;
 
 use crate::element::Element;
@@ -25,7 +27,7 @@ pub(crate) struct SignKernels<T> {
     /// 1 where the bit is set, else 0, for up to 64 values.
     /// # Safety
     /// The machine has the instruction set.
-    pub unpack: unsafe fn(u64, &mut [T]),
+    pub unpack: unsafe fn(u64, &mut [MaybeUninit<T>]),
 }
 
 impl<T: Element> SignKernels<T> {
@@ -36,9 +38,9 @@ fn pack<T: Element>(values: &[T]) -> u64 {
     values.iter().enumerate().fold(0, |word, (bit, &value)| word | u64::from(value > T::ZERO) << bit)
 }
 
-fn unpack<T: Element>(word: u64, values: &mut [T]) {
+fn unpack<T: Element>(word: u64, values: &mut [MaybeUninit<T>]) {
     for (bit, value) in values.iter_mut().enumerate() {
-        *value = if word >> bit & 1 == 1 { T::ONE } else { T::ZERO };
+        value.write(if word >> bit & 1 == 1 { T::ONE } else { T::ZERO });
     }
 }
 
@@ -82,6 +84,7 @@ impl Signs {
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512 {
     use std::arch::x86_64::*;
+    use std::mem::MaybeUninit;
 
     use super::{SignKernels, WORD};
 
@@ -103,14 +106,14 @@ pub(crate) mod avx512 {
     }
 
     #[target_feature(enable = "avx512f")]
-    unsafe fn unpack(word: u64, values: &mut [f32]) {
+    unsafe fn unpack(word: u64, values: &mut [MaybeUninit<f32>]) {
         if values.len() < WORD {
             return super::unpack(word, values);
         }
         for (part, values) in values.chunks_exact_mut(16).enumerate() {
             let ones = _mm512_maskz_mov_ps((word >> (16 * part)) as __mmask16, _mm512_set1_ps(1.0));
             // SAFETY: sixteen values are writable.
-            unsafe { _mm512_storeu_ps(values.as_mut_ptr(), ones) };
+            unsafe { _mm512_storeu_ps(values.as_mut_ptr().cast(), ones) };
         }
     }
 }

@@ -51,7 +51,7 @@ pub(crate) fn combine<T: Element>(
                 for ((((out, &x), &tangent), &gradient), ((((&cx, &ct), &cg), &constant), &mean)) in
                     values.zip(scales)
                 {
-                    *out = (x - mean) * cx + tangent * ct + gradient * cg + constant;
+                    out.write((x - mean) * cx + tangent * ct + gradient * cg + constant);
                 }
             }
         });
