@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::apgd::{Apgd, ApgdTargeted};
 use super::check::{Warning, check_model};
 use super::fab::Fab;
+use super::method::{AttackMethod, Passes, Preset, Settings, Wording};
 use super::oracle::{Objective, Oracle};
 use super::square::Square;
 use super::wave::{Wave, select_all};
@@ -38,6 +39,9 @@ pub enum Version {
     /// The attacks listed.
     Custom,
 }
+
+const PLUS: &str = "autoattack-plus";
+const RAND: &str = "autoattack-rand";
 
 /// AutoAttack with its official parameters.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -74,13 +78,99 @@ impl Default for AutoAttack {
     }
 }
 
-impl AutoAttack {
-    /// Names that `custom` accepts.
-    pub const PARTS: [&'static str; 6] = ["apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square"];
+/// AutoAttack: each outcome's `by` names the attack that broke the image.
+impl AttackMethod for AutoAttack {
+    const SUMMARY: &'static str = "APGD-CE, APGD-T, FAB-T and Square in turn: the standard to compare with";
+    const SOURCE: &'static str = "Croce & Hein 2020";
+    const NORMS: &'static [Norm] = &[Norm::Linf, Norm::L2, Norm::L1];
 
-    /// Attacks `images` `[n, height, width, channels]` with `labels` `[n]` u32. Each outcome's `by`
-    /// names the attack that broke the image.
-    pub fn run(
+    fn presets() -> Vec<Preset<Self>> {
+        let preset = |version, name, summary| Preset {
+            name,
+            summary,
+            parameters: Self { version, ..Self::default() },
+        };
+        vec![
+            preset(Version::Plus, PLUS, "AutoAttack with more attacks and starts"),
+            preset(Version::Rand, RAND, "AutoAttack for randomized models"),
+        ]
+    }
+
+    fn preset(&self) -> Option<&'static str> {
+        match self.version {
+            Version::Standard => None,
+            Version::Plus => Some(PLUS),
+            Version::Rand => Some(RAND),
+            Version::Custom => Some("autoattack-custom"),
+        }
+    }
+
+    fn settings(&mut self) -> Settings<'_> {
+        let parts = self.sequence();
+        let has = |names: &[&str]| parts.iter().any(|part| names.contains(part));
+        let (square, targeted) = (has(&["square"]), has(&["apgd-t", "fab-t"]));
+        let gradients = parts.iter().any(|part| *part != "square");
+        let Self { norm, epsilon, version: _, attacks: _, queries, steps, targets } = self;
+        Settings {
+            norm: Some(norm),
+            steps: gradients.then_some(steps),
+            queries: square.then_some(queries),
+            targets: targeted.then_some(targets),
+            ..Settings::new(epsilon)
+        }
+    }
+
+    fn validate(&self) -> Result<()> {
+        let unknown = self.attacks.iter().find(|name| !Self::PARTS.contains(&name.as_str()));
+        match unknown {
+            Some(name) => Err(Error::config(format!(
+                "autoattack has no part `{name}`; choose from {}",
+                Self::PARTS.join(", ")
+            ))),
+            None if self.version == Version::Custom && self.attacks.is_empty() => Err(Error::config(
+                format!("autoattack `custom` needs a list `attacks`, some of {}", Self::PARTS.join(", ")),
+            )),
+            None if self.version != Version::Custom && !self.attacks.is_empty() => {
+                Err(Error::config("`attacks` is only for the version `custom` of autoattack"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn objective(&self) -> Option<Objective> {
+        // Where the cross-entropy of its first part is saturated, the others work on logits.
+        Some(Objective::Margin)
+    }
+
+    fn passes(&self, classes: usize) -> Passes {
+        let parts = self.parts(classes).unwrap_or_default();
+        let clean = Passes { forward: 1, gradient: 0 };
+        parts.iter().map(|part| part.passes(classes)).fold(clean, |sum, part| sum + part)
+    }
+
+    fn protocol(&self) -> Wording {
+        let version = match self.version {
+            Version::Standard => "standard".to_string(),
+            Version::Plus => "plus".to_string(),
+            Version::Rand => "rand".to_string(),
+            Version::Custom => format!("custom ({})", self.attacks.join(", ")),
+        };
+        let mut copy = self.clone();
+        let Settings { steps, queries, targets, .. } = copy.settings();
+        let mut wording = Wording::new(format!("AutoAttack {version}"), self.norm, self.epsilon);
+        if let Some(steps) = steps {
+            wording = wording.count(*steps, "step");
+        }
+        if let Some(targets) = targets {
+            wording = wording.count(*targets, "target");
+        }
+        if let Some(queries) = queries {
+            wording = wording.with(format!("{queries} queries"));
+        }
+        wording
+    }
+
+    fn run(
         &self,
         model: &dyn Classifier,
         images: &Tensor,
@@ -94,7 +184,7 @@ impl AutoAttack {
         wave.record(&judged, 0);
         let (mut best, mut left_labels) = (images.detach(), labels.clone());
         let mut done: Vec<bool> = judged.iter().map(|v| v.wrong).collect();
-        for name in self.sequence()? {
+        for name in self.sequence() {
             if let Some(stay) = wave.retire(&done, &best)? {
                 if wave.alive.is_empty() {
                     break;
@@ -134,38 +224,28 @@ impl AutoAttack {
         result.warnings = merged(warnings);
         Ok(result)
     }
+}
+
+impl AutoAttack {
+    /// Names that `custom` accepts.
+    pub const PARTS: [&'static str; 6] = ["apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square"];
 
     /// The names of the attacks in order.
-    fn sequence(&self) -> Result<Vec<&str>> {
-        Ok(match self.version {
+    fn sequence(&self) -> Vec<&'static str> {
+        match self.version {
             Version::Standard => vec!["apgd-ce", "apgd-t", "fab-t", "square"],
             Version::Plus => vec!["apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"],
             Version::Rand => vec!["apgd-ce", "apgd-dlr"],
-            Version::Custom => self.attacks.iter().map(String::as_str).collect(),
-        })
-    }
-
-    /// Checks the names of a custom sequence.
-    pub(crate) fn validate(&self) -> Result<()> {
-        let unknown = self.attacks.iter().find(|name| !Self::PARTS.contains(&name.as_str()));
-        match unknown {
-            Some(name) => Err(Error::config(format!(
-                "autoattack has no part `{name}`; choose from {}",
-                Self::PARTS.join(", ")
-            ))),
-            None if self.version == Version::Custom && self.attacks.is_empty() => Err(Error::config(
-                format!("autoattack `custom` needs a list `attacks`, some of {}", Self::PARTS.join(", ")),
-            )),
-            None if self.version != Version::Custom && !self.attacks.is_empty() => {
-                Err(Error::config("`attacks` is only for the version `custom` of autoattack"))
+            Version::Custom => {
+                let known = |name: &String| Self::PARTS.into_iter().find(|part| part == name);
+                self.attacks.iter().filter_map(known).collect()
             }
-            None => Ok(()),
         }
     }
 
     /// The attacks of the sequence with their parameters.
     pub(crate) fn parts(&self, classes: usize) -> Result<Vec<Attack>> {
-        self.sequence()?.into_iter().map(|name| Ok(self.part(name, classes)?.0)).collect()
+        self.sequence().into_iter().map(|name| Ok(self.part(name, classes)?.0)).collect()
     }
 
     /// One attack of the sequence; with too few classes for its loss, also the objective to climb
@@ -232,9 +312,9 @@ fn run_part(
     context: &AttackContext,
 ) -> Result<AttackResult> {
     match (part, objective) {
-        (Attack::ApgdDlr(attack), Some(objective)) => attack.run(objective, model, images, labels, context),
+        (Attack::ApgdDlr(attack), Some(objective)) => attack.climb(objective, model, images, labels, context),
         (Attack::ApgdTargeted(attack), Some(objective)) => {
-            attack.run_on(objective, model, images, labels, context)
+            attack.climb(objective, model, images, labels, context)
         }
         _ => part.run(model, images, labels, context),
     }

@@ -46,23 +46,29 @@ impl Band {
             Self::Ring { from, to } => *from <= radius && radius < *to,
             Self::Frequencies(list) => list.iter().any(|&(i, j)| {
                 let (row, column) = (index / width, index % width);
-                let same = |f: i64, side: usize, at: usize| f.rem_euclid(side as i64) == at as i64;
+                // Beyond the Nyquist frequency there is nothing, rather than an alias.
+                let same = |f: i64, side: usize, at: usize| {
+                    2 * f.unsigned_abs() as u128 <= side as u128 && f.rem_euclid(side as i64) == at as i64
+                };
                 (same(i, height, row) && same(j, width, column))
-                    || (same(-i, height, row) && same(-j, width, column))
+                    || (same(i.saturating_neg(), height, row) && same(j.saturating_neg(), width, column))
             }),
         };
         radii(height, width).into_iter().enumerate().map(|(i, r)| f32::from(u8::from(inside(i, r)))).collect()
+    }
+
+    /// Refuses a band that no frequency of such images falls into.
+    pub(crate) fn check_size(&self, height: usize, width: usize) -> Result<()> {
+        if self.mask(height, width).contains(&1.0) {
+            return Ok(());
+        }
+        Err(Error::config(format!("the band {self} holds no frequency of {height}×{width} pixels")))
     }
 
     /// The part of `x` `[n, height, width, channels]` that lies in the band.
     pub(crate) fn filter(&self, x: &Tensor) -> Result<Tensor> {
         let (_, height, width, _) = x.dims4()?;
         let mask = self.mask(height, width);
-        if mask.iter().all(|&m| m == 0.0) {
-            return Err(Error::config(format!(
-                "the band {self} holds no frequency of {height}×{width} pixels"
-            )));
-        }
         filter2(x, &Tensor::from_vec(mask, (height, width), x.device())?)
     }
 
@@ -93,7 +99,7 @@ impl FromStr for Band {
     fn from_str(text: &str) -> Result<Self> {
         let wrong = || {
             Error::config(format!(
-                "`{text}` is no band: write radii as `4:8` (cycles per image) or frequencies as `3,-4;0,5`"
+                "`{text}` is not a band: write radii as `4:8` (cycles per image) or frequencies as `3,-4;0,5`"
             ))
         };
         if let Some((from, to)) = text.split_once(':') {

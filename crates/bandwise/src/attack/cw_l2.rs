@@ -4,6 +4,7 @@ use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::geometry::{Norm, column, host_norms};
+use super::method::{AttackMethod, Passes, Settings, Wording, check_count, check_number};
 use super::oracle::{Goal, Objective, Oracle};
 use super::wave::{Wave, pick, select_all, select_host};
 use super::{AttackContext, AttackResult, Classifier, Epsilon};
@@ -31,7 +32,7 @@ pub struct CwL2 {
 impl Default for CwL2 {
     fn default() -> Self {
         Self {
-            epsilon: Epsilon::of_255(127.5),
+            epsilon: Norm::L2.default_epsilon(),
             steps: 200,
             search_steps: 9,
             initial_constant: 1e-3,
@@ -65,9 +66,45 @@ struct Adam {
     square: Tensor,
 }
 
-impl CwL2 {
-    /// Attacks `images` `[n, height, width, channels]` with `labels` `[n]` u32.
-    pub fn run(
+const NAME: &str = "cw-l2";
+
+impl AttackMethod for CwL2 {
+    const SUMMARY: &'static str = "smallest perturbation by Adam in tanh space";
+    const SOURCE: &'static str = "Carlini & Wagner 2017";
+    const NORMS: &'static [Norm] = &[Norm::L2];
+
+    fn settings(&mut self) -> Settings<'_> {
+        let Self { epsilon, steps, search_steps: _, initial_constant: _, learning_rate: _, confidence: _ } =
+            self;
+        Settings { steps: Some(steps), ..Settings::new(epsilon) }
+    }
+
+    fn validate(&self) -> Result<()> {
+        check_count(NAME, "search_steps", self.search_steps)?;
+        let (constant, rate) = (self.initial_constant, self.learning_rate);
+        check_number(NAME, "initial_constant", constant, constant > 0.0, "positive")?;
+        check_number(NAME, "learning_rate", rate, rate > 0.0, "positive")?;
+        check_number(NAME, "confidence", self.confidence, self.confidence >= 0.0, "at least 0")
+    }
+
+    fn objective(&self) -> Option<Objective> {
+        Some(Objective::Margin)
+    }
+
+    fn passes(&self, _: usize) -> Passes {
+        Passes::new(&[1], &[self.search_steps, self.steps])
+    }
+
+    fn protocol(&self) -> Wording {
+        let default = Self::default();
+        Wording::new("CW", Norm::L2, self.epsilon)
+            .with(format!("{} × {} Adam steps", self.search_steps, self.steps))
+            .with(format!("learning rate {}", self.learning_rate))
+            .with(format!("confidence {}", self.confidence))
+            .unusual("first constant", self.initial_constant, default.initial_constant)
+    }
+
+    fn run(
         &self,
         model: &dyn Classifier,
         images: &Tensor,
@@ -101,7 +138,9 @@ impl CwL2 {
         }
         wave.finish(&state.best)
     }
+}
 
+impl CwL2 {
     /// One value of `c` per image: all Adam steps from the clean image.
     fn descend(&self, oracle: &Oracle, wave: &mut Wave, state: &mut State, early_stop: bool) -> Result<()> {
         let zeros = state.origin.zeros_like()?;

@@ -4,6 +4,7 @@ use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::ascent::{Ascent, Start};
+use super::method::{AttackMethod, Passes, Settings, StepSize, Wording};
 use super::oracle::Objective;
 use super::{AttackContext, AttackResult, Band, Classifier, Epsilon, Norm};
 use crate::Result;
@@ -42,19 +43,16 @@ impl Default for CwLinf {
 }
 
 impl CwLinf {
-    /// Attacks `images` `[n, height, width, channels]` with `labels` `[n]` u32.
-    pub fn run(
-        &self,
-        model: &dyn Classifier,
-        images: &Tensor,
-        labels: &Tensor,
-        context: &AttackContext,
-    ) -> Result<AttackResult> {
+    fn step_size(&self) -> Epsilon {
+        self.step_size.unwrap_or(self.epsilon.scaled(0.25))
+    }
+
+    fn ascent(&self) -> Ascent {
         Ascent {
             name: "cw-linf",
             norm: Norm::Linf,
             epsilon: self.epsilon.value(),
-            step_size: self.step_size.unwrap_or(self.epsilon.scaled(0.25)).value(),
+            step_size: self.step_size().value(),
             steps: self.steps,
             start: self.start,
             restarts: self.restarts,
@@ -62,6 +60,54 @@ impl CwLinf {
             momentum: None,
             band: self.band.clone(),
         }
-        .run(model, images, labels, context)
+    }
+}
+
+impl AttackMethod for CwLinf {
+    const SUMMARY: &'static str = "PGD on the margin, as adversarial training papers use it";
+    const SOURCE: &'static str = "after Carlini & Wagner 2017";
+    const NORMS: &'static [Norm] = &[Norm::Linf];
+
+    fn settings(&mut self) -> Settings<'_> {
+        let Self { epsilon, step_size, steps, start, restarts, band } = self;
+        Settings {
+            steps: Some(steps),
+            step_size: Some(StepSize { given: step_size, default: epsilon.scaled(0.25) }),
+            start: Some(start),
+            restarts: Some(restarts),
+            band: Some(band),
+            ..Settings::new(epsilon)
+        }
+    }
+
+    fn validate(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn objective(&self) -> Option<Objective> {
+        Some(self.ascent().objective)
+    }
+
+    fn passes(&self, _: usize) -> Passes {
+        Passes::new(&[self.restarts], &[self.restarts, self.steps])
+    }
+
+    fn protocol(&self) -> Wording {
+        Wording::new(format!("CW-{}", self.steps), Norm::Linf, self.epsilon)
+            .step(self.step_size())
+            .start(self.start)
+            .count(self.restarts, "restart")
+            .loss(self.ascent().objective)
+            .band(&self.band)
+    }
+
+    fn run(
+        &self,
+        model: &dyn Classifier,
+        images: &Tensor,
+        labels: &Tensor,
+        context: &AttackContext,
+    ) -> Result<AttackResult> {
+        self.ascent().run(model, images, labels, context)
     }
 }

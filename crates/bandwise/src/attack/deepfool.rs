@@ -5,10 +5,11 @@ use serde::{Deserialize, Serialize};
 
 use super::boundary::{dual, nearest};
 use super::geometry::{column, host_norms};
-use super::oracle::Oracle;
+use super::method::{AttackMethod, Passes, Settings, Wording, check_number};
+use super::oracle::{Objective, Oracle};
 use super::wave::{Wave, select_all};
 use super::{AttackContext, AttackResult, Classifier, Epsilon, Norm};
-use crate::{Error, Result};
+use crate::Result;
 
 /// Steps onto the nearest linearised boundary until the class changes; an image counts as broken if
 /// the perturbation found is at most ε.
@@ -27,22 +28,45 @@ pub struct DeepFool {
 
 impl Default for DeepFool {
     fn default() -> Self {
-        Self { norm: Norm::L2, epsilon: Epsilon::of_255(127.5), steps: 50, overshoot: 0.02 }
+        Self { norm: Norm::L2, epsilon: Norm::L2.default_epsilon(), steps: 50, overshoot: 0.02 }
     }
 }
 
-impl DeepFool {
-    /// Attacks `images` `[n, height, width, channels]` with `labels` `[n]` u32.
-    pub fn run(
+impl AttackMethod for DeepFool {
+    const SUMMARY: &'static str = "steps onto the nearest linearized boundary";
+    const SOURCE: &'static str = "Moosavi-Dezfooli et al. 2016";
+    const NORMS: &'static [Norm] = &[Norm::L2, Norm::Linf];
+
+    fn settings(&mut self) -> Settings<'_> {
+        let Self { norm, epsilon, steps, overshoot: _ } = self;
+        Settings { norm: Some(norm), steps: Some(steps), ..Settings::new(epsilon) }
+    }
+
+    fn validate(&self) -> Result<()> {
+        check_number("deepfool", "overshoot", self.overshoot, self.overshoot >= 0.0, "at least 0")
+    }
+
+    fn objective(&self) -> Option<Objective> {
+        Some(Objective::Margin)
+    }
+
+    fn passes(&self, classes: usize) -> Passes {
+        Passes::new(&[self.steps + 1], &[self.steps, classes])
+    }
+
+    fn protocol(&self) -> Wording {
+        Wording::new("DeepFool", self.norm, self.epsilon)
+            .with(format!("at most {} steps", self.steps))
+            .with(format!("overshoot {}", self.overshoot))
+    }
+
+    fn run(
         &self,
         model: &dyn Classifier,
         images: &Tensor,
         labels: &Tensor,
         context: &AttackContext,
     ) -> Result<AttackResult> {
-        if self.norm == Norm::L1 {
-            return Err(Error::config("deepfool has no L1 form; choose l2 or linf, or fab with l1"));
-        }
         let oracle = Oracle::new(model, context);
         let mut wave = Wave::new(images, labels)?;
         let (mut origin, mut total) = (images.detach(), images.zeros_like()?);
@@ -70,7 +94,9 @@ impl DeepFool {
         }
         wave.finish(&origin)
     }
+}
 
+impl DeepFool {
     /// The smallest step to the nearest linearised boundary.
     fn shortest_step(&self, oracle: &Oracle, x: &Tensor, labels: &[u32]) -> Result<Tensor> {
         let boundary = nearest(oracle, x, labels, self.norm)?;

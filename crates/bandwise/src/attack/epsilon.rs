@@ -30,6 +30,11 @@ impl Epsilon {
         Self { value: levels / 255.0, fraction: Some((levels, 255.0)) }
     }
 
+    /// A plain value known to be a distance; used for built-in defaults.
+    pub(crate) const fn constant(value: f64) -> Self {
+        Self { value, fraction: None }
+    }
+
     /// The exact value in pixel units.
     pub fn value(self) -> f64 {
         self.value
@@ -47,7 +52,7 @@ impl Epsilon {
             return Ok(Self { value, fraction });
         }
         Err(Error::config(format!(
-            "`{text}` is no distance: write a number ≥ 0 in pixel units such as 0.031, or a fraction such as 8/255"
+            "`{text}` is not a distance: write a number in pixel units such as 0.031, or a fraction such as 8/255"
         )))
     }
 }
@@ -74,24 +79,30 @@ impl FromStr for Epsilon {
 }
 
 impl Epsilon {
-    /// For headings: `8/255`, or the value where it was not written as a fraction.
+    /// As [`Display`](fmt::Display).
     pub fn short(&self) -> String {
+        self.to_string()
+    }
+
+    /// For distances that follow from others, to five digits: `1.6667/255`.
+    pub(crate) fn rounded(&self) -> String {
         match self.fraction {
-            Some((over, under)) => format!("{over}/{under}"),
-            None => self.value.to_string(),
+            Some((over, under)) => format!("{}/{under}", five_digits(over)),
+            None => five_digits(self.value).to_string(),
         }
     }
 }
 
+fn five_digits(value: f64) -> f64 {
+    format!("{value:.4e}").parse().unwrap_or(value)
+}
+
 impl fmt::Display for Epsilon {
-    /// `8/255 (0.03137254901960784)`, or `0.031 (7.905/255)`.
+    /// As it was written: `8/255`, or `0.031`. Records keep the exact value.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.fraction {
-            Some((over, under)) => write!(f, "{over}/{under} ({})", self.value),
-            None => {
-                let levels = (self.value * 255.0 * 1e6).round() / 1e6;
-                write!(f, "{} ({levels}/255)", self.value)
-            }
+            Some((over, under)) => write!(f, "{over}/{under}"),
+            None => write!(f, "{}", self.value),
         }
     }
 }
@@ -143,15 +154,16 @@ mod tests {
     fn fractions_and_decimals_keep_their_exact_value() {
         let fraction: Epsilon = "8/255".parse().unwrap();
         assert_eq!(fraction.value(), 8.0 / 255.0);
-        assert_eq!(fraction.to_string(), "8/255 (0.03137254901960784)");
-        assert_eq!(fraction.scaled(0.25).to_string(), "2/255 (0.00784313725490196)");
+        assert_eq!(fraction.to_string(), "8/255");
+        assert_eq!(fraction.scaled(0.25).to_string(), "2/255");
+        assert_eq!(fraction.scaled(1.0 / 3.0).rounded(), "2.6667/255");
         let decimal: Epsilon = "0.031".parse().unwrap();
         assert_ne!(decimal, fraction);
-        assert_eq!(decimal.to_string(), "0.031 (7.905/255)");
+        assert_eq!(decimal.to_string(), "0.031");
     }
 
     #[test]
-    fn serialisation_keeps_the_way_it_was_written() {
+    fn serialization_keeps_the_way_it_was_written() {
         for text in ["\"8/255\"", "0.031", "\"0.5/255\""] {
             let parsed: Epsilon = serde_json::from_str(text).unwrap();
             assert_eq!(serde_json::to_string(&parsed).unwrap(), text);

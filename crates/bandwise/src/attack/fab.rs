@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::apgd::need_classes;
 use super::boundary::{Boundary, nearest, towards_targets};
 use super::geometry::{Noise, column, host_norms, noise, normalized};
-use super::oracle::{Goal, Oracle};
+use super::method::{AttackMethod, Passes, Settings, Wording, check_number};
+use super::oracle::{Goal, Objective, Oracle};
 use super::projection::onto_hyperplane_and_box;
 use super::wave::{Wave, pick, select_all, select_host, verdicts};
 use super::{AttackContext, AttackResult, Classifier, Epsilon, Norm};
@@ -53,16 +54,87 @@ impl Default for Fab {
     }
 }
 
-impl Fab {
-    /// Attacks `images` `[n, height, width, channels]` with `labels` `[n]` u32.
-    pub(crate) fn run(
+/// `fab`: the nearest of all classes.
+pub(crate) struct Untargeted;
+/// `fab-t`: the strongest wrong classes in turn.
+pub(crate) struct Targeted;
+
+/// Whether target classes are chosen.
+pub(crate) trait Targeting {
+    const TARGETED: bool;
+}
+
+impl Targeting for Untargeted {
+    const TARGETED: bool = false;
+}
+
+impl Targeting for Targeted {
+    const TARGETED: bool = true;
+}
+
+impl<T: Targeting> AttackMethod<T> for Fab {
+    const SUMMARY: &'static str = match T::TARGETED {
+        true => "FAB towards the strongest wrong classes in turn",
+        false => "fast adaptive boundary attack: smallest perturbation",
+    };
+    const SOURCE: &'static str = "Croce & Hein 2020";
+    const NORMS: &'static [Norm] = &[Norm::Linf, Norm::L2, Norm::L1];
+
+    fn settings(&mut self) -> Settings<'_> {
+        let Self { norm, epsilon, steps, restarts, targets, alpha_max: _, eta: _, beta: _ } = self;
+        Settings {
+            norm: Some(norm),
+            steps: Some(steps),
+            restarts: Some(restarts),
+            targets: T::TARGETED.then_some(targets),
+            ..Settings::new(epsilon)
+        }
+    }
+
+    fn validate(&self) -> Result<()> {
+        let name = if T::TARGETED { "fab-t" } else { "fab" };
+        let (alpha, beta) = (self.alpha_max, self.beta);
+        check_number(name, "alpha_max", alpha, (0.0..=1.0).contains(&alpha), "in [0, 1]")?;
+        check_number(name, "eta", self.eta, self.eta > 0.0, "positive")?;
+        check_number(name, "beta", beta, (0.0..=1.0).contains(&beta), "in [0, 1]")
+    }
+
+    fn objective(&self) -> Option<Objective> {
+        Some(Objective::Margin)
+    }
+
+    fn passes(&self, classes: usize) -> Passes {
+        let (starts, slopes) = match T::TARGETED {
+            true => (self.targets.min(classes.saturating_sub(1)), 1),
+            false => (1, classes),
+        };
+        let steps = [starts, self.restarts, self.steps];
+        Passes::new(&steps, &[&steps[..], &[slopes]].concat())
+    }
+
+    fn protocol(&self) -> Wording {
+        let default = Self::default();
+        let wording = Wording::new(if T::TARGETED { "FAB-T" } else { "FAB" }, self.norm, self.epsilon)
+            .count(self.steps, "step");
+        let wording = match T::TARGETED {
+            true => wording.count(self.targets, "target"),
+            false => wording.unusual("targets", self.targets, default.targets),
+        };
+        wording
+            .count(self.restarts, "restart")
+            .unusual("α_max", self.alpha_max, default.alpha_max)
+            .unusual("η", self.eta, default.eta)
+            .unusual("β", self.beta, default.beta)
+    }
+
+    fn run(
         &self,
-        targeted: bool,
         model: &dyn Classifier,
         images: &Tensor,
         labels: &Tensor,
         context: &AttackContext,
     ) -> Result<AttackResult> {
+        let targeted = T::TARGETED;
         need_classes(model, 2, "fab", "a model with at least two classes")?;
         let oracle = Oracle::new(model, context);
         let mut wave = Wave::new(images, labels)?;
@@ -93,7 +165,9 @@ impl Fab {
         }
         wave.finish(&state.best)
     }
+}
 
+impl Fab {
     /// One start on all survivors; updates their best perturbation.
     fn start(
         &self,

@@ -4,6 +4,7 @@ use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::ascent::{Ascent, Start};
+use super::method::{AttackMethod, Passes, Settings, StepSize, Wording};
 use super::oracle::Objective;
 use super::{AttackContext, AttackResult, Band, Classifier, Epsilon, Norm};
 use crate::Result;
@@ -31,14 +32,7 @@ impl Default for Fgsm {
 }
 
 impl Fgsm {
-    /// Attacks `images` `[n, height, width, channels]` with `labels` `[n]` u32.
-    pub fn run(
-        &self,
-        model: &dyn Classifier,
-        images: &Tensor,
-        labels: &Tensor,
-        context: &AttackContext,
-    ) -> Result<AttackResult> {
+    fn ascent(&self) -> Ascent {
         Ascent {
             name: "fgsm",
             norm: self.norm,
@@ -51,7 +45,48 @@ impl Fgsm {
             momentum: None,
             band: self.band.clone(),
         }
-        .run(model, images, labels, context)
+    }
+}
+
+impl AttackMethod for Fgsm {
+    const SUMMARY: &'static str = "fast gradient sign method: one step of length ε";
+    const SOURCE: &'static str = "Goodfellow et al. 2015";
+    const NORMS: &'static [Norm] = &[Norm::Linf, Norm::L2];
+
+    fn settings(&mut self) -> Settings<'_> {
+        let Self { norm, epsilon, exact_gradient, band } = self;
+        Settings {
+            norm: Some(norm),
+            exact_gradient: Some(exact_gradient),
+            band: Some(band),
+            ..Settings::new(epsilon)
+        }
+    }
+
+    fn validate(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn objective(&self) -> Option<Objective> {
+        Some(self.ascent().objective)
+    }
+
+    fn passes(&self, _: usize) -> Passes {
+        Passes::new(&[1], &[1])
+    }
+
+    fn protocol(&self) -> Wording {
+        Wording::new("FGSM", self.norm, self.epsilon).loss(self.ascent().objective).band(&self.band)
+    }
+
+    fn run(
+        &self,
+        model: &dyn Classifier,
+        images: &Tensor,
+        labels: &Tensor,
+        context: &AttackContext,
+    ) -> Result<AttackResult> {
+        self.ascent().run(model, images, labels, context)
     }
 }
 
@@ -90,19 +125,16 @@ impl Default for RandomFgsm {
 }
 
 impl RandomFgsm {
-    /// Attacks `images` `[n, height, width, channels]` with `labels` `[n]` u32.
-    pub fn run(
-        &self,
-        model: &dyn Classifier,
-        images: &Tensor,
-        labels: &Tensor,
-        context: &AttackContext,
-    ) -> Result<AttackResult> {
+    fn step_size(&self) -> Epsilon {
+        self.step_size.unwrap_or(self.epsilon.scaled(1.25))
+    }
+
+    fn ascent(&self) -> Ascent {
         Ascent {
             name: "rfgsm",
             norm: self.norm,
             epsilon: self.epsilon.value(),
-            step_size: self.step_size.unwrap_or(self.epsilon.scaled(1.25)).value(),
+            step_size: self.step_size().value(),
             steps: 1,
             start: Start::Random,
             restarts: self.restarts,
@@ -110,6 +142,54 @@ impl RandomFgsm {
             momentum: None,
             band: self.band.clone(),
         }
-        .run(model, images, labels, context)
+    }
+}
+
+impl AttackMethod for RandomFgsm {
+    const SUMMARY: &'static str = "FGSM from a random start";
+    const SOURCE: &'static str = "Wong et al. 2020";
+    const NORMS: &'static [Norm] = &[Norm::Linf, Norm::L2];
+
+    fn settings(&mut self) -> Settings<'_> {
+        let Self { norm, epsilon, step_size, restarts, exact_gradient, band } = self;
+        Settings {
+            norm: Some(norm),
+            step_size: Some(StepSize { given: step_size, default: epsilon.scaled(1.25) }),
+            restarts: Some(restarts),
+            exact_gradient: Some(exact_gradient),
+            band: Some(band),
+            ..Settings::new(epsilon)
+        }
+    }
+
+    fn validate(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn objective(&self) -> Option<Objective> {
+        Some(self.ascent().objective)
+    }
+
+    fn passes(&self, _: usize) -> Passes {
+        Passes::new(&[self.restarts], &[self.restarts])
+    }
+
+    fn protocol(&self) -> Wording {
+        Wording::new("FGSM-RS", self.norm, self.epsilon)
+            .step(self.step_size())
+            .start(Start::Random)
+            .count(self.restarts, "restart")
+            .loss(self.ascent().objective)
+            .band(&self.band)
+    }
+
+    fn run(
+        &self,
+        model: &dyn Classifier,
+        images: &Tensor,
+        labels: &Tensor,
+        context: &AttackContext,
+    ) -> Result<AttackResult> {
+        self.ascent().run(model, images, labels, context)
     }
 }

@@ -9,11 +9,12 @@ use rand::seq::SliceRandom;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::oracle::Oracle;
+use super::method::{AttackMethod, Passes, Settings, Wording};
+use super::oracle::{Objective, Oracle};
 use super::wave::{Wave, select_host};
 use super::{AttackContext, AttackResult, Band, Classifier, Epsilon, Norm};
 use crate::spectral::noise::fourier_basis;
-use crate::{Error, Result, random};
+use crate::{Result, random};
 
 /// Waves of all frequencies, or of a band, in random order.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -51,9 +52,35 @@ struct Candidate {
     plan: Vec<Wavelet>,
 }
 
-impl FourierBasis {
-    /// Attacks `images` `[n, height, width, channels]` with `labels` `[n]` u32.
-    pub fn run(
+impl AttackMethod for FourierBasis {
+    const SUMMARY: &'static str = "single Fourier waves in random order (black box)";
+    const SOURCE: &'static str = "after Tsuzuku & Sato 2019, Yin et al. 2019";
+    const NORMS: &'static [Norm] = &[Norm::Linf, Norm::L2];
+
+    fn settings(&mut self) -> Settings<'_> {
+        let Self { norm, epsilon, queries, band } = self;
+        Settings { norm: Some(norm), queries: Some(queries), band: Some(band), ..Settings::new(epsilon) }
+    }
+
+    fn validate(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn objective(&self) -> Option<Objective> {
+        None
+    }
+
+    fn passes(&self, _: usize) -> Passes {
+        Passes::new(&[self.queries], &[0])
+    }
+
+    fn protocol(&self) -> Wording {
+        Wording::new("Fourier basis attack", self.norm, self.epsilon)
+            .with(format!("{} queries", self.queries))
+            .band(&self.band)
+    }
+
+    fn run(
         &self,
         model: &dyn Classifier,
         images: &Tensor,
@@ -62,11 +89,6 @@ impl FourierBasis {
     ) -> Result<AttackResult> {
         let (_, height, width, channels) = images.dims4()?;
         let frequencies = Band::frequencies(self.band.as_ref(), height, width);
-        if frequencies.is_empty() || self.norm == Norm::L1 {
-            return Err(Error::config(
-                "fourier-basis needs a band with frequencies in it, and the norm linf or l2",
-            ));
-        }
         let oracle = Oracle::new(model, context);
         let mut wave = Wave::new(images, labels)?;
         let judged = wave.judge(&oracle.logits(images)?)?;
@@ -114,7 +136,9 @@ impl FourierBasis {
         let rest = pictures(candidates.iter().map(|c| &c.best), images);
         wave.finish(&if candidates.is_empty() { images.clone() } else { rest? })
     }
+}
 
+impl FourierBasis {
     /// `origin` plus the wave at size ε, inside the pixel box.
     fn add(&self, origin: &[f32], wavelet: &Wavelet, height: usize, width: usize) -> Vec<f32> {
         let basis = fourier_basis(height, width, wavelet.frequency.0, wavelet.frequency.1);

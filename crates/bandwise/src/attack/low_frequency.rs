@@ -9,7 +9,8 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::fourier_basis::pictures;
-use super::oracle::Oracle;
+use super::method::{AttackMethod, Passes, Settings, StepSize, Wording};
+use super::oracle::{Objective, Oracle};
 use super::wave::{Wave, select_host};
 use super::{AttackContext, AttackResult, Band, Classifier, Epsilon, Norm};
 use crate::{Error, Result, random};
@@ -35,7 +36,13 @@ pub struct LowFrequency {
 
 impl Default for LowFrequency {
     fn default() -> Self {
-        Self { norm: Norm::L2, epsilon: Epsilon::of_255(127.5), step_size: None, queries: 1000, band: None }
+        Self {
+            norm: Norm::L2,
+            epsilon: Norm::L2.default_epsilon(),
+            step_size: None,
+            queries: 1000,
+            band: None,
+        }
     }
 }
 
@@ -51,18 +58,52 @@ struct Candidate {
     negative: bool,
 }
 
-impl LowFrequency {
-    /// Attacks `images` `[n, height, width, channels]` with `labels` `[n]` u32.
-    pub fn run(
+impl AttackMethod for LowFrequency {
+    const SUMMARY: &'static str = "SimBA in the DCT basis (black box)";
+    const SOURCE: &'static str = "Guo et al. 2019";
+    const NORMS: &'static [Norm] = &[Norm::L2, Norm::Linf];
+
+    fn settings(&mut self) -> Settings<'_> {
+        let Self { norm, epsilon, step_size, queries, band } = self;
+        Settings {
+            norm: Some(norm),
+            step_size: Some(StepSize { given: step_size, default: epsilon.scaled(0.2) }),
+            queries: Some(queries),
+            band: Some(band),
+            ..Settings::new(epsilon)
+        }
+    }
+
+    fn validate(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn check_size(&self, height: usize, width: usize) -> Result<()> {
+        self.coefficients(height, width, 1).map(|_| ())
+    }
+
+    fn objective(&self) -> Option<Objective> {
+        None
+    }
+
+    fn passes(&self, _: usize) -> Passes {
+        Passes::new(&[self.queries], &[0])
+    }
+
+    fn protocol(&self) -> Wording {
+        Wording::new("SimBA-DCT", self.norm, self.epsilon)
+            .step(self.step_size())
+            .with(format!("{} queries", self.queries))
+            .band(&self.band)
+    }
+
+    fn run(
         &self,
         model: &dyn Classifier,
         images: &Tensor,
         labels: &Tensor,
         context: &AttackContext,
     ) -> Result<AttackResult> {
-        if self.norm == Norm::L1 {
-            return Err(Error::config("low-frequency has no L1 form; choose l2 or linf"));
-        }
         let (_, height, width, channels) = images.dims4()?;
         let coefficients = self.coefficients(height, width, channels)?;
         let oracle = Oracle::new(model, context);
@@ -111,6 +152,12 @@ impl LowFrequency {
         let rest = pictures(candidates.iter().map(|c| &c.best), images)?;
         wave.finish(&rest)
     }
+}
+
+impl LowFrequency {
+    fn step_size(&self) -> Epsilon {
+        self.step_size.unwrap_or(self.epsilon.scaled(0.2))
+    }
 
     fn coefficients(&self, height: usize, width: usize, channels: usize) -> Result<Vec<Coefficient>> {
         let quarter = |side: usize| side.div_ceil(4).max(1);
@@ -119,7 +166,7 @@ impl LowFrequency {
             Some(Band::Ring { from, to }) => (*from..*to).contains(&((k as f64).hypot(l as f64) / 2.0)),
             Some(Band::Frequencies(list)) => list
                 .iter()
-                .any(|&(i, j)| 2 * i.unsigned_abs() as usize == k && 2 * j.unsigned_abs() as usize == l),
+                .any(|&(i, j)| [i, j].map(|f| f.unsigned_abs().saturating_mul(2)) == [k as u64, l as u64]),
         };
         let all: Vec<Coefficient> = (0..height * width * channels)
             .map(|p| (p / channels / width, p / channels % width, p % channels))
@@ -145,7 +192,7 @@ impl LowFrequency {
             Norm::Linf => basis.iter().fold(0.0f64, |m, v| m.max(v.abs())),
             _ => basis.iter().map(|v| v * v).sum::<f64>().sqrt(),
         };
-        let step = self.step_size.unwrap_or(self.epsilon.scaled(0.2)).value() / size;
+        let step = self.step_size().value() / size;
         let step = if candidate.negative { -step } else { step };
         let mut delta: Vec<f32> = candidate.best.iter().zip(&candidate.origin).map(|(b, o)| b - o).collect();
         for (p, value) in basis.iter().enumerate() {

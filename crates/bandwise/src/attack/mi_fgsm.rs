@@ -4,6 +4,7 @@ use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::ascent::{Ascent, Start};
+use super::method::{AttackMethod, Passes, Settings, StepSize, Wording, check_number};
 use super::oracle::Objective;
 use super::{AttackContext, AttackResult, Band, Classifier, Epsilon, Norm};
 use crate::Result;
@@ -46,19 +47,20 @@ impl Default for MiFgsm {
 }
 
 impl MiFgsm {
-    /// Attacks `images` `[n, height, width, channels]` with `labels` `[n]` u32.
-    pub fn run(
-        &self,
-        model: &dyn Classifier,
-        images: &Tensor,
-        labels: &Tensor,
-        context: &AttackContext,
-    ) -> Result<AttackResult> {
+    fn default_step_size(&self) -> Epsilon {
+        self.epsilon.scaled(1.0 / self.steps.max(1) as f64)
+    }
+
+    fn step_size(&self) -> Epsilon {
+        self.step_size.unwrap_or(self.default_step_size())
+    }
+
+    fn ascent(&self) -> Ascent {
         Ascent {
             name: "mifgsm",
             norm: self.norm,
             epsilon: self.epsilon.value(),
-            step_size: self.step_size.unwrap_or(self.epsilon.scaled(1.0 / self.steps.max(1) as f64)).value(),
+            step_size: self.step_size().value(),
             steps: self.steps,
             start: Start::Zero,
             restarts: 1,
@@ -66,6 +68,54 @@ impl MiFgsm {
             momentum: Some(self.decay),
             band: self.band.clone(),
         }
-        .run(model, images, labels, context)
+    }
+}
+
+impl AttackMethod for MiFgsm {
+    const SUMMARY: &'static str = "momentum iterative FGSM";
+    const SOURCE: &'static str = "Dong et al. 2018";
+    const NORMS: &'static [Norm] = &[Norm::Linf, Norm::L2];
+
+    fn settings(&mut self) -> Settings<'_> {
+        let default = self.default_step_size();
+        let Self { norm, epsilon, step_size, steps, decay: _, exact_gradient, band } = self;
+        Settings {
+            norm: Some(norm),
+            steps: Some(steps),
+            step_size: Some(StepSize { given: step_size, default }),
+            exact_gradient: Some(exact_gradient),
+            band: Some(band),
+            ..Settings::new(epsilon)
+        }
+    }
+
+    fn validate(&self) -> Result<()> {
+        check_number("mifgsm", "decay", self.decay, self.decay >= 0.0, "at least 0")
+    }
+
+    fn objective(&self) -> Option<Objective> {
+        Some(self.ascent().objective)
+    }
+
+    fn passes(&self, _: usize) -> Passes {
+        Passes::new(&[1], &[self.steps])
+    }
+
+    fn protocol(&self) -> Wording {
+        Wording::new(format!("MI-FGSM-{}", self.steps), self.norm, self.epsilon)
+            .step(self.step_size())
+            .with(format!("decay {}", self.decay))
+            .loss(self.ascent().objective)
+            .band(&self.band)
+    }
+
+    fn run(
+        &self,
+        model: &dyn Classifier,
+        images: &Tensor,
+        labels: &Tensor,
+        context: &AttackContext,
+    ) -> Result<AttackResult> {
+        self.ascent().run(model, images, labels, context)
     }
 }

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::method::Settings;
 use super::{Attack, Band, Epsilon, Norm, Start};
 use crate::{Error, Result};
 
@@ -37,7 +38,7 @@ impl Overrides {
     /// [`Error::Config`] for unknown names, refused values, and settings that no attack has.
     pub fn attacks(&self, names: &[&str]) -> Result<Vec<Attack>> {
         let mut attacks = Vec::new();
-        let mut unused: Option<Vec<String>> = None;
+        let mut unused: Option<Vec<&str>> = None;
         for name in names {
             let (attack, without) = self.apply(&name.parse()?)?;
             unused = Some(match unused {
@@ -56,37 +57,56 @@ impl Overrides {
         }
     }
 
-    /// The attack with these settings (with another norm but no ε: 8/255, 0.5 or 12), and the names of the settings it does not have.
+    /// The attack with these settings, and the names of those it does not have. With another norm but no ε, it
+    /// gets [the norm's](Norm::default_epsilon).
     ///
     /// # Errors
     /// [`Error::Config`] for a value that the attack refuses.
-    pub fn apply(&self, attack: &Attack) -> Result<(Attack, Vec<String>)> {
-        let broken = |error: serde_json::Error| Error::config(format!("{}: {error}", attack.name()));
-        let mut values = serde_json::to_value(attack).map_err(broken)?;
-        let mut unused = Vec::new();
-        let mut given = serde_json::to_value(self).map_err(broken)?;
-        // The default ε of an attack belongs to its default norm.
-        if let (Some(norm), None) = (self.norm, self.epsilon)
-            && norm != attack.norm()
+    pub fn apply(&self, attack: &Attack) -> Result<(Attack, Vec<&'static str>)> {
+        let (mut attack, old_norm) = (attack.clone(), attack.norm());
+        if let Some(norm) = self.norm
+            && !attack.norms().contains(&norm)
         {
-            given["epsilon"] = match norm {
-                Norm::Linf => "8/255".into(),
-                Norm::L2 => 0.5.into(),
-                Norm::L1 => 12.0.into(),
-            };
+            return Err(attack.no_such_norm(norm));
         }
-        for (name, value) in given.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null()) {
-            let mut changed = values.clone();
-            changed[name] = value.clone();
-            match serde_json::from_value::<Attack>(changed.clone()) {
-                Ok(_) => values = changed,
-                Err(error) if error.to_string().contains("unknown field") => unused.push(name.clone()),
-                Err(error) => return Err(broken(error)),
-            }
+        let epsilon = self.epsilon.or(self.norm.filter(|norm| *norm != old_norm).map(Norm::default_epsilon));
+        let given = self.clone();
+        let Settings {
+            epsilon: own_epsilon,
+            norm,
+            steps,
+            step_size,
+            start,
+            restarts,
+            queries,
+            targets,
+            band,
+            exact_gradient,
+        } = attack.settings();
+        *own_epsilon = epsilon.unwrap_or(*own_epsilon);
+        if let (Some(own), Some(given)) = (norm, given.norm) {
+            *own = given;
         }
-        let attack: Attack = serde_json::from_value(values).map_err(broken)?;
+        let mut unused = Vec::new();
+        put(&mut unused, "steps", steps, given.steps);
+        put(&mut unused, "step_size", step_size.map(|size| size.given), given.step_size.map(Some));
+        put(&mut unused, "start", start, given.start);
+        put(&mut unused, "restarts", restarts, given.restarts);
+        put(&mut unused, "queries", queries, given.queries);
+        put(&mut unused, "targets", targets, given.targets);
+        put(&mut unused, "band", band, given.band.map(Some));
+        put(&mut unused, "exact_gradient", exact_gradient, given.exact_gradient);
         attack.validate()?;
         Ok((attack, unused))
+    }
+}
+
+/// Puts a value that was given into its place, or its name into `unused` where there is no such place.
+fn put<T>(unused: &mut Vec<&'static str>, name: &'static str, own: Option<&mut T>, given: Option<T>) {
+    match (own, given) {
+        (Some(own), Some(given)) => *own = given,
+        (None, Some(_)) => unused.push(name),
+        (_, None) => {}
     }
 }
 
@@ -109,7 +129,7 @@ mod tests {
         assert_eq!((pgd, unused), (Attack::Pgd(expected), vec![]));
         let (square, unused) = given.apply(&"square".parse().unwrap()).unwrap();
         assert_eq!(square, Attack::Square(Square { epsilon: Epsilon::of_255(4.0), ..Square::default() }));
-        assert_eq!(unused, ["band", "steps"]);
+        assert_eq!(unused, ["steps", "band"]);
         let (versioned, _) = given.apply(&"autoattack-plus".parse().unwrap()).unwrap();
         assert_eq!(versioned.name(), "autoattack-plus");
         let l2 = Overrides { norm: Some(Norm::L2), ..Overrides::default() };

@@ -4,9 +4,10 @@ use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::ascent::{Ascent, Start};
+use super::method::{AttackMethod, Passes, Settings, StepSize, Wording};
 use super::oracle::Objective;
 use super::{AttackContext, AttackResult, Band, Classifier, Epsilon, Norm};
-use crate::Result;
+use crate::{Error, Result};
 
 /// The loss that PGD climbs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,19 +70,16 @@ impl Default for Pgd {
 }
 
 impl Pgd {
-    /// Attacks `images` `[n, height, width, channels]` with `labels` `[n]` u32.
-    pub fn run(
-        &self,
-        model: &dyn Classifier,
-        images: &Tensor,
-        labels: &Tensor,
-        context: &AttackContext,
-    ) -> Result<AttackResult> {
+    fn step_size(&self) -> Epsilon {
+        self.step_size.unwrap_or(self.epsilon.scaled(0.25))
+    }
+
+    fn ascent(&self) -> Ascent {
         Ascent {
             name: "pgd",
             norm: self.norm,
             epsilon: self.epsilon.value(),
-            step_size: self.step_size.unwrap_or(self.epsilon.scaled(0.25)).value(),
+            step_size: self.step_size().value(),
             steps: self.steps,
             start: self.start,
             restarts: self.restarts,
@@ -94,6 +92,63 @@ impl Pgd {
             momentum: None,
             band: self.band.clone(),
         }
-        .run(model, images, labels, context)
+    }
+}
+
+impl AttackMethod for Pgd {
+    const SUMMARY: &'static str = "projected gradient descent";
+    const SOURCE: &'static str = "Madry et al. 2018";
+    const NORMS: &'static [Norm] = &[Norm::Linf, Norm::L2];
+
+    fn settings(&mut self) -> Settings<'_> {
+        let Self { norm, epsilon, step_size, steps, start, restarts, loss: _, exact_gradient, band } = self;
+        Settings {
+            norm: Some(norm),
+            steps: Some(steps),
+            step_size: Some(StepSize { given: step_size, default: epsilon.scaled(0.25) }),
+            start: Some(start),
+            restarts: Some(restarts),
+            exact_gradient: Some(exact_gradient),
+            band: Some(band),
+            ..Settings::new(epsilon)
+        }
+    }
+
+    fn validate(&self) -> Result<()> {
+        if self.loss == PgdLoss::KlDivergence && self.start == Start::Zero {
+            return Err(Error::config(
+                "pgd: the KL divergence has no gradient at the clean image; choose the start `random` or `gaussian`",
+            ));
+        }
+        Ok(())
+    }
+
+    fn objective(&self) -> Option<Objective> {
+        Some(self.ascent().objective)
+    }
+
+    fn passes(&self, _: usize) -> Passes {
+        Passes::new(&[self.restarts], &[self.restarts, self.steps])
+    }
+
+    fn protocol(&self) -> Wording {
+        let loss = self.ascent().objective;
+        Wording::new(format!("PGD-{}", self.steps), self.norm, self.epsilon)
+            .step(self.step_size())
+            .start(self.start)
+            .count(self.restarts, "restart")
+            .loss(loss)
+            .when(self.exact_gradient && loss != Objective::CrossEntropy, "exact gradient")
+            .band(&self.band)
+    }
+
+    fn run(
+        &self,
+        model: &dyn Classifier,
+        images: &Tensor,
+        labels: &Tensor,
+        context: &AttackContext,
+    ) -> Result<AttackResult> {
+        self.ascent().run(model, images, labels, context)
     }
 }

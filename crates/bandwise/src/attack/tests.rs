@@ -70,7 +70,7 @@ fn results_do_not_depend_on_batch_size_order_or_company() {
     let model = Linear::random(48, 5, 4);
     let (images, labels, ids) = pictures(&model, 7);
     let reversed = Tensor::from_vec((0..7u32).rev().collect(), 7, &Device::Cpu).unwrap();
-    for name in Attack::NAMES {
+    for name in Attack::names() {
         let attack: Attack = name.parse().unwrap();
         let run = |images: &Tensor, labels: &Tensor, ids: &[u64], batch_size| {
             attack.run(&model, images, labels, &AttackContext::evaluation(1, ids, batch_size)).unwrap()
@@ -100,7 +100,7 @@ fn perturbations_stay_in_the_ball_and_broken_images_are_misclassified() {
     let model = Linear::random(48, 5, 4);
     let (images, labels, ids) = pictures(&model, 8);
     let truth = labels.to_vec1::<u32>().unwrap();
-    for name in Attack::NAMES {
+    for name in Attack::names() {
         // Large enough that even random search breaks something on sixteen pixels.
         let attack: Attack = name.parse().unwrap();
         let epsilon =
@@ -175,6 +175,186 @@ fn attacks_are_plain_values_in_recipes() {
 }
 
 #[test]
+fn protocols_say_what_a_paper_must_state() {
+    for (name, line) in [
+        ("fgsm", "FGSM, L∞ ε = 8/255, cross-entropy"),
+        ("rfgsm", "FGSM-RS, L∞ ε = 8/255, step 10/255, random start, 1 restart, cross-entropy"),
+        ("pgd", "PGD-10, L∞ ε = 8/255, step 2/255, random start, 1 restart, cross-entropy"),
+        ("mifgsm", "MI-FGSM-10, L∞ ε = 8/255, step 0.8/255, decay 1, cross-entropy"),
+        ("cw-linf", "CW-50, L∞ ε = 8/255, step 2/255, random start, 1 restart, margin loss"),
+        ("cw-l2", "CW, L2 ε = 0.5, 9 × 200 Adam steps, learning rate 0.01, confidence 0"),
+        ("deepfool", "DeepFool, L2 ε = 0.5, at most 50 steps, overshoot 0.02"),
+        ("apgd-ce", "APGD-CE, L∞ ε = 8/255, 100 steps, random start, 1 restart"),
+        ("apgd-dlr", "APGD-DLR, L∞ ε = 8/255, 100 steps, random start, 1 restart"),
+        ("apgd-t", "APGD-T, L∞ ε = 8/255, 100 steps, 9 targets, random start, 1 restart"),
+        ("fab", "FAB, L∞ ε = 8/255, 100 steps, 1 restart"),
+        ("fab-t", "FAB-T, L∞ ε = 8/255, 100 steps, 9 targets, 1 restart"),
+        ("square", "Square, L∞ ε = 8/255, 5000 queries, 1 restart"),
+        ("autoattack", "AutoAttack standard, L∞ ε = 8/255, 100 steps, 9 targets, 5000 queries"),
+        ("autoattack-plus", "AutoAttack plus, L∞ ε = 8/255, 100 steps, 9 targets, 5000 queries"),
+        ("autoattack-rand", "AutoAttack rand, L∞ ε = 8/255, 100 steps"),
+        ("fourier-basis", "Fourier basis attack, L∞ ε = 8/255, 1000 queries"),
+        ("low-frequency", "SimBA-DCT, L2 ε = 0.5, step 0.1, 1000 queries"),
+    ] {
+        let attack: Attack = name.parse().unwrap();
+        assert_eq!(attack.protocol(), line);
+        assert_eq!(attack.protocol_with_defaults(), format!("{line} (all defaults)"));
+    }
+    let given = Overrides { steps: Some(50), norm: Some(Norm::L2), ..Overrides::default() };
+    let (pgd, _) = given.apply(&"pgd".parse().unwrap()).unwrap();
+    assert_eq!(
+        pgd.protocol_with_defaults(),
+        "PGD-50, L2 ε = 0.5, step 0.125, random start, 1 restart, cross-entropy (defaults: step size, start, \
+         restarts)"
+    );
+}
+
+/// Every parameter that changes what an attack does changes its line.
+#[test]
+fn protocols_leave_no_parameter_out() {
+    let mut seen = 0;
+    for name in Attack::names() {
+        for norm in [Norm::Linf, Norm::L2, Norm::L1] {
+            let Ok((attack, _)) =
+                (Overrides { norm: Some(norm), ..Overrides::default() }).apply(&name.parse().unwrap())
+            else {
+                continue;
+            };
+            let mut values = serde_json::to_value(&attack).unwrap();
+            let mut settings = attack.clone();
+            let settings = settings.settings();
+            for (field, there) in
+                [("step_size", settings.step_size.is_some()), ("band", settings.band.is_some())]
+            {
+                if there {
+                    values[field] = serde_json::Value::Null;
+                }
+            }
+            let fields: Vec<String> = values.as_object().unwrap().keys().cloned().collect();
+            for field in fields.iter().filter(|field| *field != "name") {
+                for other in others(&values[field]) {
+                    let mut changed = values.clone();
+                    changed.as_object_mut().unwrap().retain(|_, value| !value.is_null());
+                    changed[field] = other.clone();
+                    let Ok(changed) = serde_json::from_value::<Attack>(changed) else { continue };
+                    if changed.validate().is_ok() && changed != attack {
+                        let unused =
+                            name == "autoattack-rand" && ["queries", "targets"].contains(&field.as_str());
+                        assert_eq!(
+                            changed.protocol() == attack.protocol(),
+                            unused,
+                            "{name}: {field} = {other}"
+                        );
+                        seen += 1;
+                    }
+                }
+            }
+        }
+    }
+    assert!(seen > 200, "{seen}");
+}
+
+/// Values that a parameter might also have.
+fn others(value: &serde_json::Value) -> Vec<serde_json::Value> {
+    use serde_json::json;
+    let mut all: Vec<serde_json::Value> =
+        ["zero", "random", "gaussian", "margin", "dlr", "kl-divergence", "plus", "linf"]
+            .iter()
+            .map(|text| json!(text))
+            .collect();
+    all.extend([json!("l2"), json!("4:8"), json!("1/255"), json!(true), json!(false)]);
+    all.extend(value.as_u64().map(|count| json!(count + 1)));
+    all.extend(value.as_f64().map(|number| json!(0.5 * number + 0.01)));
+    all
+}
+
+#[test]
+fn one_default_per_attack() {
+    for name in Attack::names() {
+        let attack: Attack = name.parse().unwrap();
+        assert_eq!(attack.name(), name);
+        attack.validate().unwrap();
+        for &norm in attack.norms() {
+            // From a command line, from a recipe, from a journal: the same radius.
+            let given = Overrides { norm: Some(norm), ..Overrides::default() };
+            let (typed, unused) = given.apply(&attack).unwrap();
+            assert!(unused.is_empty() && typed.norm() == norm, "{name}");
+            assert_eq!(typed.epsilon(), norm.default_epsilon(), "{name}");
+            if attack.norms().len() > 1 {
+                let read: Attack = toml::from_str(&format!("name = \"{name}\"\nnorm = \"{norm}\"")).unwrap();
+                assert_eq!(read, typed, "{name}");
+            }
+            let kept: Attack = serde_json::from_str(&serde_json::to_string(&typed).unwrap()).unwrap();
+            assert_eq!(kept, typed, "{name}");
+        }
+        for norm in [Norm::Linf, Norm::L2, Norm::L1].into_iter().filter(|norm| !attack.norms().contains(norm))
+        {
+            let refused = Overrides { norm: Some(norm), ..Overrides::default() }.apply(&attack).unwrap_err();
+            assert!(refused.to_string().contains(&norm.to_string()), "{refused}");
+        }
+    }
+}
+
+#[test]
+fn attacks_of_no_strength_are_refused() {
+    let size = |text: &str| Some(text.parse::<Epsilon>().unwrap());
+    for (name, given) in [
+        ("pgd", Overrides { steps: Some(0), ..Overrides::default() }),
+        ("pgd", Overrides { step_size: size("0"), ..Overrides::default() }),
+        ("pgd", Overrides { restarts: Some(0), ..Overrides::default() }),
+        ("pgd", Overrides { epsilon: size("0/255"), ..Overrides::default() }),
+        ("rfgsm", Overrides { step_size: size("0"), ..Overrides::default() }),
+        ("apgd-ce", Overrides { restarts: Some(0), ..Overrides::default() }),
+        ("apgd-t", Overrides { targets: Some(0), ..Overrides::default() }),
+        ("fab", Overrides { steps: Some(0), ..Overrides::default() }),
+        ("fab-t", Overrides { targets: Some(0), ..Overrides::default() }),
+        ("cw-l2", Overrides { steps: Some(0), ..Overrides::default() }),
+        ("deepfool", Overrides { steps: Some(0), ..Overrides::default() }),
+        ("mifgsm", Overrides { steps: Some(0), ..Overrides::default() }),
+        ("square", Overrides { restarts: Some(0), ..Overrides::default() }),
+        ("low-frequency", Overrides { queries: Some(0), ..Overrides::default() }),
+        ("fourier-basis", Overrides { queries: Some(0), ..Overrides::default() }),
+        ("autoattack", Overrides { steps: Some(0), ..Overrides::default() }),
+        ("autoattack", Overrides { targets: Some(0), ..Overrides::default() }),
+        ("autoattack", Overrides { queries: Some(0), ..Overrides::default() }),
+        ("pgd", Overrides { steps: Some(usize::MAX), ..Overrides::default() }),
+    ] {
+        let refused = given.apply(&name.parse().unwrap()).unwrap_err().to_string();
+        assert!(refused.contains(name), "{refused}");
+    }
+    for text in [
+        "name = \"cw-l2\"\nsearch_steps = 0",
+        "name = \"cw-l2\"\nlearning_rate = -1.0",
+        "name = \"apgd-ce\"\naveraged_gradients = 0",
+        "name = \"mifgsm\"\ndecay = -1.0",
+        "name = \"square\"\ninitial_share = 0.0",
+        "name = \"pgd\"\nloss = \"kl-divergence\"\nstart = \"zero\"",
+    ] {
+        assert!(toml::from_str::<Attack>(text).unwrap().validate().is_err(), "{text}");
+    }
+    for text in
+        ["step_size = -0.1", "step_size = nan", "epsilon = nan", "epsilon = -1", "step_size = \"1/0\""]
+    {
+        assert!(toml::from_str::<Attack>(&format!("name = \"pgd\"\n{text}")).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn a_band_without_a_frequency_of_the_images_is_refused() {
+    let model = Linear::random(48, 3, 1);
+    let (images, labels, ids) = pictures(&model, 2);
+    let context = AttackContext::evaluation(0, &ids, 8);
+    for name in ["fgsm", "rfgsm", "pgd", "mifgsm", "cw-linf", "fourier-basis", "low-frequency"] {
+        for band in ["60:90", "99999999999,0", "-9223372036854775808,0", "0,3"] {
+            let given = Overrides { band: Some(band.parse().unwrap()), ..Overrides::default() };
+            let (attack, _) = given.apply(&name.parse().unwrap()).unwrap();
+            let refused = attack.run(&model, &images, &labels, &context).unwrap_err().to_string();
+            assert!(refused.contains("4×4"), "{name} {band}: {refused}");
+        }
+    }
+}
+
+#[test]
 fn senseless_parameters_are_refused() {
     let model = Linear::random(48, 3, 1);
     let (images, labels, ids) = pictures(&model, 2);
@@ -194,5 +374,5 @@ fn a_raised_flag_interrupts() {
     interrupt.raise();
     let context = AttackContext { interrupt: Some(&interrupt), ..AttackContext::evaluation(0, &ids, 8) };
     let attack = Attack::Pgd(Pgd::default());
-    assert!(matches!(attack.run(&model, &images, &labels, &context), Err(Error::Interrupted(_))));
+    assert!(matches!(attack.run(&model, &images, &labels, &context), Err(crate::Error::Interrupted(_))));
 }

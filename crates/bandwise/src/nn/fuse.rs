@@ -5,7 +5,8 @@ use std::sync::Arc;
 use bandwise_kernels::{FrozenGraph, Value};
 use candle_core::{DType, Tensor};
 
-use super::layer::{Activation, Fused, Layer, Residual};
+use super::batch_norm::BatchNorm;
+use super::layer::{Activation, Folded, Fused, Layer, PadShortcut, Pool, Residual, Stage};
 use super::model::Model;
 use crate::Result;
 
@@ -45,10 +46,12 @@ fn fuse(layers: Vec<Layer>, affine: Option<&(Tensor, Tensor)>) -> Result<(Vec<La
             value = graph.affine(scale, shift, value, None, false)?;
         }
         let mut run = 0;
-        while let Some(layer) = rest.next_if(|layer| !flat && known(layer)) {
-            value = append(&mut graph, &layer, value)?;
+        while let Some(layer) = rest.peek().filter(|_| !flat) {
+            let Some(operation) = Operation::of(layer) else { break };
+            value = operation.append(&mut graph, value)?;
             run += 1;
-            flat = flattens(&layer);
+            flat = flattens(layer);
+            rest.next();
         }
         if run > 0 {
             taken |= fused.is_empty();
@@ -64,56 +67,88 @@ fn fuse(layers: Vec<Layer>, affine: Option<&(Tensor, Tensor)>) -> Result<(Vec<La
     Ok((fused, taken))
 }
 
-/// Whether the layer, and all below it, can be part of a graph.
-fn known(layer: &Layer) -> bool {
-    match layer {
-        Layer::Folded(_) | Layer::BatchNorm(_) | Layer::Pool(_) => true,
-        Layer::GlobalAveragePool | Layer::PadShortcut(_) => true,
-        Layer::Activation(activation) => *activation == Activation::Relu,
-        Layer::Residual(_) => layer.children().into_iter().flatten().all(|l| known(l) && !flattens(l)),
-        Layer::Stage(stage) => {
-            stage.socket.is_none() && stage.layers.iter().all(|l| known(l) && !flattens(l))
+/// What a graph makes of a layer.
+enum Operation<'a> {
+    Convolution(&'a Folded),
+    Affine(&'a BatchNorm),
+    Relu,
+    Pool(Pool),
+    GlobalAverage,
+    Subsample(PadShortcut),
+    Residual { main: Vec<Operation<'a>>, shortcut: Vec<Operation<'a>>, relu: bool },
+    Sequence(Vec<Operation<'a>>),
+}
+
+impl<'a> Operation<'a> {
+    /// `None` if the layer, or one below it, cannot be part of a graph.
+    fn of(layer: &'a Layer) -> Option<Self> {
+        match layer {
+            Layer::Folded(folded) => Some(Self::Convolution(folded)),
+            Layer::BatchNorm(norm) => Some(Self::Affine(norm)),
+            Layer::Pool(pool) => Some(Self::Pool(*pool)),
+            Layer::GlobalAveragePool => Some(Self::GlobalAverage),
+            Layer::PadShortcut(shortcut) => Some(Self::Subsample(*shortcut)),
+            Layer::Activation(Activation::Relu) => Some(Self::Relu),
+            Layer::Activation(Activation::Silu | Activation::Sigmoid | Activation::Tanh) => None,
+            Layer::Residual(Residual { main, shortcut, relu }) => Some(Self::Residual {
+                main: Self::of_all(main)?,
+                shortcut: Self::of_all(shortcut)?,
+                relu: *relu,
+            }),
+            Layer::Stage(Stage { socket: None, layers, .. }) => Some(Self::Sequence(Self::of_all(layers)?)),
+            Layer::Stage(Stage { socket: Some(_), .. }) => None,
+            Layer::Convolution(_) | Layer::Linear(_) | Layer::AdaptiveAveragePool(_) => None,
+            Layer::Flatten | Layer::Gate(_) | Layer::Fused(_) => None,
         }
-        _ => false,
     }
+
+    /// All layers of a group, none of which may turn maps into vectors.
+    fn of_all(layers: &'a [Layer]) -> Option<Vec<Self>> {
+        layers.iter().map(|layer| if flattens(layer) { None } else { Self::of(layer) }).collect()
+    }
+
+    /// Adds the operation behind `input`.
+    fn append(&self, graph: &mut FrozenGraph, input: Value) -> Result<Value> {
+        Ok(match self {
+            Self::Residual { main, shortcut, relu } => {
+                let shortcut = append_all(graph, shortcut, input)?;
+                let Some((last, rest)) = main.split_last() else { return Ok(shortcut) };
+                let before = append_all(graph, rest, input)?;
+                // sum and ReLU go into the branch's last operation where it has no ReLU of its own
+                match last {
+                    Self::Convolution(folded) if !folded.relu => {
+                        graph.convolution(&folded.convolution, before, Some(shortcut), *relu)
+                    }
+                    Self::Affine(norm) if !norm.relu => {
+                        graph.affine(&norm.scale()?, &norm.shift()?, before, Some(shortcut), *relu)?
+                    }
+                    last => {
+                        let value = last.append(graph, before)?;
+                        graph.sum(value, Some(shortcut), *relu)
+                    }
+                }
+            }
+            Self::Convolution(folded) => graph.convolution(&folded.convolution, input, None, folded.relu),
+            Self::Affine(norm) => graph.affine(&norm.scale()?, &norm.shift()?, input, None, norm.relu)?,
+            Self::Relu => graph.sum(input, None, true),
+            Self::Pool(pool) => graph.pool(pool.maximum, pool.kernel, pool.stride, pool.padding, input),
+            Self::GlobalAverage => graph.global_average(input),
+            Self::Subsample(shortcut) => graph.subsample(shortcut.stride, shortcut.channels, input),
+            Self::Sequence(operations) => append_all(graph, operations, input)?,
+        })
+    }
+}
+
+fn append_all(graph: &mut FrozenGraph, operations: &[Operation], input: Value) -> Result<Value> {
+    operations.iter().try_fold(input, |value, operation| operation.append(graph, value))
 }
 
 /// Whether the layer turns maps into vectors: the graph's result may be one, but nothing inside it.
 fn flattens(layer: &Layer) -> bool {
-    matches!(layer, Layer::GlobalAveragePool | Layer::Flatten | Layer::Linear(_))
-}
-
-fn append_all(graph: &mut FrozenGraph, layers: &[Layer], input: Value) -> Result<Value> {
-    layers.iter().try_fold(input, |value, layer| append(graph, layer, value))
-}
-
-fn append(graph: &mut FrozenGraph, layer: &Layer, input: Value) -> Result<Value> {
-    Ok(match layer {
-        Layer::Residual(Residual { main, shortcut, relu }) => {
-            let shortcut = append_all(graph, shortcut, input)?;
-            let Some((last, rest)) = main.split_last() else { return Ok(shortcut) };
-            let before = append_all(graph, rest, input)?;
-            // sum and ReLU go into the branch's last operation where it has no ReLU of its own
-            match last {
-                Layer::Folded(folded) if !folded.relu => {
-                    graph.convolution(&folded.convolution, before, Some(shortcut), *relu)
-                }
-                Layer::BatchNorm(norm) if !norm.relu => {
-                    graph.affine(&norm.scale()?, &norm.shift()?, before, Some(shortcut), *relu)?
-                }
-                last => {
-                    let value = append(graph, last, before)?;
-                    graph.sum(value, Some(shortcut), *relu)
-                }
-            }
-        }
-        Layer::Folded(folded) => graph.convolution(&folded.convolution, input, None, folded.relu),
-        Layer::BatchNorm(norm) => graph.affine(&norm.scale()?, &norm.shift()?, input, None, norm.relu)?,
-        Layer::Activation(_) => graph.sum(input, None, true),
-        Layer::Pool(pool) => graph.pool(pool.maximum, pool.kernel, pool.stride, pool.padding, input),
-        Layer::GlobalAveragePool => graph.global_average(input),
-        Layer::PadShortcut(shortcut) => graph.subsample(shortcut.stride, shortcut.channels, input),
-        Layer::Stage(stage) => append_all(graph, &stage.layers, input)?,
-        _ => input,
-    })
+    match layer {
+        Layer::GlobalAveragePool | Layer::Flatten | Layer::Linear(_) => true,
+        Layer::Convolution(_) | Layer::BatchNorm(_) | Layer::Activation(_) | Layer::Pool(_) => false,
+        Layer::AdaptiveAveragePool(_) | Layer::Residual(_) | Layer::PadShortcut(_) | Layer::Gate(_) => false,
+        Layer::Stage(_) | Layer::Folded(_) | Layer::Fused(_) => false,
+    }
 }

@@ -189,7 +189,9 @@ impl Layer {
             Self::Residual(residual) => vec![&residual.main, &residual.shortcut],
             Self::Gate(branch) => vec![branch],
             Self::Stage(stage) => vec![&stage.layers],
-            _ => vec![],
+            Self::Convolution(_) | Self::BatchNorm(_) | Self::Linear(_) | Self::Activation(_) => vec![],
+            Self::Pool(_) | Self::GlobalAveragePool | Self::AdaptiveAveragePool(_) => vec![],
+            Self::Flatten | Self::PadShortcut(_) | Self::Folded(_) | Self::Fused(_) => vec![],
         }
     }
 
@@ -199,7 +201,9 @@ impl Layer {
             Self::Residual(residual) => vec![&mut residual.main, &mut residual.shortcut],
             Self::Gate(branch) => vec![branch],
             Self::Stage(stage) => vec![&mut stage.layers],
-            _ => vec![],
+            Self::Convolution(_) | Self::BatchNorm(_) | Self::Linear(_) | Self::Activation(_) => vec![],
+            Self::Pool(_) | Self::GlobalAveragePool | Self::AdaptiveAveragePool(_) => vec![],
+            Self::Flatten | Self::PadShortcut(_) | Self::Folded(_) | Self::Fused(_) => vec![],
         }
     }
 
@@ -209,15 +213,21 @@ impl Layer {
             Self::Convolution(convolution) => convolution.parameters(),
             Self::BatchNorm(norm) => norm.parameters(),
             Self::Linear(linear) => linear.parameters(),
-            _ => {
-                let below = self.children().into_iter().flatten().flat_map(Layer::parameters);
-                let plugged = match self {
-                    Self::Stage(Stage { socket: Some(block), .. }) => block.parameters(),
-                    _ => vec![],
-                };
-                below.chain(plugged).collect()
+            Self::Residual(_) | Self::Gate(_) => self.parameters_below(),
+            Self::Stage(stage) => {
+                let mut all = self.parameters_below();
+                all.extend(stage.socket.iter().flat_map(|block| block.parameters()));
+                all
             }
+            Self::Activation(_) | Self::Pool(_) | Self::GlobalAveragePool => vec![],
+            Self::AdaptiveAveragePool(_) | Self::Flatten | Self::PadShortcut(_) => vec![],
+            // their weights are constants
+            Self::Folded(_) | Self::Fused(_) => vec![],
         }
+    }
+
+    fn parameters_below(&self) -> Vec<&Parameter> {
+        self.children().into_iter().flatten().flat_map(Layer::parameters).collect()
     }
 
     /// A copy that shares storage and is constant to autodiff.
@@ -226,18 +236,25 @@ impl Layer {
             Self::Convolution(convolution) => Self::Convolution(convolution.frozen()),
             Self::BatchNorm(norm) => Self::BatchNorm(norm.frozen()),
             Self::Linear(linear) => Self::Linear(linear.frozen()),
-            other => {
-                let mut copy = other.clone();
-                for group in copy.children_mut() {
-                    group.iter_mut().for_each(|layer| *layer = layer.frozen());
-                }
-                if let Self::Stage(stage) = &mut copy {
-                    stage.socket = stage.socket.as_ref().map(|block| block.frozen());
-                }
-                copy
+            Self::Residual(Residual { main, shortcut, relu }) => {
+                Self::Residual(Residual { main: frozen(main), shortcut: frozen(shortcut), relu: *relu })
             }
+            Self::Gate(branch) => Self::Gate(frozen(branch)),
+            Self::Stage(Stage { name, layers, channels, socket }) => Self::Stage(Stage {
+                name: name.clone(),
+                layers: frozen(layers),
+                channels: *channels,
+                socket: socket.as_ref().map(|block| block.frozen()),
+            }),
+            Self::Activation(_) | Self::Pool(_) | Self::GlobalAveragePool => self.clone(),
+            Self::AdaptiveAveragePool(_) | Self::Flatten | Self::PadShortcut(_) => self.clone(),
+            Self::Folded(_) | Self::Fused(_) => self.clone(),
         }
     }
+}
+
+fn frozen(layers: &[Layer]) -> Vec<Layer> {
+    layers.iter().map(Layer::frozen).collect()
 }
 
 /// Visits every convolution in module order.

@@ -53,12 +53,13 @@ impl Regularizers {
 
     /// Refuses values that make no sense.
     pub fn validate(&self) -> Result<()> {
-        self.filter_frequency.as_ref().map_or(Ok(()), FilterPenalty::validate)?;
-        self.jafr.as_ref().map_or(Ok(()), Jafr::validate)?;
-        self.grad_align.as_ref().map_or(Ok(()), GradAlign::validate)?;
-        self.gradient_norm.as_ref().map_or(Ok(()), GradientNorm::validate)?;
-        self.group_sparsity.as_ref().map_or(Ok(()), GroupSparsity::validate)?;
-        match self.gradient_noise.map(|noise| noise.value()) {
+        let Self { filter_frequency, jafr, grad_align, gradient_norm, group_sparsity, gradient_noise } = self;
+        filter_frequency.as_ref().map_or(Ok(()), FilterPenalty::validate)?;
+        jafr.as_ref().map_or(Ok(()), Jafr::validate)?;
+        grad_align.as_ref().map_or(Ok(()), GradAlign::validate)?;
+        gradient_norm.as_ref().map_or(Ok(()), GradientNorm::validate)?;
+        group_sparsity.as_ref().map_or(Ok(()), GroupSparsity::validate)?;
+        match gradient_noise.map(|noise| noise.value()) {
             Some(noise) if noise > 1.0 => {
                 Err(Error::config("gradient_noise must lie within [0, 1] (pixels do): 8/255, for example"))
             }
@@ -113,10 +114,19 @@ impl Regularizers {
 
     /// The penalty of J that `jafr`, `gradient_norm` and `group_sparsity` give together, if one is on in this epoch.
     fn penalty_of(&self, gradient: &Tensor, epoch: u64) -> Result<Option<Penalty>> {
+        // Without a rest: a new penalty must be taken up here, in `penalties` or in `with_filters`.
+        let Self {
+            filter_frequency: _,
+            jafr,
+            grad_align: _,
+            gradient_norm,
+            group_sparsity,
+            gradient_noise: _,
+        } = self;
         let on = |warmup: u64| epoch >= warmup;
-        let jafr = self.jafr.as_ref().filter(|r| on(r.warmup)).map(|r| r.penalty(gradient));
-        let norm = self.gradient_norm.as_ref().filter(|r| on(r.warmup)).map(|r| r.penalty(gradient));
-        let sparsity = self.group_sparsity.as_ref().filter(|r| on(r.warmup)).map(|r| r.penalty(gradient));
+        let jafr = jafr.as_ref().filter(|r| on(r.warmup)).map(|r| r.penalty(gradient));
+        let norm = gradient_norm.as_ref().filter(|r| on(r.warmup)).map(|r| r.penalty(gradient));
+        let sparsity = group_sparsity.as_ref().filter(|r| on(r.warmup)).map(|r| r.penalty(gradient));
         let mut sum = None;
         for penalty in [jafr, norm, sparsity].into_iter().flatten() {
             sum = Some(match sum {
@@ -129,17 +139,19 @@ impl Regularizers {
 
     /// The penalties of the input gradient, by the pictures it is taken at.
     fn penalties(&self, step: &Step) -> Result<Penalties> {
+        let Self { filter_frequency: _, jafr, grad_align, gradient_norm, group_sparsity, gradient_noise } =
+            self;
         let mut found = Penalties::default();
         let warmups = [
-            self.jafr.as_ref().map(|r| r.warmup),
-            self.gradient_norm.as_ref().map(|r| r.warmup),
-            self.group_sparsity.as_ref().map(|r| r.warmup),
+            jafr.as_ref().map(|r| r.warmup),
+            gradient_norm.as_ref().map(|r| r.warmup),
+            group_sparsity.as_ref().map(|r| r.warmup),
         ];
         let looks = warmups.into_iter().flatten().any(|warmup| step.epoch >= warmup);
-        if !looks && self.grad_align.is_none() {
+        if !looks && grad_align.is_none() {
             return Ok(found);
         }
-        let clean = match self.gradient_noise {
+        let clean = match *gradient_noise {
             Some(noise) if looks => {
                 let moved = moved_images("gradient_noise", noise, step)?;
                 let penalty = self.penalty_of(&input_gradient(step, &moved)?, step.epoch)?;
@@ -152,7 +164,7 @@ impl Regularizers {
                 Some(clean)
             }
         };
-        if let Some(align) = &self.grad_align {
+        if let Some(align) = grad_align {
             let clean = clean.map_or_else(|| input_gradient(step, &step.images), Ok)?;
             let moved = moved_images("grad_align", align.epsilon, step)?;
             let (first, second) = align.penalty(&clean, &input_gradient(step, &moved)?)?;

@@ -17,6 +17,7 @@ use super::ascent::Start;
 use super::autoattack::merged;
 use super::check::Warning;
 use super::geometry::{Noise, noise, normalized};
+use super::method::{AttackMethod, Passes, Settings, Wording, check_count, check_number};
 use super::oracle::{Goal, Objective, Oracle};
 use super::projection::onto_l1_ball_and_box;
 use super::wave::{Wave, pick, select_all};
@@ -98,9 +99,122 @@ impl Default for ApgdTargeted {
     }
 }
 
+/// The loss of `apgd-ce`.
+pub(crate) struct OnCrossEntropy;
+/// The loss of `apgd-dlr`.
+pub(crate) struct OnDlr;
+
+/// What APGD climbs.
+pub(crate) trait Climbs {
+    const NAME: &'static str;
+    const TITLE: &'static str;
+    const SUMMARY: &'static str;
+    const OBJECTIVE: Objective;
+}
+
+impl Climbs for OnCrossEntropy {
+    const NAME: &'static str = "apgd-ce";
+    const TITLE: &'static str = "APGD-CE";
+    const SUMMARY: &'static str = "PGD that sets its own step size, on the cross-entropy";
+    const OBJECTIVE: Objective = Objective::CrossEntropy;
+}
+
+impl Climbs for OnDlr {
+    const NAME: &'static str = "apgd-dlr";
+    const TITLE: &'static str = "APGD-DLR";
+    const SUMMARY: &'static str = "APGD on the difference of logits ratio";
+    const OBJECTIVE: Objective = Objective::Dlr;
+}
+
+impl<L: Climbs> AttackMethod<L> for Apgd {
+    const SUMMARY: &'static str = L::SUMMARY;
+    const SOURCE: &'static str = "Croce & Hein 2020, 2021 (l1)";
+    const NORMS: &'static [Norm] = &[Norm::Linf, Norm::L2, Norm::L1];
+
+    fn settings(&mut self) -> Settings<'_> {
+        let Self {
+            norm,
+            epsilon,
+            steps,
+            restarts,
+            rho: _,
+            averaged_gradients: _,
+            start,
+            shrinking_radius: _,
+        } = self;
+        Settings {
+            norm: Some(norm),
+            steps: Some(steps),
+            restarts: Some(restarts),
+            start: Some(start),
+            ..Settings::new(epsilon)
+        }
+    }
+
+    fn validate(&self) -> Result<()> {
+        if self.start == Start::Gaussian {
+            return Err(Error::config(format!("{} starts at `random` or `zero`, not `gaussian`", L::NAME)));
+        }
+        self.schedule().validate(L::NAME)?;
+        check_radius(L::NAME, self.norm, self.shrinking_radius)
+    }
+
+    fn objective(&self) -> Option<Objective> {
+        Some(L::OBJECTIVE)
+    }
+
+    fn passes(&self, _: usize) -> Passes {
+        Passes::new(&[1], &[self.restarts, self.steps + 1, self.averaged_gradients])
+    }
+
+    fn protocol(&self) -> Wording {
+        let wording = Wording::new(L::TITLE, self.norm, self.epsilon)
+            .count(self.steps, "step")
+            .start(self.start)
+            .count(self.restarts, "restart");
+        unusual(wording, self.rho, self.averaged_gradients, self.shrinking_radius)
+    }
+
+    fn run(
+        &self,
+        model: &dyn Classifier,
+        images: &Tensor,
+        labels: &Tensor,
+        context: &AttackContext,
+    ) -> Result<AttackResult> {
+        if L::OBJECTIVE == Objective::Dlr {
+            need_classes(model, 3, L::NAME, "apgd-ce")?;
+        }
+        self.climb(L::OBJECTIVE, model, images, labels, context)
+    }
+}
+
+impl Schedule {
+    fn validate(&self, name: &str) -> Result<()> {
+        check_count(name, "averaged_gradients", self.averaged_gradients)?;
+        check_number(name, "rho", self.rho, (0.0..=1.0).contains(&self.rho), "in [0, 1]")
+    }
+}
+
+/// Refuses larger radii at the start where they are not used.
+fn check_radius(name: &str, norm: Norm, shrinking: bool) -> Result<()> {
+    if shrinking && norm != Norm::L1 {
+        return Err(Error::config(format!("{name}: `shrinking_radius` is for the norm l1")));
+    }
+    Ok(())
+}
+
+/// Parameters of the schedule that are mentioned only if somebody changed them.
+fn unusual(wording: Wording, rho: f64, averaged_gradients: usize, shrinking_radius: bool) -> Wording {
+    wording
+        .unusual("ρ", rho, Apgd::default().rho)
+        .when(averaged_gradients != 1, format!("mean of {averaged_gradients} gradients"))
+        .when(shrinking_radius, "radius 3ε, 2ε, ε")
+}
+
 impl Apgd {
-    /// Attacks `images` `[n, height, width, channels]` with `labels` `[n]` u32.
-    pub(crate) fn run(
+    /// On any untargeted loss: AutoAttack chooses another for models with too few classes.
+    pub(crate) fn climb(
         &self,
         objective: Objective,
         model: &dyn Classifier,
@@ -108,12 +222,9 @@ impl Apgd {
         labels: &Tensor,
         context: &AttackContext,
     ) -> Result<AttackResult> {
-        if objective == Objective::Dlr {
-            need_classes(model, 3, "apgd-dlr", "apgd-ce")?;
-        }
-        let name = if objective == Objective::Dlr { "apgd-dlr" } else { "apgd-ce" };
+        let name = if objective == Objective::Dlr { OnDlr::NAME } else { OnCrossEntropy::NAME };
         let mut starts = Starts::new(name, self.start, model, images, labels, context, Vec::new())?;
-        for restart in 0..self.restarts.max(1) {
+        for restart in 0..self.restarts {
             starts.attack_survivors(&self.schedule(), objective, restart, None)?;
         }
         starts.finish()
@@ -125,15 +236,62 @@ impl Apgd {
             epsilon: self.epsilon.value(),
             steps: self.steps,
             rho: self.rho,
-            averaged_gradients: self.averaged_gradients.max(1),
+            averaged_gradients: self.averaged_gradients,
             shrinking_radius: self.shrinking_radius && self.norm == Norm::L1,
         }
     }
 }
 
-impl ApgdTargeted {
-    /// Attacks `images` `[n, height, width, channels]` with `labels` `[n]` u32.
-    pub fn run(
+impl AttackMethod for ApgdTargeted {
+    const SUMMARY: &'static str = "APGD on the targeted DLR loss, the strongest wrong classes in turn";
+    const SOURCE: &'static str = "Croce & Hein 2020, 2021 (l1)";
+    const NORMS: &'static [Norm] = &[Norm::Linf, Norm::L2, Norm::L1];
+
+    fn settings(&mut self) -> Settings<'_> {
+        let Self {
+            norm,
+            epsilon,
+            steps,
+            restarts,
+            targets,
+            rho: _,
+            averaged_gradients: _,
+            shrinking_radius: _,
+        } = self;
+        Settings {
+            norm: Some(norm),
+            steps: Some(steps),
+            restarts: Some(restarts),
+            targets: Some(targets),
+            ..Settings::new(epsilon)
+        }
+    }
+
+    fn validate(&self) -> Result<()> {
+        self.plain().schedule().validate("apgd-t")?;
+        check_radius("apgd-t", self.norm, self.shrinking_radius)
+    }
+
+    fn objective(&self) -> Option<Objective> {
+        // The targets are the strongest wrong classes: the first of them makes the margin.
+        Some(Objective::Margin)
+    }
+
+    fn passes(&self, classes: usize) -> Passes {
+        let targets = self.targets.min(classes.saturating_sub(1));
+        Passes::new(&[1], &[targets, self.restarts, self.steps + 1, self.averaged_gradients])
+    }
+
+    fn protocol(&self) -> Wording {
+        let wording = Wording::new("APGD-T", self.norm, self.epsilon)
+            .count(self.steps, "step")
+            .count(self.targets, "target")
+            .start(Start::Random)
+            .count(self.restarts, "restart");
+        unusual(wording, self.rho, self.averaged_gradients, self.shrinking_radius)
+    }
+
+    fn run(
         &self,
         model: &dyn Classifier,
         images: &Tensor,
@@ -141,19 +299,14 @@ impl ApgdTargeted {
         context: &AttackContext,
     ) -> Result<AttackResult> {
         need_classes(model, 4, "apgd-t", "apgd-ce")?;
-        self.run_on(Objective::TargetedDlr, model, images, labels, context)
+        self.climb(Objective::TargetedDlr, model, images, labels, context)
     }
+}
 
-    /// With another targeted objective, for models with too few classes.
-    pub(crate) fn run_on(
-        &self,
-        objective: Objective,
-        model: &dyn Classifier,
-        images: &Tensor,
-        labels: &Tensor,
-        context: &AttackContext,
-    ) -> Result<AttackResult> {
-        let plain = Apgd {
+impl ApgdTargeted {
+    /// The same schedule without targets.
+    fn plain(&self) -> Apgd {
+        Apgd {
             norm: self.norm,
             epsilon: self.epsilon,
             steps: self.steps,
@@ -161,12 +314,23 @@ impl ApgdTargeted {
             averaged_gradients: self.averaged_gradients,
             shrinking_radius: self.shrinking_radius,
             ..Apgd::default()
-        };
+        }
+    }
+
+    /// With another targeted objective, for models with too few classes.
+    pub(crate) fn climb(
+        &self,
+        objective: Objective,
+        model: &dyn Classifier,
+        images: &Tensor,
+        labels: &Tensor,
+        context: &AttackContext,
+    ) -> Result<AttackResult> {
         let ranks: Vec<usize> = (1..=self.targets.min(model.num_classes() - 1)).collect();
         let mut starts = Starts::new("apgd-t", Start::Random, model, images, labels, context, ranks.clone())?;
         for rank in ranks {
-            for restart in 0..self.restarts.max(1) {
-                starts.attack_survivors(&plain.schedule(), objective, restart, Some(rank))?;
+            for restart in 0..self.restarts {
+                starts.attack_survivors(&self.plain().schedule(), objective, restart, Some(rank))?;
             }
         }
         starts.finish()

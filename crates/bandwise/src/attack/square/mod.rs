@@ -10,7 +10,8 @@ use candle_core::{DType, Tensor};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::oracle::Oracle;
+use super::method::{AttackMethod, Passes, Settings, Wording, check_number};
+use super::oracle::{Objective, Oracle};
 use super::wave::{Wave, verdicts};
 use super::{AttackContext, AttackResult, Classifier, Epsilon, Norm};
 use crate::Result;
@@ -58,9 +59,43 @@ struct Search {
     stream: Stream,
 }
 
-impl Square {
-    /// Attacks `images` `[n, height, width, channels]` with `labels` `[n]` u32.
-    pub fn run(
+impl AttackMethod for Square {
+    const SUMMARY: &'static str = "random search with squares (black box)";
+    const SOURCE: &'static str = "Andriushchenko et al. 2020";
+    const NORMS: &'static [Norm] = &[Norm::Linf, Norm::L2, Norm::L1];
+
+    fn settings(&mut self) -> Settings<'_> {
+        let Self { norm, epsilon, queries, initial_share: _, restarts, rescale_schedule: _ } = self;
+        Settings {
+            norm: Some(norm),
+            queries: Some(queries),
+            restarts: Some(restarts),
+            ..Settings::new(epsilon)
+        }
+    }
+
+    fn validate(&self) -> Result<()> {
+        let share = self.initial_share;
+        check_number("square", "initial_share", share, share > 0.0 && share <= 1.0, "in (0, 1]")
+    }
+
+    fn objective(&self) -> Option<Objective> {
+        None
+    }
+
+    fn passes(&self, _: usize) -> Passes {
+        Passes::new(&[self.restarts, self.queries + 1], &[0]) + Passes { forward: 1, gradient: 0 }
+    }
+
+    fn protocol(&self) -> Wording {
+        Wording::new("Square", self.norm, self.epsilon)
+            .with(format!("{} queries", self.queries))
+            .count(self.restarts, "restart")
+            .unusual("initial share", self.initial_share, Self::default().initial_share)
+            .when(self.rescale_schedule, "schedule rescaled to the queries")
+    }
+
+    fn run(
         &self,
         model: &dyn Classifier,
         images: &Tensor,
@@ -89,7 +124,9 @@ impl Square {
         }
         wave.finish(&current)
     }
+}
 
+impl Square {
     /// One start on all survivors; returns the clean pictures of those who survive it, or their best
     /// proposal after the last start.
     fn start(
