@@ -23,6 +23,7 @@ pub mod data;
 pub mod error;
 pub mod evaluate;
 pub mod files;
+pub mod formats;
 #[cfg(test)]
 mod fuzz;
 #[cfg(test)]

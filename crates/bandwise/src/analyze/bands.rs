@@ -2,14 +2,13 @@
 //! outside of a disc, a ring or a sector of the spectrum is left; accuracy through learned masks and
 //! through what they leave out.
 
-use std::fmt::Write;
-
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::{NamedClassifier, Progress};
-use crate::evaluate::record::{Record, csv_field};
+use crate::evaluate::record::Record;
 use crate::evaluate::statistics::wilson_interval;
+use crate::formats::csv::Csv;
 use crate::method::fourier_mask::{Mask, masked_predictions};
 use crate::report::{Axis, Cell, LinePlot, Section, Series, Table};
 use crate::spectral::bands::{self, signed_frequency};
@@ -163,20 +162,17 @@ pub fn measure(
     Ok(found)
 }
 
-/// `model,window,from,to,correct,images,accuracy`.
+/// `model,window,from,to,correct,images,accuracy,ci95_low,ci95_high`.
 pub fn csv(results: &[BandAccuracy]) -> String {
-    let mut text = String::from("model,window,from,to,correct,images,accuracy,ci95_low,ci95_high\n");
+    let columns = ["model", "window", "from", "to", "correct", "images", "accuracy", "ci95_low", "ci95_high"];
+    let mut csv = Csv::new(&columns);
     for r in results {
         let [low, high] = wilson_interval(r.correct, r.images);
         let accuracy = r.correct as f64 / r.images as f64;
-        let (label, window) = (csv_field(&r.label), r.window.name());
-        let _ = writeln!(
-            text,
-            "{label},{window},{},{},{},{},{accuracy},{low},{high}",
-            r.from, r.to, r.correct, r.images
-        );
+        let window = r.window.name();
+        csv.row(&[&r.label, &window, &r.from, &r.to, &r.correct, &r.images, &accuracy, &low, &high]);
     }
-    text
+    csv.into_text()
 }
 
 /// One record per window and model.

@@ -1,11 +1,10 @@
 //! Accuracy under corruptions by where in the spectrum they do their damage: the trade-off between low-frequency and
 //! high-frequency robustness as one picture.
 
-use std::fmt::Write;
-
 use crate::corruption::Corruption;
 use crate::evaluate::corruptions::{by_frequency, centroid, of_corruption};
 use crate::evaluate::record::Record;
+use crate::formats::csv::{Csv, optional};
 use crate::report::{Axis, Cell, LinePlot, Section, Series, Table};
 
 /// The families in the order of legends.
@@ -14,27 +13,27 @@ const FAMILIES: [&str; 5] = ["noise", "blur", "weather", "digital", "extra"];
 /// `corruption,family,spectrum_centroid,severity,accuracy,correct,total,ci95_low,ci95_high,official_protocol`, from low to
 /// high frequency.
 pub fn csv(records: &[Record]) -> String {
-    let mut text = String::from(
-        "corruption,family,spectrum_centroid,severity,accuracy,correct,total,ci95_low,ci95_high,official_protocol\n",
-    );
+    let columns = "corruption,family,spectrum_centroid,severity,accuracy,correct,total,ci95_low,ci95_high,official_protocol";
+    let mut csv = Csv::new(&columns.split(',').collect::<Vec<_>>());
     for corruption in by_frequency(records) {
         for record in of_corruption(records, corruption) {
             let [low, high] = record.ci95.unwrap_or([f64::NAN; 2]);
             let centroid = record.extra.get(crate::evaluate::corruptions::CENTROID).and_then(|v| v.as_f64());
-            let _ = writeln!(
-                text,
-                "{corruption},{},{},{},{},{},{},{low},{high},{}",
-                corruption.family(),
-                centroid.map(|v| v.to_string()).unwrap_or_default(),
-                record.severity.unwrap_or_default(),
-                record.value,
-                record.correct.unwrap_or_default(),
-                record.total.unwrap_or_default(),
-                is_official(record),
-            );
+            csv.row(&[
+                &corruption,
+                &corruption.family(),
+                &optional(centroid),
+                &record.severity.unwrap_or_default(),
+                &record.value,
+                &record.correct.unwrap_or_default(),
+                &record.total.unwrap_or_default(),
+                &low,
+                &high,
+                &is_official(record),
+            ]);
         }
     }
-    text
+    csv.into_text()
 }
 
 /// The table from low to high frequency, and accuracy over frequency.

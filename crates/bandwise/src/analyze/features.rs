@@ -1,12 +1,10 @@
 //! Spectra of feature maps, stage by stage: how much fine detail each stage of a network passes on.
 
-use std::fmt::Write;
-
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::Progress;
-use crate::evaluate::record::csv_field;
+use crate::formats::csv::Csv;
 use crate::nn::{Mode, Model, Pass, Recorder};
 use crate::report::{
     Axis, Bar, BarPlot, BarSeries, ColourMap, HeatMap, HeatPanel, LinePlot, Section, Series,
@@ -101,20 +99,15 @@ impl FeatureSpectra {
 
 /// `model,stage,radius,power`.
 pub fn csv(spectra: &[FeatureSpectra]) -> String {
-    let mut text = String::from("model,stage,radius,power\n");
+    let mut csv = Csv::new(&["model", "stage", "radius", "power"]);
     for spectrum in spectra {
         for stage in &spectrum.stages {
             for (radius, power) in stage.radial.iter().enumerate() {
-                let _ = writeln!(
-                    text,
-                    "{},{},{radius},{power}",
-                    csv_field(&spectrum.label),
-                    csv_field(&stage.stage)
-                );
+                csv.row(&[&spectrum.label, &stage.stage, &radius, power]);
             }
         }
     }
-    text
+    csv.into_text()
 }
 
 /// Spectra of all stages of several models.

@@ -7,7 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::evaluate::record::csv_field;
+use crate::formats::csv::Csv;
 use crate::method::filter_frequency::high_frequencies;
 use crate::nn::Model;
 use crate::nn::convolution::Convolution;
@@ -122,18 +122,17 @@ impl FilterSpectrum {
 
 /// One line per model, layer and frequency.
 pub fn csv(models: &[FilterSpectrum]) -> String {
-    let mut text = String::from("model,layer,height,width,horizontal,vertical,share,layer_energy\n");
+    let columns = ["model", "layer", "height", "width", "horizontal", "vertical", "share", "layer_energy"];
+    let mut csv = Csv::new(&columns);
     for model in models {
-        let label = csv_field(&model.label);
         for LayerEnergy { layer, height, width, energy, shares } in &model.layers {
             for (frequency, share) in shares.iter().enumerate() {
                 let (k, l) = (frequency / height, frequency % height);
-                let layer = csv_field(layer);
-                text += &format!("{label},{layer},{height},{width},{k},{l},{share},{energy}\n");
+                csv.row(&[&model.label, layer, height, width, &k, &l, share, energy]);
             }
         }
     }
-    text
+    csv.into_text()
 }
 
 /// The models side by side, as a part of a report.

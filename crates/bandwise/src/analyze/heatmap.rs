@@ -6,7 +6,6 @@
 //! are the same wave: each is measured once.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
 use candle_core::{D, Tensor};
 use rand::Rng;
@@ -14,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{NamedClassifier, Progress};
 use crate::attack::Classifier;
+use crate::formats::csv::Csv;
 use crate::report::{Axis, ColourMap, Facts, HeatMap, HeatPanel, Section};
 use crate::spectral::noise::fourier_basis;
 use crate::{Error, Result, random};
@@ -202,16 +202,15 @@ fn same_wave(i: i64, j: i64, height: usize, width: usize) -> (i64, i64) {
 
 /// `model,i,j,wrong,images,error`: one line per cell.
 pub fn csv(maps: &[FourierHeatMap]) -> String {
-    let mut text = String::from("model,i,j,wrong,images,error\n");
+    let mut csv = Csv::new(&["model", "i", "j", "wrong", "images", "error"]);
     for map in maps {
         let cells = map.rows.iter().flat_map(|i| map.columns.iter().map(move |j| (i, j)));
         for ((i, j), wrong) in cells.zip(&map.wrong) {
-            let label = crate::evaluate::record::csv_field(&map.label);
             let error = f64::from(*wrong) / map.images as f64;
-            let _ = writeln!(text, "{label},{i},{j},{wrong},{},{error}", map.images);
+            csv.row(&[&map.label, i, j, wrong, &map.images, &error]);
         }
     }
-    text
+    csv.into_text()
 }
 
 /// The maps of several models side by side.

@@ -1,11 +1,9 @@
 //! Learned Fourier masks compared: how their energy spreads over rings and sectors, how masks of two
 //! models differ, how alike the masks of images are.
 
-use std::fmt::Write;
-
 use serde::{Deserialize, Serialize};
 
-use crate::evaluate::record::csv_field;
+use crate::formats::csv::Csv;
 use crate::method::fourier_mask::{EpochLog, Mask};
 use crate::report::{
     Axis, Bar, BarPlot, BarSeries, Cell, ColourMap, HeatMap, HeatPanel, ImageGrid, LinePlot, Picture,
@@ -174,15 +172,15 @@ impl ClassSimilarity {
 
 /// `mask,band,kind,energy`.
 pub fn csv(profiles: &[MaskProfile]) -> String {
-    let mut text = String::from("mask,kind,band,energy\n");
+    let mut csv = Csv::new(&["mask", "kind", "band", "energy"]);
     for profile in profiles {
         for (kind, energies) in [("radial", &profile.radial), ("angular", &profile.angular)] {
             for (band, energy) in energies.iter().enumerate() {
-                let _ = writeln!(text, "{},{kind},{band},{energy}", csv_field(&profile.label));
+                csv.row(&[&profile.label, &kind, &band, energy]);
             }
         }
     }
-    text
+    csv.into_text()
 }
 
 /// Masks, their energies and their differences, side by side.

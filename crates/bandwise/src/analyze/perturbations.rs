@@ -1,12 +1,10 @@
 //! Spectra of adversarial perturbations, and whether they lie where a learned mask says that the network
 //! looks.
 
-use std::fmt::Write;
-
 use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::evaluate::record::csv_field;
+use crate::formats::csv::Csv;
 use crate::method::fourier_mask::Mask;
 use crate::report::{Axis, Cell, ColourMap, HeatMap, HeatPanel, LinePlot, Section, Series, Table};
 use crate::spectral::bands;
@@ -113,13 +111,13 @@ fn correlation(first: &[f64], second: &[f64]) -> f64 {
 
 /// `model,radius,power_share`.
 pub fn csv(spectra: &[PerturbationSpectrum]) -> String {
-    let mut text = String::from("model,radius,power_share\n");
+    let mut csv = Csv::new(&["model", "radius", "power_share"]);
     for spectrum in spectra {
         for (radius, share) in spectrum.radial_share.iter().enumerate() {
-            let _ = writeln!(text, "{},{radius},{share}", csv_field(&spectrum.label));
+            csv.row(&[&spectrum.label, &radius, share]);
         }
     }
-    text
+    csv.into_text()
 }
 
 /// Power of the perturbations of several models side by side. `attack` names what made them.

@@ -8,12 +8,14 @@
 
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use super::statistics::{mean_interval, wilson_interval};
+use crate::formats::csv::{Csv, optional};
 use crate::{Error, Result, files};
 
 /// One measured number with its proof.
@@ -226,54 +228,38 @@ pub fn write_csv(path: &Path, records: &[Record]) -> Result<()> {
 
 /// The columns of [`write_csv`] as text.
 pub fn to_csv(records: &[Record]) -> String {
-    let mut text = String::from(
-        "metric,attack,norm,epsilon,corruption,severity,value,correct,total,ci95_low,ci95_high,model,\
-         weights_sha256,data,data_sha256,split,seeds,device,precision,version,wall_seconds,created\n",
-    );
+    let columns = "metric,attack,norm,epsilon,corruption,severity,value,correct,total,ci95_low,ci95_high,model,\
+         weights_sha256,data,data_sha256,split,seeds,device,precision,version,wall_seconds,created";
+    let mut csv = Csv::new(&columns.split(',').collect::<Vec<_>>());
     for r in records {
         let p = &r.provenance;
         let seeds = p.seeds.iter().map(u64::to_string).collect::<Vec<_>>().join(" ");
-        let fields = [
-            r.metric.clone(),
-            r.attack.clone(),
-            r.norm.clone().unwrap_or_default(),
-            r.epsilon.to_string(),
-            r.corruption.clone().unwrap_or_default(),
-            optional(r.severity),
-            r.value.to_string(),
-            optional(r.correct),
-            optional(r.total),
-            optional(r.ci95.map(|c| c[0])),
-            optional(r.ci95.map(|c| c[1])),
-            p.model.clone(),
-            p.weights_sha256.clone(),
-            p.data.clone(),
-            p.data_sha256.clone(),
-            p.split.clone(),
-            seeds,
-            p.device.clone(),
-            p.precision.clone(),
-            p.version.clone(),
-            optional(r.wall_seconds),
-            r.created.clone(),
-        ];
-        text.push_str(&fields.map(|f| csv_field(&f)).join(","));
-        text.push('\n');
+        csv.row(&[
+            &r.metric,
+            &r.attack,
+            &optional(r.norm.as_ref()),
+            &r.epsilon,
+            &optional(r.corruption.as_ref()),
+            &optional(r.severity),
+            &r.value,
+            &optional(r.correct),
+            &optional(r.total),
+            &optional(r.ci95.map(|c| c[0])),
+            &optional(r.ci95.map(|c| c[1])),
+            &p.model,
+            &p.weights_sha256,
+            &p.data,
+            &p.data_sha256,
+            &p.split,
+            &seeds,
+            &p.device,
+            &p.precision,
+            &p.version,
+            &optional(r.wall_seconds),
+            &r.created,
+        ]);
     }
-    text
-}
-
-/// One CSV field, quoted where RFC 4180 asks for it.
-pub fn csv_field(field: &str) -> String {
-    if field.contains([',', '"', '\n', '\r']) {
-        format!("\"{}\"", field.replace('"', "\"\""))
-    } else {
-        field.to_owned()
-    }
-}
-
-fn optional<T: ToString>(value: Option<T>) -> String {
-    value.map(|v| v.to_string()).unwrap_or_default()
+    csv.into_text()
 }
 
 /// Appends one line per record to a `results.jsonl`, and flushes it to the disk. What a killed process
@@ -410,19 +396,9 @@ fn epsilon_value<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::E
 
 /// A moment as RFC 3339 in UTC with seconds, for example `2026-11-05T09:30:00Z`.
 pub fn utc_timestamp(time: SystemTime) -> String {
-    let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-    let (days, rest) = ((seconds / 86_400) as i64, seconds % 86_400);
-    // Days to a proleptic Gregorian date, counted in eras of 400 years that begin on 1 March.
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+    // Years beyond 9999 do not occur on working clocks.
+    let moment = Timestamp::try_from(time).unwrap_or(Timestamp::MAX);
+    moment.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 #[cfg(test)]

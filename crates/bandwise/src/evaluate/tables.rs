@@ -4,10 +4,11 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::journal::{CLEAN, Journal};
-use super::record::{Provenance, Record, csv_field};
+use super::record::{Provenance, Record};
 use super::statistics::{PairedTest, mcnemar, wilson_interval};
 use crate::Result;
 use crate::attack::Attack;
+use crate::formats::csv::Csv;
 
 /// The name of the pointwise worst case: right under every attack.
 pub const WORST_CASE: &str = "worst-case";
@@ -160,24 +161,22 @@ pub fn compare(first: &Journal, second: &Journal) -> Result<Vec<Comparison>> {
 
 /// The rows as CSV.
 pub fn to_csv(rows: &[Row]) -> String {
-    let mut text =
-        String::from("attack,bound,accuracy,correct,total,ci95_low,ci95_high,mean_queries,mean_gradients\n");
+    let columns = "attack,bound,accuracy,correct,total,ci95_low,ci95_high,mean_queries,mean_gradients";
+    let mut csv = Csv::new(&columns.split(',').collect::<Vec<_>>());
     for row in rows {
-        let fields = [
-            row.attack.clone(),
-            row.bound.clone(),
-            row.accuracy().to_string(),
-            row.correct.to_string(),
-            row.total.to_string(),
-            row.ci95[0].to_string(),
-            row.ci95[1].to_string(),
-            row.mean_queries.to_string(),
-            row.mean_gradients.to_string(),
-        ];
-        text.push_str(&fields.map(|field| csv_field(&field)).join(","));
-        text.push('\n');
+        csv.row(&[
+            &row.attack,
+            &row.bound,
+            &row.accuracy(),
+            &row.correct,
+            &row.total,
+            &row.ci95[0],
+            &row.ci95[1],
+            &row.mean_queries,
+            &row.mean_gradients,
+        ]);
     }
-    text
+    csv.into_text()
 }
 
 /// A model's entry in the shape of RobustBench's `model_info` files.

@@ -8,7 +8,7 @@ use super::chart::{self, Entry, Width};
 use super::numbers;
 use super::scale::{Axis, Scale};
 use super::svg::{Anchor, Area, Svg, number, shorten, text_width, wrap};
-use crate::evaluate::record::csv_field;
+use crate::formats::csv::{Csv, optional};
 
 /// Bars in groups: one group per condition, one bar per series (model) in it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -230,16 +230,15 @@ impl BarPlot {
 
     /// The data: `group,series,value,low,high`.
     pub fn csv(&self) -> String {
-        let mut csv = String::from("group,series,value,low,high\n");
+        let mut csv = Csv::new(&["group", "series", "value", "low", "high"]);
         for (index, group) in self.groups.iter().enumerate() {
             for series in &self.series {
                 let Some(bar) = series.bars.get(index) else { continue };
-                let bounds = bar.interval.map_or(",".to_owned(), |[l, h]| format!("{l},{h}"));
-                let _ =
-                    writeln!(csv, "{},{},{},{bounds}", csv_field(group), csv_field(&series.label), bar.value);
+                let bound = |end: usize| optional(bar.interval.map(|interval| interval[end]));
+                csv.row(&[group, &series.label, &bar.value, &bound(0), &bound(1)]);
             }
         }
-        csv
+        csv.into_text()
     }
 
     /// The plot as an SVG file of its own, in light colours.

@@ -1,7 +1,5 @@
 //! Arrays as colour: spectra, DCT energies, Fourier heat maps, small annotated tables.
 
-use std::fmt::Write;
-
 use serde::{Deserialize, Serialize};
 
 use super::chart::{self, Width};
@@ -10,7 +8,7 @@ use super::numbers;
 use super::picture::Picture;
 use super::scale::{Axis, NumberFormat, Scale};
 use super::svg::{Anchor, Area, Svg, shorten, text_width};
-use crate::evaluate::record::csv_field;
+use crate::formats::csv::Csv;
 
 /// One or several arrays side by side, on one colour scale.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -282,14 +280,14 @@ impl HeatMap {
 
     /// The data: `panel,row,column,value`.
     pub fn csv(&self) -> String {
-        let mut csv = String::from("panel,row,column,value\n");
+        let mut csv = Csv::new(&["panel", "row", "column", "value"]);
         for panel in &self.panels {
             for (index, value) in panel.values.iter().enumerate() {
                 let (row, column) = (index / panel.columns.max(1), index % panel.columns.max(1));
-                let _ = writeln!(csv, "{},{row},{column},{value}", csv_field(&panel.label));
+                csv.row(&[&panel.label, &row, &column, value]);
             }
         }
-        csv
+        csv.into_text()
     }
 
     /// The heat map as an SVG file of its own, in light colours.

@@ -8,7 +8,7 @@ use super::chart::{self, Entry, Width};
 use super::numbers;
 use super::scale::{Axis, Scale, ScaleKind};
 use super::svg::{Area, Svg, number};
-use crate::evaluate::record::csv_field;
+use crate::formats::csv::{Csv, optional};
 
 /// A plot of one or several curves over a common axis.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -192,14 +192,14 @@ impl LinePlot {
 
     /// The data: `series,x,y,low,high`.
     pub fn csv(&self) -> String {
-        let mut csv = String::from("series,x,y,low,high\n");
+        let mut csv = Csv::new(&["series", "x", "y", "low", "high"]);
         for series in &self.series {
             for (index, [x, y]) in series.points.iter().enumerate() {
-                let bounds = series.band.get(index).map_or(",".to_owned(), |[l, h]| format!("{l},{h}"));
-                let _ = writeln!(csv, "{},{x},{y},{bounds}", csv_field(&series.label));
+                let bound = |end: usize| optional(series.band.get(index).map(|band| band[end]));
+                csv.row(&[&series.label, x, y, &bound(0), &bound(1)]);
             }
         }
-        csv
+        csv.into_text()
     }
 
     /// The plot as an SVG file of its own, in light colours.

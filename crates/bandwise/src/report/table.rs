@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::numbers;
 use super::scale::NumberFormat;
-use crate::evaluate::record::csv_field;
+use crate::formats::csv::Csv;
 
 /// A table.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -135,14 +135,14 @@ impl Table {
         let mut lines = vec![Vec::new(); self.rows.len() + 1];
         for column in 0..columns {
             let title = self.columns.get(column).cloned().unwrap_or_default();
-            lines[0].push(csv_field(&title));
+            lines[0].push(title.clone());
             if has_interval(column) {
-                lines[0].extend([csv_field(&format!("{title} low")), csv_field(&format!("{title} high"))]);
+                lines[0].extend([format!("{title} low"), format!("{title} high")]);
             }
             for (row, line) in self.rows.iter().zip(&mut lines[1..]) {
                 let (value, interval) = match row.get(column) {
                     None => (String::new(), None),
-                    Some(Cell::Text(text)) => (csv_field(text), None),
+                    Some(Cell::Text(text)) => (text.clone(), None),
                     Some(Cell::Number(n)) => (n.value.to_string(), n.interval),
                 };
                 line.push(value);
@@ -153,7 +153,9 @@ impl Table {
                 }
             }
         }
-        lines.into_iter().map(|line| line.join(",") + "\n").collect()
+        let mut csv = Csv::new(&lines[0].iter().map(String::as_str).collect::<Vec<_>>());
+        lines[1..].iter().for_each(|line| csv.cells(line));
+        csv.into_text()
     }
 }
 

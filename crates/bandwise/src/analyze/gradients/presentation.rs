@@ -2,7 +2,7 @@
 
 use super::GradientSpectrum;
 use crate::Result;
-use crate::evaluate::record::csv_field;
+use crate::formats::csv::Csv;
 use crate::report::{Axis, Cell, ColourMap, HeatMap, HeatPanel, LinePlot, Section, Series, Table};
 use crate::spectral::bands;
 use crate::spectral::statistics::SpectrumStatistics;
@@ -31,18 +31,17 @@ pub fn section(models: &[(String, GradientSpectrum)], images: &SpectrumStatistic
 /// One line per model and frequency (signed, in cycles per picture): mean amplitude, mean ln(1 + amplitude), and
 /// mean amplitude of the gradients divided by their norms.
 pub fn csv(models: &[(String, GradientSpectrum)]) -> String {
-    let mut text = "model,row,column,amplitude,log1p_amplitude,unit_amplitude\n".to_owned();
+    let mut csv = Csv::new(&["model", "row", "column", "amplitude", "log1p_amplitude", "unit_amplitude"]);
     for (name, spectrum) in models {
         let (height, width) = spectrum.amplitudes.size();
         let (raw, log1p) = (spectrum.amplitudes.mean_amplitude(), spectrum.amplitudes.mean_log1p_amplitude());
         for (index, unit) in spectrum.unit.mean_amplitude().into_iter().enumerate() {
             let row = bands::signed_frequency(index / width, height);
             let column = bands::signed_frequency(index % width, width);
-            let name = csv_field(name);
-            text += &format!("{name},{row},{column},{},{},{unit}\n", raw[index], log1p[index]);
+            csv.row(&[name, &row, &column, &raw[index], &log1p[index], &unit]);
         }
     }
-    text
+    csv.into_text()
 }
 
 fn numbers(models: &[(String, GradientSpectrum)]) -> Result<Table> {

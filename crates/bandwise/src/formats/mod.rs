@@ -1,0 +1,3 @@
+//! File formats that know nothing of images.
+
+pub mod csv;
