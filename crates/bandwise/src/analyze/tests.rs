@@ -9,36 +9,17 @@ use super::*;
 use crate::attack::FrozenModel;
 use crate::golden;
 use crate::method::fourier_mask::Mask;
-use crate::nn::{Interface, Model, Normalization};
-
-/// The reference's pretrained network and its first `count` images and labels.
-fn golden_model(folder: &std::path::Path, name: &str, count: usize) -> (FrozenModel, Tensor, Vec<u32>) {
-    let weights = golden::tensors(folder, &format!("{name}_akamaster.safetensors"));
-    let classes = weights["linear.weight"].dim(0).unwrap();
-    let interface = Interface { channels: 3, classes, width: None };
-    let constants = Normalization { mean: vec![0.485, 0.456, 0.406], std: vec![0.229, 0.224, 0.225] };
-    let model = Model::new(name, interface, Some(&constants), 0, DType::F32, &Device::Cpu).unwrap();
-    for parameter in model.parameters() {
-        parameter.set(&weights[parameter.name()]).unwrap();
-    }
-    let bytes = std::fs::read(folder.join("cifar10_500.bin")).unwrap();
-    let records: Vec<&[u8]> = bytes.chunks_exact(3073).take(count).collect();
-    let labels = records.iter().map(|r| u32::from(r[0])).collect();
-    let pixels: Vec<f32> = records
-        .iter()
-        .flat_map(|r| (0..3072).map(move |i| f32::from(r[1 + i % 3 * 1024 + i / 3]) / 255.0))
-        .collect();
-    let images = Tensor::from_vec(pixels, (count, 32, 32, 3), &Device::Cpu).unwrap();
-    (FrozenModel::folded(&model).unwrap(), images, labels)
-}
 
 /// `heatG_wrong_clip_vV`, `heatG_wrong_noclip_vV`: G×G cells, L2 norm V.
 #[test]
+#[cfg_attr(not(golden), ignore = "no reference values: set BANDWISE_GOLDEN")]
 fn golden_fourier_heat_maps() {
-    let Some(folder) = golden::folder() else { return };
+    let folder = golden::folder();
     let tensors = golden::tensors(&folder, "case7_spectral.safetensors");
     let json = golden::json(&folder, "case7_spectral.json");
     let number = |key: &str| json[key].as_u64().map(|n| n as usize);
+    let network = golden::network(&folder, json["model"].as_str().unwrap(), DType::F32);
+    let model = FrozenModel::folded(&network).unwrap();
     let mut seen = 0;
     for (name, expected) in &tensors {
         let Some((grid, rest)) = name.strip_prefix("heat").and_then(|n| n.split_once("_wrong_")) else {
@@ -52,12 +33,11 @@ fn golden_fourier_heat_maps() {
         };
         assert_eq!(frequencies.len(), side, "{name}");
         let count = number(&format!("n_heat{grid}")).or(number("n_heatmap")).unwrap();
-        let offset = number("offset").unwrap_or(0);
-        let (model, images, labels) = golden_model(&folder, json["model"].as_str().unwrap(), offset + count);
-        let images = images.narrow(0, offset, count).unwrap().contiguous().unwrap();
+        let records = golden::records(&folder, &json, count);
+        let images = records.images();
         let signs = golden::values(&tensors["signs"].narrow(0, 0, count).unwrap());
         let signs = signs.into_iter().map(|s| s as f32).collect();
-        let data = HeatMapData { images: &images, labels: &labels[offset..], signs };
+        let data = HeatMapData { images: &images, labels: &records.labels, signs };
         let clip = clip == "clip";
         let config = HeatMapConfig { norm: norm.parse().unwrap(), clip, ..Default::default() };
         let model = NamedClassifier { label: "model", classifier: &model };

@@ -7,40 +7,14 @@ use serde_json::Value;
 
 use super::*;
 use crate::golden;
-use crate::nn::{Interface, Model, Normalization};
 
-/// A network with the weights `NAME_akamaster.safetensors`, in float32 or float64, folded or not.
+/// A trained network of the folder, in float32 or float64, folded or not.
 pub(crate) fn network(folder: &Path, name: &str, dtype: DType, folded: bool) -> FrozenModel {
-    let weights = golden::tensors(folder, &format!("{name}_akamaster.safetensors"));
-    let classes = weights["linear.weight"].dim(0).unwrap();
-    let interface = Interface { channels: 3, classes, width: None };
-    let constants = Normalization { mean: vec![0.485, 0.456, 0.406], std: vec![0.229, 0.224, 0.225] };
-    let model = Model::new(name, interface, Some(&constants), 0, dtype, &Device::Cpu).unwrap();
-    for parameter in model.parameters() {
-        parameter.set(&weights[parameter.name()].to_dtype(dtype).unwrap()).unwrap();
-    }
+    let model = golden::network(folder, name, dtype);
     if folded {
         return FrozenModel::folded(&model).unwrap();
     }
     FrozenModel::in_mode(&model, crate::nn::Mode::Eval, 1.0)
-}
-
-/// The first `count` records of a CIFAR-10 binary file.
-pub(crate) fn records(path: &Path, count: usize) -> (Tensor, Tensor, Vec<u64>) {
-    let bytes = std::fs::read(path).unwrap();
-    let records: Vec<&[u8]> = bytes.chunks_exact(3073).take(count).collect();
-    assert_eq!(records.len(), count, "{} is too short", path.display());
-    let pixels: Vec<f32> =
-        records.iter().flat_map(|r| r[1..].iter().map(|b| f32::from(*b) / 255.0)).collect();
-    let labels: Vec<u32> = records.iter().map(|r| u32::from(r[0])).collect();
-    let images = Tensor::from_vec(pixels, (count, 3, 32, 32), &Device::Cpu).unwrap();
-    let images = images.permute((0, 2, 3, 1)).unwrap().contiguous().unwrap();
-    (images, Tensor::from_vec(labels, count, &Device::Cpu).unwrap(), (0..count as u64).collect())
-}
-
-/// The data file that the JSON names, `cifar10_500.bin (same order)`.
-fn data_file(folder: &Path, json: &Value) -> std::path::PathBuf {
-    folder.join(json["images"].as_str().unwrap().split_whitespace().next().unwrap())
 }
 
 /// The attack behind a row such as `pgd10_zero_8`, `square1000_1` or `aa_L2_0.5`.
@@ -74,11 +48,12 @@ fn attack_of(name: &str, row: &Value) -> Option<Attack> {
 /// Which of the first `count` images are right and stay right under `attack`, and what it cost.
 fn robust(folder: &Path, json: &Value, row: &Value, attack: &Attack) -> (Vec<bool>, Vec<Outcome>) {
     let count = row["n"].as_u64().unwrap() as usize;
-    let (images, labels, ids) = records(&data_file(folder, json), count);
+    let records = golden::records(folder, json, count);
+    let (images, labels, ids) = (records.images(), records.label_tensor(), records.ids());
     let model = network(folder, row["model"].as_str().unwrap(), DType::F32, true);
     let context = AttackContext::evaluation(0, &ids, 50);
     let logits = oracle::Oracle::new(&model, &context).logits(&images).unwrap();
-    let clean = verdicts(&logits, &labels.to_vec1().unwrap()).unwrap();
+    let clean = verdicts(&logits, &records.labels).unwrap();
     let right: Vec<u32> = (0..count as u32).filter(|&i| !clean[i as usize].wrong).collect();
     let chosen = Tensor::from_slice(&right, right.len(), &Device::Cpu).unwrap();
     let right_ids: Vec<u64> = right.iter().map(|&i| ids[i as usize]).collect();
@@ -123,7 +98,7 @@ fn check_row(folder: &Path, json: &Value, name: &str, row: &Value) {
 }
 
 fn check_rows(wanted: impl Fn(&str, &Value) -> bool) {
-    let Some(folder) = golden::folder() else { return };
+    let folder = golden::folder();
     let json = golden::json(&folder, "case5_attacks.json");
     let mut seen = 0;
     for (name, row) in json["attacks"].as_object().unwrap() {
@@ -148,19 +123,22 @@ fn is_cheap(name: &str, row: &Value) -> bool {
 }
 
 #[test]
+#[cfg_attr(not(golden), ignore = "no reference values: set BANDWISE_GOLDEN")]
 fn golden_gradient_attacks() {
     check_rows(|name, row| is_cheap(name, row) && (name.starts_with("fgsm") || name.starts_with("pgd")));
 }
 
 #[test]
+#[cfg_attr(not(golden), ignore = "no reference values: set BANDWISE_GOLDEN")]
 fn golden_stronger_attacks() {
     check_rows(|name, row| is_cheap(name, row) && !(name.starts_with("fgsm") || name.starts_with("pgd")));
 }
 
 /// What the exact gradient of the cross-entropy adds to FGSM on confident images.
 #[test]
+#[cfg_attr(not(golden), ignore = "no reference values: set BANDWISE_GOLDEN")]
 fn golden_exact_gradients_are_stronger() {
-    let Some(folder) = golden::folder() else { return };
+    let folder = golden::folder();
     let json = golden::json(&folder, "case5_attacks.json");
     for (name, row) in json["attacks"].as_object().unwrap() {
         let Some(Attack::Fgsm(plain)) = attack_of(name, row) else { continue };
@@ -174,6 +152,7 @@ fn golden_exact_gradients_are_stronger() {
 
 /// Rows that take minutes.
 #[test]
+#[cfg_attr(not(golden), ignore = "no reference values: set BANDWISE_GOLDEN")]
 fn golden_attacks_with_many_survivors() {
     check_rows(|name, row| !is_cheap(name, row));
 }
@@ -181,8 +160,9 @@ fn golden_attacks_with_many_survivors() {
 /// Adversarial images pixel by pixel: in float64 against the reference's float64 run, in float32 on
 /// the images where the reference's own float32 run agrees with it.
 #[test]
+#[cfg_attr(not(golden), ignore = "no reference values: set BANDWISE_GOLDEN")]
 fn golden_adversarial_images() {
-    let Some(folder) = golden::folder() else { return };
+    let folder = golden::folder();
     let json = golden::json(&folder, "case5_attacks.json");
     let tensors = golden::tensors(&folder, "case5_adv16.safetensors");
     let mut seen = 0;
@@ -192,7 +172,8 @@ fn golden_adversarial_images() {
             let expected = &tensors[&format!("{name}{suffix}")];
             let expected = expected.permute((0, 2, 3, 1)).unwrap().contiguous().unwrap();
             let count = expected.dim(0).unwrap();
-            let (images, labels, ids) = records(&data_file(&folder, &json), count);
+            let records = golden::records(&folder, &json, count);
+            let (images, labels, ids) = (records.images(), records.label_tensor(), records.ids());
             let images = images.to_dtype(dtype).unwrap();
             let model = network(&folder, row["model"].as_str().unwrap(), dtype, false);
             let context = AttackContext { early_stop: false, ..AttackContext::evaluation(0, &ids, 16) };
@@ -222,8 +203,9 @@ fn golden_adversarial_images() {
 }
 
 #[test]
+#[cfg_attr(not(golden), ignore = "no reference values: set BANDWISE_GOLDEN")]
 fn golden_fab_distances() {
-    let Some(folder) = golden::folder() else { return };
+    let folder = golden::folder();
     let tensors = golden::tensors(&folder, "case5_adv16.safetensors");
     let json = golden::json(&folder, "case5_attacks.json");
     let Some((_, row)) =
@@ -232,7 +214,8 @@ fn golden_fab_distances() {
         return;
     };
     let expected = golden::values(&tensors["fab_t_min_linf"]);
-    let (images, labels, ids) = records(&data_file(&folder, &json), expected.len());
+    let records = golden::records(&folder, &json, expected.len());
+    let (images, labels, ids) = (records.images(), records.label_tensor(), records.ids());
     let model = network(&folder, row["model"].as_str().unwrap(), DType::F32, true);
     let context = AttackContext { early_stop: false, ..AttackContext::evaluation(0, &ids, 16) };
     let began = std::time::Instant::now();

@@ -16,11 +16,12 @@ fn pictures(tensor: &Tensor) -> Vec<Picture> {
     chunks.map(|bytes| Picture::new(height, width, channels, bytes.to_vec())).collect()
 }
 
-/// The first `count` images of the CIFAR-10 binary file.
-fn cifar(folder: &Path, count: usize) -> Vec<Picture> {
-    let bytes = std::fs::read(folder.join("cifar10_500.bin")).unwrap();
-    let interleave = |record: &[u8]| (0..3072).map(|i| record[1 + i % 3 * 1024 + i / 3]).collect();
-    bytes.chunks_exact(3073).take(count).map(|record| Picture::new(32, 32, 3, interleave(record))).collect()
+/// The images that the statistics of a case are over: as many as its `correct_of_N` says.
+fn all_images(folder: &Path, json: &Value, case: &Value) -> Vec<Picture> {
+    let counts = case.as_object().unwrap().keys().find_map(|key| key.strip_prefix("correct_of_"));
+    let records = golden::records(folder, json, counts.unwrap().parse().unwrap());
+    let pictures = records.pixels.chunks_exact(3072);
+    pictures.map(|bytes| Picture::new(32, 32, 3, bytes.to_vec())).collect()
 }
 
 fn load(folder: &Path) -> (Value, HashMap<String, Tensor>) {
@@ -48,8 +49,9 @@ fn mean(counts: &[usize; 256]) -> f64 {
 }
 
 #[test]
+#[cfg_attr(not(golden), ignore = "no reference values: set BANDWISE_GOLDEN")]
 fn golden_deterministic_corruptions() {
-    let Some(folder) = golden::folder() else { return };
+    let folder = golden::folder();
     let (json, tensors) = load(&folder);
     let clean = pictures(&tensors["clean"]);
     let corruptor = Corruptor::new(Protocol::Cifar, 0);
@@ -75,12 +77,15 @@ fn golden_deterministic_corruptions() {
 }
 
 #[test]
+#[cfg_attr(not(golden), ignore = "no reference values: set BANDWISE_GOLDEN")]
 fn golden_deterministic_corruptions_change_as_much_as_published() {
-    let Some(folder) = golden::folder() else { return };
-    let (json, _) = load(&folder);
-    let clean = cifar(&folder, 200);
+    let folder = golden::folder();
+    let (json, tensors) = load(&folder);
     let corruptor = Corruptor::new(Protocol::Cifar, 0);
     for (name, expected) in json["deterministic"].as_object().unwrap() {
+        let clean = all_images(&folder, &json, expected);
+        let first = pictures(&tensors["clean"]);
+        assert_eq!(clean[..first.len()], first, "these are other images");
         for severity in Severity::all() {
             let ours = corruptor.apply_all(&clean, name.parse().unwrap(), severity, 0).unwrap();
             let ours = mean(&differences(&ours, &clean));
@@ -91,8 +96,9 @@ fn golden_deterministic_corruptions_change_as_much_as_published() {
 }
 
 #[test]
+#[cfg_attr(not(golden), ignore = "no reference values: set BANDWISE_GOLDEN")]
 fn golden_given_randomness() {
-    let Some(folder) = golden::folder() else { return };
+    let folder = golden::folder();
     let (json, tensors) = load(&folder);
     let clean = pictures(&tensors["clean"]);
     let z = golden::values(&tensors["given.z"]);
@@ -169,10 +175,10 @@ fn statistics(corrupted: &[Picture], clean: &[Picture]) -> Statistics {
 }
 
 #[test]
+#[cfg_attr(not(golden), ignore = "no reference values: set BANDWISE_GOLDEN")]
 fn golden_stochastic_statistics() {
-    let Some(folder) = golden::folder() else { return };
+    let folder = golden::folder();
     let (json, _) = load(&folder);
-    let clean = cifar(&folder, 200);
     let mut failures = Vec::new();
     for (name, case) in json["stochastic"].as_object().unwrap() {
         let corruption: Corruption = name.parse().unwrap();
@@ -182,6 +188,7 @@ fn golden_stochastic_statistics() {
         };
         for level in case["levels"].as_array().unwrap() {
             let severity = Severity::new(level["severity"].as_u64().unwrap() as u8).unwrap();
+            let clean = all_images(&folder, &json, level);
             let runs = [1, 2].map(|seed| {
                 let mut corruptor = Corruptor::new(Protocol::Cifar, seed);
                 if let Some(textures) = std::env::var_os("BANDWISE_FROST") {

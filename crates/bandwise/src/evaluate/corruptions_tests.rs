@@ -87,12 +87,15 @@ fn expected(case: &Value) -> Option<(usize, Vec<f64>)> {
 
 /// The accuracy of a trained network on corrupted images: as near as the reference is to itself.
 #[test]
+#[cfg_attr(not(golden), ignore = "no reference values: set BANDWISE_GOLDEN")]
 fn golden_accuracy_under_corruption() {
-    let Some(folder) = golden::folder() else { return };
+    let folder = golden::folder();
     let json = golden::json(&folder, "case6_corruptions.json");
     let model = network(&folder, json["accuracy_model"].as_str().unwrap(), DType::F32, true);
-    let spec = format!("cifar10-bin:{}", folder.join("cifar10_500.bin").display());
-    let clean = spec.parse::<DataSpec>().unwrap().open(Split::Test).unwrap();
+    let open = |file: &std::path::Path| {
+        let spec = format!("cifar10-bin:{}", file.display());
+        spec.parse::<DataSpec>().unwrap().open(Split::Test).unwrap()
+    };
     let job = Job { batch_size: 100, ..Job::default() };
     let textures = std::env::var_os("BANDWISE_FROST")
         .map(|folder| FrostTextures::from_folder(std::path::Path::new(&folder)).unwrap());
@@ -102,9 +105,10 @@ fn golden_accuracy_under_corruption() {
             Some(textures) => corruptor.with_frost(textures.clone()),
             None => corruptor,
         };
-        let source = Source::Made { clean: clean.clone(), corruptor };
+        let (file, start) = golden::place(&folder, &json, count);
+        let source = Source::Made { clean: open(&file), corruptor };
         let dataset = source.dataset(name.parse().unwrap(), severity).unwrap();
-        let indices: Vec<usize> = (0..count).collect();
+        let indices: Vec<usize> = (start..start + count).collect();
         let flags = accuracy::correct(&model, dataset.as_ref(), &indices, &job).unwrap();
         flags.into_iter().filter(|right| *right).count() as f64
     };

@@ -159,21 +159,14 @@ mod tests {
     use crate::golden;
     use crate::spectral::bands;
 
-    /// `[images, 32, 32, 3]` of a CIFAR-10 binary file, in [0, 1].
-    fn cifar_images(folder: &std::path::Path) -> Vec<f32> {
-        let bytes = std::fs::read(folder.join("cifar10_500.bin")).unwrap();
-        bytes
-            .chunks_exact(3073)
-            .flat_map(|record| (0..3072).map(|i| f32::from(record[1 + i % 3 * 1024 + i / 3]) / 255.0))
-            .collect()
-    }
-
     #[test]
+    #[cfg_attr(not(golden), ignore = "no reference values: set BANDWISE_GOLDEN")]
     fn golden_mean_spectra_of_cifar() {
-        let Some(folder) = golden::folder() else { return };
+        let folder = golden::folder();
         let expected = golden::tensors(&folder, "case7_spectral.safetensors");
         let mut statistics = SpectrumStatistics::new(32, 32, 3);
-        statistics.add(&cifar_images(&folder)).unwrap();
+        let images = golden::records(&folder, &golden::json(&folder, "case7_spectral.json"), 500).images();
+        statistics.add(&images.flatten_all().unwrap().to_vec1::<f32>().unwrap()).unwrap();
         // The reference leaves the outermost ring, a single pixel, out of its profile.
         let mut profile = bands::radial_mean(&statistics.mean_log1p_amplitude(), 32, 32);
         profile.truncate(expected["radial_mean_log1p"].elem_count());

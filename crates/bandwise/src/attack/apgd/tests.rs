@@ -1,21 +1,29 @@
 //! One start of APGD from the clean image, against the official implementation (golden case 5).
 
+use std::collections::BTreeSet;
+use std::path::Path;
+
 use candle_core::{DType, Tensor};
+use serde_json::Value;
 
 use super::*;
-use crate::attack::golden_tests::{network, records};
+use crate::attack::FrozenModel;
+use crate::attack::golden_tests::network;
 use crate::golden;
 
 #[test]
+#[cfg_attr(not(golden), ignore = "no reference values: set BANDWISE_GOLDEN")]
 fn golden_apgd_from_the_clean_image() {
-    let Some(folder) = golden::folder() else { return };
+    let folder = golden::folder();
     let runs = golden::json(&folder, "case5_apgd_zero_start.json");
     let tensors = golden::tensors(&folder, "case5_apgd_zero_start.safetensors");
     let targets = tensors["y_target"].to_dtype(DType::U32).unwrap();
     let count = targets.dim(0).unwrap();
-    let (images, labels, ids) = records(&folder.join("cifar10_500.bin"), count);
-    let images = images.to_dtype(DType::F64).unwrap();
-    let model = network(&folder, "resnet20", DType::F64, false);
+    let attacks = golden::json(&folder, "case5_attacks.json");
+    let records = golden::records(&folder, &attacks, count);
+    let (labels, ids) = (records.label_tensor(), records.ids());
+    let images = records.images().to_dtype(DType::F64).unwrap();
+    let model = attacked(&folder, &attacks, &images, &records.labels, &targets);
     let context = AttackContext::evaluation(0, &ids, 16);
     for run in runs.as_array().unwrap() {
         let name = run["name"].as_str().unwrap();
@@ -69,6 +77,30 @@ fn golden_apgd_from_the_clean_image() {
         );
         assert!(compared > 0, "{name}");
     }
+}
+
+/// The network that the runs attack. They do not name it: of those that the attacks name it is the one for which the
+/// targets are the most likely wrong classes.
+fn attacked(
+    folder: &Path,
+    attacks: &Value,
+    images: &Tensor,
+    labels: &[u32],
+    targets: &Tensor,
+) -> FrozenModel {
+    let rows = attacks["attacks"].as_object().unwrap().values();
+    let names: BTreeSet<&str> = rows.map(|row| row["model"].as_str().unwrap()).collect();
+    let expected: Vec<u32> = targets.to_vec1().unwrap();
+    let found = names.into_iter().map(|name| network(folder, name, DType::F64, false)).find(|model| {
+        let logits: Vec<Vec<f64>> = model.logits_no_graph(images).unwrap().to_vec2().unwrap();
+        let second = |(logits, label): (&Vec<f64>, &u32)| {
+            let mut classes: Vec<u32> = (0..logits.len() as u32).collect();
+            classes.sort_by(|a, b| logits[*b as usize].total_cmp(&logits[*a as usize]));
+            classes.into_iter().find(|class| class != label).unwrap()
+        };
+        logits.iter().zip(labels).map(second).eq(expected.iter().copied())
+    });
+    found.expect("one of the networks has these targets")
 }
 
 fn row(images: &Tensor, image: usize) -> Vec<f64> {

@@ -82,8 +82,9 @@ fn nhwc(tensor: &Tensor) -> Tensor {
 }
 
 #[test]
+#[cfg_attr(not(golden), ignore = "no reference values: set BANDWISE_GOLDEN")]
 fn golden_layers_forward_and_gradients() {
-    let Some(folder) = golden::folder() else { return };
+    let folder = golden::folder();
     let tensors = golden::tensors(&folder, "case1_dct.safetensors");
     for entry in entries(&golden::json(&folder, "case1_dct.json")["layers"]) {
         let name = text(entry, "name");
@@ -115,8 +116,9 @@ fn golden_layers_forward_and_gradients() {
 }
 
 #[test]
+#[cfg_attr(not(golden), ignore = "no reference values: set BANDWISE_GOLDEN")]
 fn golden_penalties_and_gradients() {
-    let Some(folder) = golden::folder() else { return };
+    let folder = golden::folder();
     let (json, tensors) =
         (golden::json(&folder, "case1_dct.json"), golden::tensors(&folder, "case1_dct.safetensors"));
     let layers: HashMap<&str, Convolution> =
@@ -175,8 +177,9 @@ fn close(what: &str, detail: &str, value: f64, expected: f64, tolerance: f64) {
 }
 
 #[test]
+#[cfg_attr(not(golden), ignore = "no reference values: set BANDWISE_GOLDEN")]
 fn golden_depth_rule() {
-    let Some(folder) = golden::folder() else { return };
+    let folder = golden::folder();
     for entry in entries(&golden::json(&folder, "case1_dct.json")["depth_rule"]) {
         let penalty = penalty("default", number(&entry["reg_depth"]), 1.0);
         assert_eq!(
@@ -207,8 +210,9 @@ fn cross_entropy(logits: &Tensor, labels: &Tensor) -> Tensor {
 }
 
 #[test]
+#[cfg_attr(not(golden), ignore = "no reference values: set BANDWISE_GOLDEN")]
 fn golden_resnet9_narrow_with_penalties() {
-    let Some(folder) = golden::folder() else { return };
+    let folder = golden::folder();
     let tensors = golden::tensors(&folder, "case1_lowres_resnet9.safetensors");
     let json = golden::json(&folder, "case1_dct.json");
     let kinds = json["lowres_resnet9_narrow"].as_object().expect("an object of kinds");
@@ -328,8 +332,9 @@ fn hashed(index: u32, layer: u32, seed: u32) -> f64 {
 }
 
 #[test]
+#[cfg_attr(not(golden), ignore = "no reference values: set BANDWISE_GOLDEN")]
 fn golden_resnet9_full_width_closed_form() {
-    let Some(folder) = golden::folder() else { return };
+    let folder = golden::folder();
     let json = golden::json(&folder, "case1_dct.json");
     for (kind, entry) in json["lowres_resnet9_full_closed_form"].as_object().expect("an object of kinds") {
         let seed = size(entry, "seed") as u32;

@@ -30,8 +30,9 @@ fn builder() -> Builder {
 }
 
 #[test]
+#[cfg_attr(not(golden), ignore = "no reference values: set BANDWISE_GOLDEN")]
 fn golden_fpcm_blocks() {
-    let Some(folder) = golden::folder() else { return };
+    let folder = golden::folder();
     let json = golden::json(&folder, "case2_fpcm.json");
     let tensors = golden::tensors(&folder, "case2_fpcm_blocks.safetensors");
     let close = |ours: &Tensor, key: &str| {
@@ -101,8 +102,9 @@ fn load(model: &Model, name: &str, tensors: &HashMap<String, Tensor>) {
 /// rounding of zero may fall on the other side of a ReLU's kink than it did in the reference, and one such
 /// unit changes the gradients of the layers before it by more than their tolerance.
 #[test]
+#[cfg_attr(not(golden), ignore = "no reference values: set BANDWISE_GOLDEN")]
 fn golden_fpcm_networks() {
-    let Some(folder) = golden::folder() else { return };
+    let folder = golden::folder();
     let json = golden::json(&folder, "case2_fpcm.json");
     let tensors = golden::tensors(&folder, "case2_fpcm_nets.safetensors");
     for (name, case) in json["nets"].as_object().unwrap() {
