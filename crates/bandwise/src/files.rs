@@ -1,29 +1,116 @@
 //! Files that are either whole or absent: written to a temporary name beside the target, flushed,
 //! then renamed.
+//!
+//! A process that is killed leaves its temporary file behind. These files have names of their own and are locked while
+//! they are written, so that [`remove_leftovers`] knows which ones nobody needs.
 
+use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
+use tempfile::NamedTempFile;
 
 use crate::{Error, Result};
 
+/// How the names of temporary files begin and end.
+const TEMPORARY: (&str, &str) = (".bandwise-", ".tmp");
+
+/// A file on its way: it appears under its name when it is whole, and not at all if it is dropped before.
+#[derive(Debug)]
+pub struct AtomicFile {
+    file: NamedTempFile,
+    path: PathBuf,
+}
+
+impl AtomicFile {
+    /// Begins the file `path`; parent folders are created.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub fn create(path: &Path) -> Result<Self> {
+        let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        std::fs::create_dir_all(parent).map_err(|e| Error::io(parent, e))?;
+        loop {
+            let file = tempfile::Builder::new()
+                .prefix(TEMPORARY.0)
+                .suffix(TEMPORARY.1)
+                .tempfile_in(parent)
+                .map_err(|e| Error::io(path, e))?;
+            // A file system without locks only loses the cleaning up.
+            let _ = file.as_file().lock();
+            // Somebody may have cleaned up before the lock was there.
+            if file.path().exists() {
+                return Ok(Self { file, path: path.to_path_buf() });
+            }
+        }
+    }
+
+    /// Flushes the file and gives it its name, replacing what was there.
+    ///
+    /// # Errors
+    /// The disk is full, or the name cannot be given.
+    pub fn commit(self) -> Result<()> {
+        let Self { file, path } = self;
+        file.as_file().sync_all().map_err(|e| Error::io(&path, e))?;
+        // Temporary files are private by default; results are meant to be shared like any other file.
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let shared = std::fs::Permissions::from_mode(0o644);
+            file.as_file().set_permissions(shared).map_err(|e| Error::io(&path, e))?;
+        }
+        file.persist(&path).map_err(|e| Error::io(&path, e.error))?;
+        Ok(())
+    }
+}
+
+impl Write for AtomicFile {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.file.flush()
+    }
+}
+
 /// Writes `bytes` to `path` atomically; parent folders are created.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
-    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::create_dir_all(parent).map_err(|e| Error::io(parent, e))?;
-    let mut file = tempfile::NamedTempFile::new_in(parent).map_err(|e| Error::io(path, e))?;
-    file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(|e| Error::io(path, e))?;
-    // Temporary files are private by default; results are meant to be shared like any other file.
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        file.as_file()
-            .set_permissions(std::fs::Permissions::from_mode(0o644))
-            .map_err(|e| Error::io(path, e))?;
+    let mut file = AtomicFile::create(path)?;
+    file.write_all(bytes).map_err(|e| Error::io(path, e))?;
+    file.commit()
+}
+
+/// Removes the temporary files that killed processes have left in `folder` (not below it), and says how many. Files
+/// that a living process is writing stay, and so does whatever else is there.
+///
+/// # Errors
+/// The folder exists but cannot be read, or a file cannot be removed.
+pub fn remove_leftovers(folder: &Path) -> Result<usize> {
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+        Err(e) => return Err(Error::io(folder, e)),
+    };
+    let mut removed = 0;
+    for entry in entries {
+        let entry = entry.map_err(|e| Error::io(folder, e))?;
+        let name = entry.file_name();
+        let ours = name.to_str().is_some_and(|n| n.starts_with(TEMPORARY.0) && n.ends_with(TEMPORARY.1));
+        if ours && entry.file_type().is_ok_and(|kind| kind.is_file()) && is_abandoned(&entry.path()) {
+            std::fs::remove_file(entry.path()).map_err(|e| Error::io(entry.path(), e))?;
+            removed += 1;
+        }
     }
-    file.persist(path).map_err(|e| Error::io(path, e.error))?;
-    Ok(())
+    Ok(removed)
+}
+
+/// Whether nobody holds the lock of a temporary file.
+fn is_abandoned(path: &Path) -> bool {
+    // A file that is gone by now needs no removing.
+    let file: std::io::Result<File> = OpenOptions::new().write(true).open(path);
+    file.is_ok_and(|file| file.try_lock().is_ok())
 }
 
 /// Reads a whole file, naming it in the error.
@@ -39,4 +126,31 @@ pub fn sha256(bytes: &[u8]) -> String {
 /// Lower-case hexadecimal digits.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leftovers_are_removed_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = |name: &str| folder.path().join(name);
+        let mut living = AtomicFile::create(&place("result")).unwrap();
+        living.write_all(b"half").unwrap();
+        std::fs::write(place(".bandwise-AbCdEf.tmp"), b"of a killed process").unwrap();
+        for other in [".tmpAbCdEf", "notes.tmp", ".bandwise-notes", "result.npy"] {
+            std::fs::write(place(other), b"somebody's").unwrap();
+        }
+        assert_eq!(remove_leftovers(folder.path()).unwrap(), 1);
+        assert!(!place(".bandwise-AbCdEf.tmp").exists());
+        living.write_all(b" and half").unwrap();
+        living.commit().unwrap();
+        assert_eq!(std::fs::read(place("result")).unwrap(), b"half and half");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 5);
+        // What is dropped leaves nothing, and a folder that is not there needs nothing.
+        drop(AtomicFile::create(&place("other")).unwrap());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 5);
+        assert_eq!(remove_leftovers(&place("nowhere")).unwrap(), 0);
+    }
 }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Corruption, Corruptor, Picture, Protocol, Severity};
 use crate::data::{Dataset, npy};
+use crate::lock::Lock;
 use crate::{Error, Result, files};
 
 /// Images read, corrupted and written together.
@@ -94,7 +95,8 @@ pub fn export(
         shape: data.first_shape()?,
         files: Vec::new(),
     };
-    std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
+    let _lock = Lock::folder(folder)?;
+    files::remove_leftovers(folder)?;
     let mut manifest = begin(wanted, corruptions, folder)?;
     write_labels(data, images, severities.len(), &folder.join("labels.npy"))?;
     for &corruption in corruptions {
@@ -216,8 +218,7 @@ fn write_corruption(
 ) -> Result<()> {
     let Manifest { images, shape, severities, .. } = manifest;
     // Sets can be larger than memory, so the file grows chunk by chunk under a temporary name.
-    let parent = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(parent).map_err(|e| Error::io(path, e))?;
+    let mut file = files::AtomicFile::create(path)?;
     let [height, width, channels] = *shape;
     let header = npy::header_of("|u1", &[severities.len() * images, height, width, channels]);
     file.write_all(&header).map_err(|e| Error::io(path, e))?;
@@ -231,15 +232,7 @@ fn write_corruption(
             progress(Progress::Made(corruption, severity, corrupted.len()))?;
         }
     }
-    file.as_file().sync_all().map_err(|e| Error::io(path, e))?;
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        let shared = std::fs::Permissions::from_mode(0o644);
-        file.as_file().set_permissions(shared).map_err(|e| Error::io(path, e))?;
-    }
-    file.persist(path).map_err(|e| Error::io(path, e.error))?;
-    Ok(())
+    file.commit()
 }
 
 pub(super) fn read_pictures(
@@ -311,6 +304,17 @@ mod tests {
         assert_eq!(Manifest::read(&folder.path().join(MANIFEST)).unwrap(), manifest);
         assert_eq!(npy::read(&folder.path().join("labels.npy")).unwrap().shape, [12]);
         assert_eq!(npy::read_shape(&folder.path().join("frost.npy")).unwrap(), [12, 32, 32, 3]);
+
+        // What a killed export has left of a file is gone at the next start.
+        std::fs::write(folder.path().join(".bandwise-x1y2z3.tmp"), b"half a file").unwrap();
+        let lock = Lock::folder(folder.path()).unwrap();
+        assert!(run(1, &list, 99).0.unwrap_err().to_string().contains("is being written by process"));
+        drop(lock);
+        run(1, &list, 99).0.unwrap();
+        let hidden = |entry: std::io::Result<std::fs::DirEntry>| {
+            entry.unwrap().file_name().to_string_lossy().starts_with('.')
+        };
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().map(hidden).filter(|h| *h).count(), 0);
 
         let message = run(2, &list, 99).0.unwrap_err().to_string();
         assert!(message.contains("seed: 1 → 2"), "{message}");

@@ -78,6 +78,9 @@ pub fn run(arguments: &MaskArguments, interrupt: &AtomicBool) -> Result<bool> {
         None => None,
     };
     let (subjects, pictures) = arguments.subjects.load()?;
+    for part in ["", "pictures", "sections", "figures"] {
+        files::remove_leftovers(&arguments.subjects.out.join(part))?;
+    }
     if subjects.len() > 1 && (arguments.per_image || arguments.per_class) {
         return Err(Error::config(
             "masks per picture or per class are learned for one model at a time; name one --weights",
