@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 
 use md5::{Digest, Md5};
 
+use crate::lock::Lock;
 use crate::{Error, Result, files};
 
 /// What a progress callback is told.
@@ -75,6 +76,9 @@ pub fn fetch(
 ) -> Result<String> {
     let folder = root.join(source.name);
     std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
+    let _lock = Lock::folder(&folder)?;
+    files::remove_leftovers(&folder)?;
+    unpack::remove_leftovers(&folder)?;
     for remote in source.files {
         fetch_file(remote, &folder, options, progress)?;
     }
