@@ -8,6 +8,7 @@ mod arguments;
 mod commands;
 mod device;
 mod progress;
+mod threads;
 
 use std::process::ExitCode;
 
@@ -37,6 +38,10 @@ fn main() -> ExitCode {
         .with_writer(|| output::Log)
         .without_time()
         .init();
+    if let Err(error) = threads::limit() {
+        eprintln!("bandwise: {error}");
+        return ExitCode::from(USAGE);
+    }
     let interrupt = Interrupt::default();
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         // The second signal ends the process at once; the first lets the step finish.
