@@ -24,7 +24,7 @@ pub struct Arguments {
 
 #[derive(Subcommand)]
 pub enum Command {
-    /// Train a plain and an adversarially trained network on the built-in pictures, compare them, report
+    /// Train three networks (plain, frequency-regularized, adversarial) on built-in images, compare them, report
     Demo(commands::demo::DemoArguments),
     /// Train the network that a recipe describes
     Train(Box<commands::train::TrainArguments>),

@@ -92,7 +92,7 @@ impl Observer for TrainingProgress {
         ));
     }
 
-    fn step(&self, epoch: u64, done: usize, batches: usize, sums: Sums) {
+    fn step(&self, epoch: u64, done: usize, batches: usize, sums: &Sums) {
         self.with_bar(|current| {
             if done <= 1 || current.length() != Some(batches as u64) {
                 *current = bar(&format!("{} epoch {}", self.label, epoch + 1), batches);
@@ -112,6 +112,15 @@ impl Observer for TrainingProgress {
         let percent = |name: &str, label: &str| {
             value(name).map_or(String::new(), |v| format!(", {label} {:.1} %", 100.0 * v))
         };
+        if line.epoch == 0 {
+            let robust = percent("test/robust_accuracy", "robust");
+            self.print(&format!(
+                "{}: before training{}{robust}",
+                self.label,
+                percent("test/accuracy", "test")
+            ));
+            return;
+        }
         self.print(&format!(
             "{}: epoch {}/{epochs}: loss {:.4}{}{}{}{} ({seconds:.1} s)",
             self.label,

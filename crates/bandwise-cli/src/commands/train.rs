@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use bandwise::data::DataSpec;
 use bandwise::report::report_for_runs;
 use bandwise::train::recipe::Recipe;
-use bandwise::train::session;
+use bandwise::train::run::RunFolder;
+use bandwise::train::session::{self, Surroundings};
 use bandwise::{Error, Interrupt, Result};
 use clap::Args;
 
@@ -21,10 +22,11 @@ use crate::progress::TrainingProgress;
 ///
 /// The run folder holds everything: run.toml (the complete configuration), metrics.jsonl, TensorBoard
 /// events, checkpoints, model.safetensors (last weights), best.safetensors, results.jsonl and
-/// report.html. A run that was stopped at any moment goes on with --resume.
+/// report.html. A run that was stopped at any moment continues with --resume. To train a finished run
+/// longer: --resume --out DIR --set epochs=N --accept-changes.
 #[derive(Args)]
 pub struct TrainArguments {
-    /// A recipe (see the folder recipes/); with --resume the run folder's own is used
+    /// A recipe (see the folder recipes/); with --resume, the run folder's own is used if none is named
     #[arg(value_name = "RECIPE.toml")]
     recipe: Option<PathBuf>,
     /// Data set, instead of the recipe's: cifar10:DIR, imagefolder:DIR, synthetic, …
@@ -36,9 +38,15 @@ pub struct TrainArguments {
     /// Change one setting of the recipe, e.g. --set epochs=10 --set optimizer.momentum=0.8
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Go on with the run in the run folder from its last checkpoint
+    /// Start from the weights in this file instead of random ones (.safetensors, .pt, .pth; a run's or anybody's)
+    #[arg(long, value_name = "FILE", alias = "pretrained", conflicts_with = "resume")]
+    init: Option<PathBuf>,
+    /// Resume the run in the run folder from its last checkpoint
     #[arg(long)]
     resume: bool,
+    /// Resume even though settings have changed since the checkpoint; every record then names both values
+    #[arg(long, requires = "resume")]
+    accept_changes: bool,
     /// cpu, cuda[:N] or metal
     #[arg(long, default_value = "cpu")]
     device: String,
@@ -49,11 +57,8 @@ pub struct TrainArguments {
 /// Runs the command.
 pub fn run(arguments: &TrainArguments, interrupt: &Interrupt) -> Result<bool> {
     let device = device::open(&arguments.device)?;
-    let recipe = recipe(arguments)?;
-    if let Some(recipe) = &recipe {
-        device::announce(&device, recipe.precision.into());
-    }
-    let folder = match (&arguments.out, &recipe) {
+    let named = recipe(arguments)?;
+    let folder = match (&arguments.out, &named) {
         (Some(folder), _) => folder.clone(),
         (None, Some(recipe)) => PathBuf::from("runs").join(&recipe.name),
         (None, None) if arguments.resume => {
@@ -66,15 +71,22 @@ pub fn run(arguments: &TrainArguments, interrupt: &Interrupt) -> Result<bool> {
             ));
         }
     };
-    let observer = TrainingProgress::new(recipe.as_ref().map_or("run", |recipe| &recipe.name));
+    let recipe = match named {
+        Some(recipe) => recipe,
+        None if arguments.resume => changed(RunFolder::recipe(&folder, &arguments.set)?, arguments),
+        None => {
+            return Err(Error::config(
+                "name the recipe that is to be trained; --resume continues a run folder",
+            ));
+        }
+    };
+    device::announce(&device, recipe.precision.into());
+    let observer = TrainingProgress::new(&recipe.name);
+    let surroundings = Surroundings { device: &device, observer: &observer, interrupt };
     if arguments.resume {
-        session::resume(&folder, recipe.as_ref(), &device, &observer, interrupt)?;
-    } else if let Some(recipe) = recipe {
-        session::start(&folder, recipe, &device, &observer, interrupt)?;
+        session::resume(&folder, recipe, arguments.accept_changes, surroundings)?;
     } else {
-        return Err(Error::config(
-            "name the recipe that is to be trained; --resume goes on with a run folder",
-        ));
+        session::start(&folder, recipe, surroundings)?;
     }
     let page = folder.join("report.html");
     report_for_runs(std::slice::from_ref(&folder))?.write(&page)?;
@@ -97,8 +109,12 @@ fn recipe(arguments: &TrainArguments) -> Result<Option<Recipe>> {
         None if official.is_given() => Some(Recipe::parse(&official.recipe()?.to_toml()?, &arguments.set)?),
         None => None,
     };
-    Ok(recipe.map(|mut recipe| {
-        recipe.data.source = arguments.data.clone().unwrap_or(recipe.data.source);
-        recipe
-    }))
+    Ok(recipe.map(|recipe| changed(recipe, arguments)))
+}
+
+/// The recipe with the data and the initial weights that the command line names.
+fn changed(mut recipe: Recipe, arguments: &TrainArguments) -> Recipe {
+    recipe.data.source = arguments.data.clone().unwrap_or(recipe.data.source);
+    recipe.model.weights = arguments.init.clone().or(recipe.model.weights);
+    recipe
 }

@@ -100,6 +100,9 @@ pub struct Provenance {
     /// The complete configuration of the run or command.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub configuration: Value,
+    /// What a training run has to say beside its recipe: the weights it started from, settings changed on the way.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub training: Value,
     /// Bandwise's version.
     #[serde(default)]
     pub version: String,
@@ -118,6 +121,7 @@ impl Default for Provenance {
             device: "cpu".into(),
             precision: "f32".into(),
             configuration: Value::Null,
+            training: Value::Null,
             version: env!("CARGO_PKG_VERSION").into(),
         }
     }

@@ -26,6 +26,7 @@ use crate::nn::Model;
 use crate::nn::convolution::{Convolution, Filters};
 use crate::nn::decomposed::{Decomposed, Domain, FilterBasis};
 use crate::nn::layer::{visit_convolutions, visit_convolutions_mut};
+use crate::nn::weights::StateDict;
 use crate::spectral::dct::DctBasis;
 use crate::{Error, Result, random};
 
@@ -106,6 +107,19 @@ pub fn decompose(model: &mut Model, decomposition: &Decomposition, seed: u64) ->
         )));
     }
     Ok(count as usize)
+}
+
+/// The decomposition that a state dict was trained with, as its names tell.
+pub fn decomposition_of(tensors: &StateDict) -> Option<Decomposition> {
+    let named = |suffix: &str| tensors.keys().any(|name| name.ends_with(suffix));
+    let kind = if named(".coefficients.weight") {
+        Domain::Signal
+    } else if named(".coefficients") {
+        Domain::Weight
+    } else {
+        return None;
+    };
+    Some(Decomposition { kind, ..Decomposition::default() })
 }
 
 /// Turns every decomposed convolution back into a plain one of the same filters, in place.
@@ -208,6 +222,11 @@ impl Penalty {
     /// # Errors
     /// If there is no such convolution.
     pub fn value(&self, model: &Model) -> Result<Tensor> {
+        Ok((self.unweighted(model)? * self.lambda)?)
+    }
+
+    /// [`Self::value`] without λ.
+    pub fn unweighted(&self, model: &Model) -> Result<Tensor> {
         let layers = spatial_convolutions(model);
         let counted = self.layers_counted(layers.len());
         let values: Vec<Tensor> =
@@ -217,7 +236,7 @@ impl Penalty {
                 "filter_frequency: the model has no convolution of 3×3 or larger to act on",
             ));
         }
-        Ok((Tensor::stack(&values, 0)?.sum_all()? * self.lambda)?)
+        Ok(Tensor::stack(&values, 0)?.sum_all()?)
     }
 
     /// How many of `layers` layers count: min(L, ⌊L/depth⌋ + 1), the quotient floored as Python does.

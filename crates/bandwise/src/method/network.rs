@@ -1,7 +1,7 @@
 //! A model together with the configuration that rebuilds it; how model files are read and written.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device};
 use serde::{Deserialize, Serialize};
@@ -9,15 +9,14 @@ use serde::{Deserialize, Serialize};
 use super::filter_frequency::{self, Decomposition};
 use super::fpcm::{self, FpcmConfig};
 use crate::nn::architecture::Construct;
-use crate::nn::decomposed::Domain;
-use crate::nn::weights::{self, LoadReport, StateDict};
+use crate::nn::weights::{self, LoadReport, StateDict, StateFile};
 use crate::nn::{Interface, Model, Normalization, zoo};
 use crate::{Error, Result};
 
 /// The key of the safetensors header that holds the configuration.
 const METADATA_KEY: &str = "bandwise.network";
 
-/// Everything that defines a network but its weights: the `[model]` table of a recipe.
+/// Everything that defines a network: the `[model]` table of a recipe. Files of weights hold it without `weights`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NetworkConfig {
@@ -41,6 +40,9 @@ pub struct NetworkConfig {
     /// Convolutions as coefficients in the cosine basis (filter frequency regularization).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decomposition: Option<Decomposition>,
+    /// A file of weights that training starts from; random ones if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights: Option<PathBuf>,
 }
 
 impl NetworkConfig {
@@ -55,7 +57,31 @@ impl NetworkConfig {
             normalization: None,
             fpcm: None,
             decomposition: None,
+            weights: None,
         }
+    }
+
+    /// The configuration that a file of ours holds; `None` for others.
+    ///
+    /// # Errors
+    /// It is damaged.
+    pub fn found_in(file: &StateFile) -> Result<Option<Self>> {
+        let Some(text) = file.metadata.get(METADATA_KEY) else { return Ok(None) };
+        let config = serde_json::from_str(text).map_err(|e| {
+            Error::format(&file.path, format!("its stored model configuration is not readable: {e}"))
+        })?;
+        Ok(Some(config))
+    }
+
+    /// What is left open here, as in a file: in its stored configuration, or as its tensors' names tell.
+    pub fn completed_by_file(self, stored: Option<&Self>, tensors: &StateDict) -> Self {
+        let mut config = match stored {
+            Some(stored) => self.completed_by(stored.clone()),
+            None => self,
+        };
+        config.decomposition = config.decomposition.or_else(|| filter_frequency::decomposition_of(tensors));
+        config.fpcm = config.fpcm.or_else(|| FpcmConfig::found_in(tensors));
+        config
     }
 
     /// Fills in what only the data knows.
@@ -74,6 +100,11 @@ impl NetworkConfig {
             decomposition: self.decomposition.or(other.decomposition),
             ..self
         }
+    }
+
+    /// What is left open here, as in `other`, but for classes and channels, which the data decide.
+    pub fn decided_by(self, other: &Self) -> Self {
+        self.completed_by(other.clone())
     }
 
     /// Refuses names and values that make no sense.
@@ -127,12 +158,7 @@ impl Network {
     /// fit; the message lists missing, unexpected and mis-shaped names.
     pub fn load(path: &Path, config: Option<NetworkConfig>, device: &Device) -> Result<(Self, LoadReport)> {
         let file = weights::read(path)?;
-        let stored = match file.metadata.get(METADATA_KEY) {
-            None => None,
-            Some(text) => Some(serde_json::from_str::<NetworkConfig>(text).map_err(|e| {
-                Error::format(path, format!("its stored model configuration is not readable: {e}"))
-            })?),
-        };
+        let stored = NetworkConfig::found_in(&file)?;
         let config = match (config, stored) {
             (Some(given), Some(stored)) if given.architecture == stored.architecture => {
                 Some(given.completed_by(stored))
@@ -146,7 +172,8 @@ impl Network {
             ))
         })?;
         // What the file's names say about the model counts where the configuration leaves it open.
-        config.decomposition = config.decomposition.or_else(|| decomposition_of(&file.tensors));
+        config.decomposition =
+            config.decomposition.or_else(|| filter_frequency::decomposition_of(&file.tensors));
         config.fpcm = config.fpcm.or_else(|| FpcmConfig::found_in(&file.tensors));
         let expected = weights::shapes(&config.build(0, DType::F32, &Device::Cpu)?);
         let matched = file.match_keys(&expected)?;
@@ -181,17 +208,4 @@ impl Network {
             .map(|(key, value)| (key.to_string(), value))
             .into())
     }
-}
-
-/// The decomposition that a state dict was trained with, as its names tell.
-fn decomposition_of(tensors: &StateDict) -> Option<Decomposition> {
-    let named = |suffix: &str| tensors.keys().any(|name| name.ends_with(suffix));
-    let kind = if named(".coefficients.weight") {
-        Domain::Signal
-    } else if named(".coefficients") {
-        Domain::Weight
-    } else {
-        return None;
-    };
-    Some(Decomposition { kind, ..Decomposition::default() })
 }

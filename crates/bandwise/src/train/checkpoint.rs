@@ -8,10 +8,11 @@
 //! ```
 //!
 //! A file holds the tensors of the model, the optimiser, the average and a lasting perturbation under the
-//! prefixes `model.`, `optimizer.`, `average.` and `perturbation.`, and the rest of the state as JSON in its header. It is an
-//! ordinary safetensors file: [`weights::read`] takes the model out of it.
+//! prefixes `model.`, `optimizer.`, `average.` and `perturbation.`, and the rest of the state as JSON in its header,
+//! the recipe among it. It is an ordinary safetensors file: [`weights::read`] takes the model out of it.
 //! Files appear under their names only when whole, so that a run killed at any moment keeps its
-//! former checkpoint; a damaged file is passed over, loudly, in favour of the one before.
+//! former checkpoint. A SHA-256 sum over tensors and state is stored with them: a file that a disk has damaged
+//! is passed over, loudly, in favor of the one before.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -23,6 +24,8 @@ use crate::nn::weights::{self, CHECKPOINT_MARK, StateDict};
 use crate::{Error, Result, files};
 
 const EXTENSION: &str = "safetensors";
+/// The entry of the metadata with the checksum of everything else.
+const CHECKSUM: &str = "bandwise.checksum";
 const PARTS: [&str; 4] = ["model", "optimizer", "average", "perturbation"];
 
 /// Where in training a checkpoint was taken. Later points are greater.
@@ -69,6 +72,8 @@ pub struct Snapshot {
     pub perturbation: StateDict,
     /// Whatever else the run needs: architecture, best values so far, …
     pub metadata: Value,
+    /// The recipe that it was made with, as TOML; `None` in checkpoints of versions that did not store it.
+    pub recipe: Option<String>,
 }
 
 /// A checkpoint that could not be read and was passed over.
@@ -91,6 +96,22 @@ struct Pointer {
 struct Header {
     point: Point,
     metadata: Value,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    recipe: Option<String>,
+    /// SHA-256 of the recipe: tells at a glance whether two checkpoints belong together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    recipe_sha256: Option<String>,
+}
+
+/// The latest checkpoint that is whole.
+#[derive(Debug)]
+pub struct Latest {
+    /// What it holds.
+    pub snapshot: Snapshot,
+    /// Whether it has a checksum; versions before 0.2 stored none.
+    pub verified: bool,
+    /// Later ones, which were damaged and passed over (tell the user).
+    pub skipped: Vec<Skipped>,
 }
 
 /// The folder of a run's checkpoints.
@@ -122,15 +143,22 @@ impl Checkpoints {
     pub fn save(&self, snapshot: &Snapshot) -> Result<PathBuf> {
         let Snapshot { model, optimizer, average, perturbation, .. } = snapshot;
         let parts = PARTS.iter().zip([model, optimizer, average, perturbation]);
-        let tensors = parts
+        let tensors: StateDict = parts
             .flat_map(|(part, state)| {
                 state.iter().map(move |(name, t)| (format!("{part}.{name}"), t.clone()))
             })
             .collect();
-        let header = Header { point: snapshot.point, metadata: snapshot.metadata.clone() };
+        let header = Header {
+            point: snapshot.point,
+            metadata: snapshot.metadata.clone(),
+            recipe: snapshot.recipe.clone(),
+            recipe_sha256: snapshot.recipe.as_ref().map(|text| files::sha256(text.as_bytes())),
+        };
         let header = serde_json::to_string(&header).map_err(|e| Error::config(format!("checkpoint: {e}")))?;
         let path = self.path(snapshot.point);
-        weights::write_safetensors(&path, &tensors, &BTreeMap::from([(CHECKPOINT_MARK.to_owned(), header)]))?;
+        let checksum = weights::digest(&tensors, &header)?;
+        let metadata = [(CHECKPOINT_MARK.to_owned(), header), (CHECKSUM.to_owned(), checksum)];
+        weights::write_safetensors(&path, &tensors, &BTreeMap::from(metadata))?;
         Ok(path)
     }
 
@@ -145,17 +173,16 @@ impl Checkpoints {
         Ok(points)
     }
 
-    /// The latest checkpoint that is whole, and those after it that were damaged and passed over
-    /// (tell the user); `None` where there is no checkpoint at all.
+    /// The latest checkpoint that is whole; `None` where there is no checkpoint at all.
     ///
     /// # Errors
     /// There are checkpoints, and every one is damaged.
-    pub fn latest(&self) -> Result<Option<(Snapshot, Vec<Skipped>)>> {
+    pub fn latest(&self) -> Result<Option<Latest>> {
         let mut skipped = Vec::new();
         for point in self.list()?.into_iter().rev() {
             let path = self.path(point);
-            match read(&path) {
-                Ok(snapshot) => return Ok(Some((snapshot, skipped))),
+            match read_verified(&path) {
+                Ok((snapshot, verified)) => return Ok(Some(Latest { snapshot, verified, skipped })),
                 Err(error) => {
                     tracing::warn!("damaged checkpoint passed over: {error}");
                     skipped.push(Skipped { path, reason: error.to_string() });
@@ -221,9 +248,11 @@ impl Checkpoints {
         kept.extend(self.list()?.into_iter().rev().take(keep.max(1)).map(|point| self.path(point)));
         let unwanted = |name: &String| {
             let path = self.folder.join(name);
+            // What killed processes of earlier versions have left.
             let unfinished = name.starts_with(".tmp");
             (unfinished || (Point::of_file_name(name).is_some() && !kept.contains(&path))).then_some(path)
         };
+        files::remove_leftovers(&self.folder)?;
         let removed: Vec<PathBuf> = names.iter().filter_map(unwanted).collect();
         for path in &removed {
             std::fs::remove_file(path).map_err(|e| Error::io(path, e))?;
@@ -245,17 +274,36 @@ impl Checkpoints {
     }
 }
 
-/// Reads one checkpoint.
+/// Reads one checkpoint and compares it with its checksum.
 ///
 /// # Errors
 /// The file is damaged or no checkpoint.
 pub fn read(path: &Path) -> Result<Snapshot> {
+    read_verified(path).map(|(snapshot, _)| snapshot)
+}
+
+/// A checkpoint, and whether it has a checksum.
+fn read_verified(path: &Path) -> Result<(Snapshot, bool)> {
     let file = weights::read_all(path)?;
     let header = file.metadata.get(CHECKPOINT_MARK).ok_or_else(|| {
         Error::format(path, "expected a checkpoint of a training run; this file holds weights only")
     })?;
-    let Header { point, metadata } = serde_json::from_str(header)
+    let checksum = file.metadata.get(CHECKSUM);
+    if let Some(expected) = checksum
+        && *expected != weights::digest(&file.tensors, header)?
+    {
+        return Err(Error::format(
+            path,
+            "this checkpoint is damaged: its content does not have the checksum it was written with",
+        ));
+    }
+    let Header { point, metadata, recipe, recipe_sha256 } = serde_json::from_str(header)
         .map_err(|e| Error::format(path, format!("the header of this checkpoint is damaged: {e}")))?;
+    // Versions that wrote recipes wrote checksums: one without has lost it.
+    if recipe_sha256.is_some() && checksum.is_none() {
+        return Err(Error::format(path, "this checkpoint is damaged: its checksum is gone"));
+    }
+    let verified = checksum.is_some();
     let mut parts = PARTS.map(|_| StateDict::new());
     for (name, tensor) in file.tensors {
         let (index, rest) = split(&name).ok_or_else(|| {
@@ -264,7 +312,7 @@ pub fn read(path: &Path) -> Result<Snapshot> {
         parts[index].insert(rest.to_owned(), tensor);
     }
     let [model, optimizer, average, perturbation] = parts;
-    Ok(Snapshot { point, model, optimizer, average, perturbation, metadata })
+    Ok((Snapshot { point, model, optimizer, average, perturbation, metadata, recipe }, verified))
 }
 
 /// Which part a tensor belongs to, and its name there.
@@ -291,6 +339,7 @@ mod tests {
             average: StateDict::new(),
             perturbation: StateDict::new(),
             metadata: json!({ "best": 0.25, "architecture": "resnet20" }),
+            recipe: Some("name = \"test\"\n".into()),
         }
     }
 
@@ -316,8 +365,9 @@ mod tests {
             checkpoints.list().unwrap(),
             [Point::after(9), Point { epoch: 9, step: 3 }, interrupted, Point::after(10)]
         );
-        let (latest, skipped) = checkpoints.latest().unwrap().unwrap();
-        assert_eq!((latest.point, skipped.len()), (Point::after(10), 0));
+        let Latest { snapshot: latest, verified, skipped } = checkpoints.latest().unwrap().unwrap();
+        assert_eq!((latest.point, skipped.len(), verified), (Point::after(10), 0, true));
+        assert_eq!(latest.recipe.as_deref(), Some("name = \"test\"\n"));
         assert_eq!(first(&latest.model, "conv1.weight"), 10.0);
         assert_eq!(first(&latest.optimizer, "momentum/conv1.weight"), 0.5);
         assert!(latest.average.is_empty());
@@ -343,12 +393,47 @@ mod tests {
         let bytes = std::fs::read(&damaged).unwrap();
         for length in [0, 5, 100, bytes.len() / 2, bytes.len() - 1] {
             std::fs::write(&damaged, &bytes[..length]).unwrap();
-            let (latest, skipped) = checkpoints.latest().unwrap().unwrap();
+            let Latest { snapshot: latest, skipped, .. } = checkpoints.latest().unwrap().unwrap();
             assert_eq!((latest.point, skipped.len()), (Point::after(1), 1), "cut at {length}");
             assert!(skipped[0].reason.contains("epoch-0002.safetensors"), "{}", skipped[0].reason);
         }
         std::fs::write(checkpoints.path(Point::after(1)), b"").unwrap();
         assert!(checkpoints.latest().unwrap_err().to_string().contains("none of the 2 checkpoints"));
+    }
+
+    /// Every byte counts: numbers, names and state.
+    #[test]
+    fn a_flipped_bit_is_found() {
+        let (_guard, checkpoints) = folder();
+        checkpoints.save(&snapshot(Point::after(1))).unwrap();
+        let damaged = checkpoints.save(&snapshot(Point::after(2))).unwrap();
+        let bytes = std::fs::read(&damaged).unwrap();
+        // All of the header and the tensors; only padding blanks may change unseen.
+        for at in (8..bytes.len()).step_by(3) {
+            let mut copy = bytes.clone();
+            copy[at] ^= 4;
+            std::fs::write(&damaged, &copy).unwrap();
+            let latest = checkpoints.latest().unwrap().unwrap();
+            let padding = bytes[at] == b' ';
+            assert!(padding || latest.snapshot.point == Point::after(1), "byte {at} of {}", bytes.len());
+        }
+    }
+
+    /// Checkpoints of earlier versions have neither checksum nor recipe: they are read, and it is said.
+    #[test]
+    fn a_checkpoint_without_a_checksum_is_not_called_verified() {
+        let (_guard, checkpoints) = folder();
+        let path = checkpoints.path(Point::after(1));
+        let tensors = state("model.conv1.weight", 1.0);
+        let write = |header: &str| {
+            let metadata = BTreeMap::from([(CHECKPOINT_MARK.to_owned(), header.to_owned())]);
+            weights::write_safetensors(&path, &tensors, &metadata).unwrap();
+        };
+        write(r#"{"point":{"epoch":1,"step":0},"metadata":null}"#);
+        let latest = checkpoints.latest().unwrap().unwrap();
+        assert!(!latest.verified && latest.snapshot.recipe.is_none());
+        write(r#"{"point":{"epoch":1,"step":0},"metadata":null,"recipe":"","recipe_sha256":"00"}"#);
+        assert!(checkpoints.latest().unwrap_err().to_string().contains("its checksum is gone"));
     }
 
     #[test]

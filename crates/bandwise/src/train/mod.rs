@@ -4,6 +4,8 @@ pub mod averaging;
 pub mod awp;
 pub mod batch_statistics;
 pub mod checkpoint;
+pub mod history;
+pub mod initial;
 pub mod objective;
 pub mod observer;
 pub mod optimizer;

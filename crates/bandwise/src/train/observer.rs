@@ -9,7 +9,7 @@ pub trait Observer: Sync {
     /// Training begins or goes on at `epoch` (0-based) of `epochs`.
     fn started(&self, _recipe: &Recipe, _parameters: usize, _epoch: u64) {}
     /// A batch has been learned; `done` of `batches` in this epoch.
-    fn step(&self, _epoch: u64, _done: usize, _batches: usize, _sums: Sums) {}
+    fn step(&self, _epoch: u64, _done: usize, _batches: usize, _sums: &Sums) {}
     /// An epoch has ended; its metrics are saved.
     fn epoch(&self, _line: &MetricsLine, _epochs: u64, _seconds: f64) {}
     /// Something that the user should know.

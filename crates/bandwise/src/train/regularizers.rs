@@ -10,7 +10,7 @@ use candle_core::backprop::GradStore;
 use rand::RngCore;
 use serde::{Deserialize, Serialize};
 
-use super::objective::{Objective, Outcome};
+use super::objective::{CROSS_ENTROPY, Objective, Outcome, Terms};
 use super::step::Step;
 use crate::attack::Epsilon;
 use crate::method::filter_frequency::Penalty as FilterPenalty;
@@ -75,20 +75,25 @@ impl Regularizers {
         step: &Step,
         adversarial: &Tensor,
     ) -> Result<(Outcome, GradStore)> {
-        let Penalties { at_clean, elsewhere } = self.penalties(step)?;
-        let (Outcome { loss, logits }, mut gradients) = match (&at_clean, objective) {
+        let Penalties { at_clean, elsewhere, values } = self.penalties(step)?;
+        let (Outcome { loss, logits, mut terms }, mut gradients) = match (&at_clean, objective) {
             (Some(penalty), Objective::Standard(standard)) => {
-                let loss = |logits: &Tensor| self.with_filters(standard.loss_of(logits, &step.labels)?, step);
+                let mut terms = Terms::new();
+                let loss = |logits: &Tensor| {
+                    let loss = standard.loss_of(logits, &step.labels)?;
+                    terms.push((CROSS_ENTROPY, loss.detach()));
+                    self.with_filters(loss, step, &mut terms)
+                };
                 let (direction, train) = (&penalty.derivative, Pass::train(step.progress));
                 let joint = joint_gradients(step.model, &step.images, &step.labels, direction, &train, loss)?;
-                (Outcome { loss: joint.loss, logits: joint.logits }, joint.parameters)
+                (Outcome { loss: joint.loss, logits: joint.logits, terms }, joint.parameters)
             }
             _ => {
-                let outcome = objective.loss(step, adversarial)?;
-                let loss = self.with_filters(outcome.loss, step)?;
+                let Outcome { loss, logits, mut terms } = objective.loss(step, adversarial)?;
+                let loss = self.with_filters(loss, step, &mut terms)?;
                 let mut gradients = loss.backward()?;
                 // Detached: the graph of this pass is gone before the dual pass needs memory.
-                let outcome = Outcome { loss: loss.detach(), logits: outcome.logits.detach() };
+                let outcome = Outcome { loss: loss.detach(), logits: logits.detach(), terms };
                 drop(loss);
                 if let Some(penalty) = &at_clean {
                     gradients.extend(pulled_back(step, &step.images, penalty)?)?;
@@ -101,19 +106,23 @@ impl Regularizers {
             gradients.extend(pulled_back(step, &images, &penalty)?)?;
             total += penalty.value;
         }
-        Ok((Outcome { loss: (loss + total)?, logits }, gradients))
+        for (name, value) in values {
+            terms.push((name, Tensor::new(value, loss.device())?));
+        }
+        Ok((Outcome { loss: (loss + total)?, logits, terms }, gradients))
     }
 
     /// Adds the penalties of the weights themselves.
-    fn with_filters(&self, loss: Tensor, step: &Step) -> Result<Tensor> {
-        match &self.filter_frequency {
-            Some(penalty) => Ok((loss + penalty.value(step.model)?)?),
-            None => Ok(loss),
-        }
+    fn with_filters(&self, loss: Tensor, step: &Step, terms: &mut Terms) -> Result<Tensor> {
+        let Some(penalty) = &self.filter_frequency else { return Ok(loss) };
+        let value = penalty.unweighted(step.model)?;
+        terms.push(("penalty/filter_frequency", value.detach()));
+        Ok((loss + (value * penalty.lambda)?)?)
     }
 
-    /// The penalty of J that `jafr`, `gradient_norm` and `group_sparsity` give together, if one is on in this epoch.
-    fn penalty_of(&self, gradient: &Tensor, epoch: u64) -> Result<Option<Penalty>> {
+    /// The penalty of J that `jafr`, `gradient_norm` and `group_sparsity` give together, if one is on in this epoch;
+    /// each is noted by itself.
+    fn penalty_of(&self, gradient: &Tensor, epoch: u64, found: &mut Penalties) -> Result<Option<Penalty>> {
         // Without a rest: a new penalty must be taken up here, in `penalties` or in `with_filters`.
         let Self {
             filter_frequency: _,
@@ -124,15 +133,24 @@ impl Regularizers {
             gradient_noise: _,
         } = self;
         let on = |warmup: u64| epoch >= warmup;
-        let jafr = jafr.as_ref().filter(|r| on(r.warmup)).map(|r| r.penalty(gradient));
-        let norm = gradient_norm.as_ref().filter(|r| on(r.warmup)).map(|r| r.penalty(gradient));
-        let sparsity = group_sparsity.as_ref().filter(|r| on(r.warmup)).map(|r| r.penalty(gradient));
-        let mut sum = None;
-        for penalty in [jafr, norm, sparsity].into_iter().flatten() {
-            sum = Some(match sum {
-                None => penalty?,
-                Some(sum) => Penalty::plus(sum, penalty?)?,
+        let mut sum: Option<Penalty> = None;
+        let mut add = |name, lambda, penalty: Result<Penalty>| -> Result<()> {
+            let penalty = penalty?;
+            found.note(name, penalty.value, lambda);
+            sum = Some(match sum.take() {
+                None => penalty,
+                Some(sum) => sum.plus(penalty)?,
             });
+            Ok(())
+        };
+        if let Some(jafr) = jafr.as_ref().filter(|r| on(r.warmup)) {
+            add("penalty/jafr", jafr.lambda, jafr.penalty(gradient))?;
+        }
+        if let Some(norm) = gradient_norm.as_ref().filter(|r| on(r.warmup)) {
+            add("penalty/gradient_norm", norm.lambda, norm.penalty(gradient))?;
+        }
+        if let Some(sparsity) = group_sparsity.as_ref().filter(|r| on(r.warmup)) {
+            add("penalty/group_sparsity", sparsity.lambda, sparsity.penalty(gradient))?;
         }
         Ok(sum)
     }
@@ -154,13 +172,13 @@ impl Regularizers {
         let clean = match *gradient_noise {
             Some(noise) if looks => {
                 let moved = moved_images("gradient_noise", noise, step)?;
-                let penalty = self.penalty_of(&input_gradient(step, &moved)?, step.epoch)?;
+                let penalty = self.penalty_of(&input_gradient(step, &moved)?, step.epoch, &mut found)?;
                 found.elsewhere.extend(penalty.map(|penalty| (moved, penalty)));
                 None
             }
             _ => {
                 let clean = input_gradient(step, &step.images)?;
-                found.at_clean = self.penalty_of(&clean, step.epoch)?;
+                found.at_clean = self.penalty_of(&clean, step.epoch, &mut found)?;
                 Some(clean)
             }
         };
@@ -172,6 +190,7 @@ impl Regularizers {
                 // Its value is that of `second`, and counts once.
                 found.add_at_clean(Penalty { value: 0.0, ..first })?;
             }
+            found.note("penalty/grad_align", second.value, align.lambda);
             found.elsewhere.push((moved, second));
         }
         Ok(found)
@@ -183,9 +202,18 @@ impl Regularizers {
 struct Penalties {
     at_clean: Option<Penalty>,
     elsewhere: Vec<(Tensor, Penalty)>,
+    /// By name, without λ.
+    values: Vec<(&'static str, f64)>,
 }
 
 impl Penalties {
+    /// Keeps the value of a penalty without its λ, for the log; with λ = 0 it is not known.
+    fn note(&mut self, name: &'static str, weighted: f64, lambda: f64) {
+        if lambda != 0.0 {
+            self.values.push((name, weighted / lambda));
+        }
+    }
+
     fn add_at_clean(&mut self, penalty: Penalty) -> Result<()> {
         self.at_clean = Some(match self.at_clean.take() {
             Some(sum) => sum.plus(penalty)?,

@@ -5,11 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::checkpoint::Checkpoints;
 use super::recipe::Recipe;
 use crate::evaluate::record::{Record, append_jsonl, append_lines};
+use crate::lock::Lock;
 use crate::{Error, Result, files};
 
 /// One line of `metrics.jsonl`.
@@ -57,36 +60,82 @@ pub enum Status {
 #[derive(Clone, Debug)]
 pub struct RunFolder {
     path: PathBuf,
+    /// Nobody else writes here.
+    _lock: Arc<Lock>,
 }
 
 impl RunFolder {
-    /// Starts a new run.
+    /// Starts a new run, which alone may write in the folder until it is dropped.
     ///
     /// # Errors
-    /// If the folder already holds a run.
+    /// If the folder already holds a run, or another process is writing there.
     pub fn create(path: &Path, recipe: &Recipe) -> Result<Self> {
-        if path.join("run.toml").exists() {
-            return Err(Error::config(format!(
-                "{}: already holds a run; go on with it by --resume, or name another folder with --out",
-                path.display()
-            )));
-        }
-        let folder = Self { path: path.to_path_buf() };
+        let folder = Self::locked(path)?;
+        folder.check_empty()?;
         folder.set_status(Status::Running)?;
-        files::write_atomic(&path.join("run.toml"), recipe.to_toml()?.as_bytes())?;
+        folder.set_recipe(recipe)?;
         Ok(folder)
     }
 
-    /// Opens an existing run and the recipe it was started with.
+    /// Refuses a folder that holds a run already.
+    ///
+    /// # Errors
+    /// If it does.
+    pub fn check_free(path: &Path) -> Result<()> {
+        // The lock first: "resume it" is wrong advice while it runs.
+        if path.join("run.toml").exists() { Self::locked(path)?.check_empty() } else { Ok(()) }
+    }
+
+    fn check_empty(&self) -> Result<()> {
+        if self.file("run.toml").exists() {
+            return Err(Error::config(format!(
+                "{}: already holds a run; resume it with --resume, or name another folder with --out",
+                self.path.display()
+            )));
+        }
+        Ok(())
+    }
+
+    /// Opens an existing run and the recipe it was started with, and removes what killed processes left there.
+    ///
+    /// # Errors
+    /// If there is no run, or another process is writing there.
     pub fn open(path: &Path) -> Result<(Self, Recipe)> {
+        let recipe = Self::recipe(path, &[])?;
+        Ok((Self::locked(path)?, recipe))
+    }
+
+    fn locked(path: &Path) -> Result<Self> {
+        let folder = Self { path: path.to_path_buf(), _lock: Arc::new(Lock::folder(path)?) };
+        for part in [path.to_path_buf(), folder.file("checkpoints"), folder.file("sections")] {
+            files::remove_leftovers(&part)?;
+        }
+        Ok(folder)
+    }
+
+    /// The recipe that the run in `path` was started with, changed by `key=value` overrides.
+    ///
+    /// # Errors
+    /// There is no run, or an override makes no sense.
+    pub fn recipe(path: &Path, overrides: &[String]) -> Result<Recipe> {
         let recipe = path.join("run.toml");
         if !recipe.exists() {
             return Err(Error::config(format!(
-                "{}: no run.toml there, so there is no run to go on with",
+                "{}: no run.toml there, so there is no run to resume",
                 path.display()
             )));
         }
-        Ok((Self { path: path.to_path_buf() }, Recipe::read(&recipe, &[])?))
+        Recipe::read(&recipe, overrides)
+    }
+
+    /// Replaces `run.toml`.
+    pub fn set_recipe(&self, recipe: &Recipe) -> Result<()> {
+        files::write_atomic(&self.file("run.toml"), recipe.to_toml()?.as_bytes())
+    }
+
+    /// Its checkpoints.
+    pub fn checkpoints(&self) -> Checkpoints {
+        Checkpoints::new(self.file("checkpoints"))
     }
 
     /// The folder itself.
@@ -112,8 +161,13 @@ impl RunFolder {
             status: Status,
         }
         let path = self.file("status.json");
-        let file: File =
-            serde_json::from_slice(&files::read(&path)?).map_err(|e| Error::format(&path, e.to_string()))?;
+        let file: File = serde_json::from_slice(&files::read(&path)?).map_err(|e| {
+            let reason = format!(
+                "this file is damaged ({e}); write {{\"status\":\"running\"}} into it, and --resume continues the run \
+                 from its last checkpoint"
+            );
+            Error::format(&path, reason)
+        })?;
         Ok(file.status)
     }
 

@@ -5,9 +5,10 @@ use std::path::Path;
 use candle_core::Device;
 use serde_json::json;
 
-use super::recipe::Recipe;
+use super::history::History;
+use super::recipe::{Change, Influence, Recipe};
 use super::run::{RunFolder, Status};
-use super::trainer::{Observer, Trainer};
+use super::trainer::{Observer, Prepared, Saved, Trainer};
 use crate::analyze::examples;
 use crate::attack::{Attack, FrozenModel, Pgd};
 use crate::data::Split;
@@ -21,70 +22,172 @@ use crate::{Error, Interrupt, Job, Result, files};
 /// Example pictures in a run's report.
 const EXAMPLES: usize = 6;
 
+/// Where and how a run computes, and who hears of it.
+#[derive(Clone, Copy)]
+pub struct Surroundings<'a> {
+    /// Where the tensors live.
+    pub device: &'a Device,
+    /// Who is told how the run is going.
+    pub observer: &'a dyn Observer,
+    /// Raised from outside to stop.
+    pub interrupt: &'a Interrupt,
+}
+
 /// Trains a recipe in a new folder.
-pub fn start(
-    folder: &Path,
-    recipe: Recipe,
-    device: &Device,
-    observer: &dyn Observer,
-    interrupt: &Interrupt,
-) -> Result<Network> {
-    // The data are opened first: a recipe that cannot run leaves no folder behind.
-    recipe.data.source.open(Split::Train)?.get(0)?;
-    let run = RunFolder::create(folder, &recipe)?;
-    finish(run, recipe, false, device, observer, interrupt)
-}
-
-/// Goes on with the run in `folder` if there is one of the same recipe, else starts it.
-pub fn start_or_resume(
-    folder: &Path,
-    recipe: Recipe,
-    device: &Device,
-    observer: &dyn Observer,
-    interrupt: &Interrupt,
-) -> Result<Network> {
-    if folder.join("run.toml").exists() {
-        resume(folder, Some(&recipe), device, observer, interrupt)
-    } else {
-        start(folder, recipe, device, observer, interrupt)
-    }
-}
-
-/// Goes on with the run in `folder` from its last checkpoint.
 ///
 /// # Errors
-/// If `given` is not the recipe that the run was started with.
-pub fn resume(
-    folder: &Path,
-    given: Option<&Recipe>,
-    device: &Device,
-    observer: &dyn Observer,
-    interrupt: &Interrupt,
-) -> Result<Network> {
-    let (run, recipe) = RunFolder::open(folder)?;
-    if given.is_some_and(|given| *given != recipe) {
-        return Err(Error::config(format!(
-            "{}: was started with other settings than the ones given now; --resume goes on with the run's own, so leave the recipe away",
-            folder.join("run.toml").display()
-        )));
-    }
-    finish(run, recipe, true, device, observer, interrupt)
+/// The recipe cannot run (no folder is left behind then), or the folder holds a run already.
+pub fn start(folder: &Path, recipe: Recipe, surroundings: Surroundings) -> Result<Network> {
+    RunFolder::check_free(folder)?;
+    let prepared = Prepared::new(recipe, false, surroundings.device)?;
+    let recipe = prepared.recipe().clone();
+    let run = RunFolder::create(folder, &recipe)?;
+    let trainer = Trainer::new(prepared, run.clone(), None, surroundings.observer, surroundings.interrupt)?;
+    finish(&run, &recipe, trainer, surroundings)
 }
 
-fn finish(
-    run: RunFolder,
-    recipe: Recipe,
-    resume: bool,
-    device: &Device,
-    observer: &dyn Observer,
-    interrupt: &Interrupt,
+/// Resumes the run in `folder` if there is one of the same recipe, else starts it.
+pub fn start_or_resume(folder: &Path, recipe: Recipe, surroundings: Surroundings) -> Result<Network> {
+    if folder.join("run.toml").exists() {
+        resume(folder, recipe, false, surroundings)
+    } else {
+        start(folder, recipe, surroundings)
+    }
+}
+
+/// Resumes the run in `folder` from its last checkpoint, with the settings of `recipe`: usually those of its own
+/// `run.toml` ([`RunFolder::recipe`]).
+///
+/// # Errors
+/// If a setting that could change a number is not what the checkpoint was made with, unless `accept_changes`: then
+/// the new settings hold from there on, and every record names both. Also for a run that has ended, where the changed
+/// settings have nothing left to act on.
+pub fn resume(
+    folder: &Path,
+    mut recipe: Recipe,
+    accept_changes: bool,
+    surroundings: Surroundings,
 ) -> Result<Network> {
-    if resume && run.status()? == Status::Complete {
-        observer.message("this run is complete already");
+    let Surroundings { device, observer, interrupt } = surroundings;
+    let (run, on_disk) = RunFolder::open(folder)?;
+    let complete = run.status()? == Status::Complete;
+    let saved = Saved::latest(&run.checkpoints(), observer)?;
+    let made_with = saved.as_ref().and_then(|saved| saved.recipe.as_ref()).unwrap_or(&on_disk);
+    if recipe.model.weights.is_some() && recipe.model.weights == made_with.model.weights {
+        recipe.model = recipe.model.decided_by(&made_with.model);
+    }
+    let (changes, free): (Vec<Change>, Vec<Change>) =
+        made_with.changes_to(&recipe)?.into_iter().partition(|c| c.influence() == Influence::Training);
+    let evaluates_anew = free.iter().any(|change| change.influence() == Influence::FinalEvaluation);
+    if complete && changes.is_empty() && !evaluates_anew {
+        if recipe != on_disk {
+            run.set_recipe(&recipe)?;
+        }
+        observer.message(&format!(
+            "{}: this run is complete already; train longer with --resume --set epochs=N --accept-changes",
+            recipe.name
+        ));
         return Ok(Network::load(&run.file("model.safetensors"), None, device)?.0);
     }
-    let network = Trainer::new(recipe.clone(), run.clone(), resume, device, observer, interrupt)?.run()?;
-    let records = evaluate(&run, &recipe, &network, device, observer, interrupt).map_err(|error| match error {
+    if complete && saved.is_none() {
+        return Err(Error::config(format!(
+            "{}: this run is complete and its checkpoints are gone, so it cannot be continued; start a new run from its \
+             weights with --init {}",
+            folder.display(),
+            run.file("model.safetensors").display()
+        )));
+    }
+    let prepared = Prepared::new(recipe, saved.is_some(), device)?;
+    let changes = with_data(changes, saved.as_ref(), &prepared);
+    if !changes.is_empty() {
+        if !accept_changes {
+            return Err(refusal(folder, &changes, saved.as_ref(), prepared.recipe() == &on_disk));
+        }
+        saved
+            .iter()
+            .try_for_each(|saved| check_effect(folder, &changes, saved, prepared.recipe(), complete))?;
+    }
+    let recipe = prepared.recipe().clone();
+    let accepted = saved.is_some() && !changes.is_empty();
+    let mut trainer = Trainer::new(prepared, run.clone(), saved, observer, interrupt)?;
+    if accepted {
+        trainer.accept(&changes)?;
+    }
+    if recipe != on_disk {
+        run.set_recipe(&recipe)?;
+    }
+    finish(&run, &recipe, trainer, surroundings)
+}
+
+/// The changes that count, judged by the images themselves: another path to the same ones is none, other images under
+/// the same path are one.
+fn with_data(mut changes: Vec<Change>, saved: Option<&Saved>, prepared: &Prepared) -> Vec<Change> {
+    let before = saved.map_or("", |saved| saved.position.data_sha256.as_str());
+    if before.is_empty() {
+        return changes;
+    }
+    let now = prepared.data_sha256();
+    if before == now {
+        changes.retain(|change| change.key != "data.source");
+    } else if !changes.iter().any(|change| change.key.starts_with("data.")) {
+        let short = |hash: &str| Some(format!("images {}", &hash[..hash.len().min(12)]));
+        let (from, to) = (short(before), short(&now));
+        changes.push(Change { key: "data.source".into(), from, to });
+    }
+    changes
+}
+
+fn refusal(folder: &Path, changes: &[Change], saved: Option<&Saved>, from_file: bool) -> Error {
+    let origin = if saved.is_some() { "the checkpoint was made with" } else { "the run was started with" };
+    let now = if from_file { "run.toml says" } else { "now it is" };
+    let lines: Vec<String> = changes
+        .iter()
+        .map(|change| format!("\n  {}: {origin} {}, {now} {}", change.key, change.before(), change.after()))
+        .collect();
+    Error::config(format!(
+        "{}: the settings have changed:{}\nundo that, or continue with --resume --accept-changes: the new settings then \
+         hold from here on, and every record names both",
+        folder.display(),
+        lines.concat()
+    ))
+}
+
+/// Refuses changes that would come too late, or tear an epoch in two.
+fn check_effect(
+    folder: &Path,
+    changes: &[Change],
+    saved: &Saved,
+    recipe: &Recipe,
+    complete: bool,
+) -> Result<()> {
+    let position = &saved.position;
+    let names = || changes.iter().map(|change| change.key.as_str()).collect::<Vec<_>>().join(", ");
+    if recipe.epochs < position.epoch || (complete && recipe.epochs == position.epoch) {
+        return Err(Error::config(format!(
+            "{}: {} epochs are trained already, and {} can change nothing any more; train longer with --set epochs=N, or \
+             start a new run in another folder (--out)",
+            folder.display(),
+            position.epoch,
+            names()
+        )));
+    }
+    let orders = |key: &str| matches!(key, "batch_size" | "seed") || key.starts_with("data.");
+    match changes.iter().find(|change| position.batch > 0 && orders(&change.key)) {
+        Some(change) => Err(Error::config(format!(
+            "{}: {} decides which images make a batch, and the checkpoint lies in the middle of epoch {}; it can only be \
+             changed between epochs",
+            folder.display(),
+            change.key,
+            position.epoch + 1
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Trains, measures, records.
+fn finish(run: &RunFolder, recipe: &Recipe, trainer: Trainer, surroundings: Surroundings) -> Result<Network> {
+    let (network, history) = trainer.run()?;
+    let records = evaluate(run, recipe, &network, &history, surroundings).map_err(|error| match error {
         Error::Interrupted(_) => {
             let place = run.path().display();
             Error::Interrupted(format!(
@@ -112,9 +215,8 @@ fn evaluate(
     run: &RunFolder,
     recipe: &Recipe,
     network: &Network,
-    device: &Device,
-    observer: &dyn Observer,
-    interrupt: &Interrupt,
+    history: &History,
+    Surroundings { device, observer, interrupt }: Surroundings,
 ) -> Result<Vec<Record>> {
     let dataset = recipe.data.source.open(Split::Test)?;
     let batch_size = recipe.evaluation.batch_size;
@@ -129,6 +231,7 @@ fn evaluate(
         device: if device.is_cpu() { "cpu".into() } else { format!("{:?}", device.location()) },
         precision: recipe.precision.name().into(),
         configuration: json!(recipe),
+        training: history.to_json(),
         ..Provenance::default()
     };
     let model = FrozenModel::folded(&network.model)?;
@@ -149,3 +252,7 @@ fn evaluate(
         .write_json(&run.file("sections/examples.json"))?;
     Ok(records)
 }
+
+#[cfg(test)]
+#[path = "session_tests.rs"]
+mod tests;

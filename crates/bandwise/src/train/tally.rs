@@ -1,8 +1,11 @@
 //! Running sums of loss and accuracy over an epoch.
 
+use std::collections::BTreeMap;
+
 use candle_core::{D, DType, Tensor};
 use serde::{Deserialize, Serialize};
 
+use super::objective::Terms;
 use super::update::Updated;
 use crate::Result;
 
@@ -19,12 +22,13 @@ pub struct Tally {
 struct Waiting {
     loss: Tensor,
     unperturbed_loss: Option<Tensor>,
+    terms: Terms,
     hits: Tensor,
     count: usize,
 }
 
 /// The part of a tally that a checkpoint keeps.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sums {
     /// Sum of losses over pictures.
     pub loss: f64,
@@ -38,6 +42,9 @@ pub struct Sums {
     /// Number of those pictures.
     #[serde(default)]
     pub perturbed: u64,
+    /// Sums of the parts of the loss over images, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub terms: BTreeMap<String, f64>,
 }
 
 impl Sums {
@@ -51,7 +58,12 @@ impl Sums {
         (self.perturbed > 0).then(|| self.unperturbed_loss / self.perturbed as f64)
     }
 
-    /// Share of correct pictures.
+    /// Means of the parts of the loss, by name, without their weights: `cross_entropy`, `penalty/jafr`, …
+    pub fn mean_terms(&self) -> impl Iterator<Item = (&str, f64)> {
+        self.terms.iter().map(|(name, sum)| (name.as_str(), sum / self.count.max(1) as f64))
+    }
+
+    /// Share of correct images.
     pub fn accuracy(&self) -> f64 {
         self.correct / self.count.max(1) as f64
     }
@@ -69,6 +81,7 @@ impl Tally {
         self.waiting.push(Waiting {
             loss: updated.outcome.loss.detach(),
             unperturbed_loss: updated.unperturbed_loss.clone(),
+            terms: updated.outcome.terms.clone(),
             hits: logits.argmax(D::Minus1)?.eq(labels)?.to_dtype(DType::F32)?.sum_all()?,
             count: labels.dim(0)?,
         });
@@ -76,19 +89,22 @@ impl Tally {
     }
 
     /// The sums so far; waits for the device.
-    pub fn sums(&mut self) -> Result<Sums> {
+    pub fn sums(&mut self) -> Result<&Sums> {
         let sum = |mean: &Tensor, count: usize| -> Result<f64> {
             Ok(mean.to_dtype(DType::F64)?.to_scalar::<f64>()? * count as f64)
         };
-        for Waiting { loss, unperturbed_loss, hits, count } in self.waiting.drain(..) {
+        for Waiting { loss, unperturbed_loss, terms, hits, count } in self.waiting.drain(..) {
             self.sums.loss += sum(&loss, count)?;
             if let Some(loss) = unperturbed_loss {
                 self.sums.unperturbed_loss += sum(&loss, count)?;
                 self.sums.perturbed += count as u64;
             }
+            for (name, term) in terms {
+                *self.sums.terms.entry(name.to_owned()).or_default() += sum(&term, count)?;
+            }
             self.sums.correct += f64::from(hits.to_scalar::<f32>()?);
             self.sums.count += count as u64;
         }
-        Ok(self.sums)
+        Ok(&self.sums)
     }
 }

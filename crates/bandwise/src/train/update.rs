@@ -3,7 +3,7 @@
 use candle_core::backprop::GradStore;
 use candle_core::{Tensor, Var};
 
-use super::objective::{Objective, Outcome};
+use super::objective::{Objective, Outcome, Terms};
 use super::optimizer::Optimizer;
 use super::recipe::Recipe;
 use super::step::Step;
@@ -80,9 +80,9 @@ impl<'a> Part<'a> {
     /// The objective alone, without touching running statistics.
     fn at_the_weights(&self, objective: &Objective) -> Result<(Outcome, GradStore)> {
         let step = Step { mode: Mode::BatchStatistics, ..self.step.clone() };
-        let Outcome { loss, logits } = objective.loss(&step, &self.adversarial.detach())?;
+        let Outcome { loss, logits, terms } = objective.loss(&step, &self.adversarial.detach())?;
         let gradients = loss.backward()?;
-        Ok((Outcome { loss: loss.detach(), logits: logits.detach() }, gradients))
+        Ok((Outcome { loss: loss.detach(), logits: logits.detach(), terms }, gradients))
     }
 }
 
@@ -96,12 +96,20 @@ fn accumulate(
     }
     let all: usize = parts.iter().map(|part| part.step.image_ids.len()).sum();
     let mut sum: Option<(Tensor, GradStore)> = None;
+    let mut terms = Terms::new();
     let mut logits = Vec::with_capacity(parts.len());
     for part in parts {
         let share = part.step.image_ids.len() as f64 / all as f64;
         let (outcome, gradients) = backward(part)?;
         let (loss, gradients) = ((outcome.loss * share)?, scaled(gradients, share)?);
         logits.push(outcome.logits);
+        for (name, term) in outcome.terms {
+            let term = (term * share)?;
+            match terms.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, sum)) => *sum = (&*sum + term)?,
+                None => terms.push((name, term)),
+            }
+        }
         sum = Some(match sum.take() {
             None => (loss, gradients),
             Some((loss_sum, mut gradient_sum)) => {
@@ -111,7 +119,7 @@ fn accumulate(
         });
     }
     let (loss, gradients) = sum.ok_or_else(|| crate::Error::config("a batch without pictures"))?;
-    Ok((Outcome { loss, logits: Tensor::cat(&logits, 0)? }, gradients))
+    Ok((Outcome { loss, logits: Tensor::cat(&logits, 0)?, terms }, gradients))
 }
 
 fn scaled(mut gradients: GradStore, factor: f64) -> Result<GradStore> {

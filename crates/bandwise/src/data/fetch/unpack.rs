@@ -168,7 +168,9 @@ mod tests {
         }
         let mut many = tar::Builder::new(Vec::new());
         for number in 0..40_000 {
-            many.append_data(&mut tar::Header::new_gnu(), format!("{number}"), &[][..]).unwrap();
+            let mut header = tar::Header::new_gnu();
+            header.set_size(0);
+            many.append_data(&mut header, format!("{number}"), &[][..]).unwrap();
         }
         let outer = tempfile::tempdir().unwrap();
         let archive = outer.path().join("archive");
@@ -195,6 +197,7 @@ mod tests {
             ("device", 0o644, tar::EntryType::Char),
         ] {
             let mut header = tar::Header::new_gnu();
+            header.set_size(0);
             header.set_mode(mode);
             header.set_entry_type(kind);
             tar.append_data(&mut header, name, &[][..]).unwrap();

@@ -28,7 +28,7 @@ use crate::{Error, Result, files};
 
 pub use matching::{Matched, match_keys};
 pub use report::{FoundNormalization, LoadReport, Misshaped};
-pub use safetensors::{safetensors_bytes, write_safetensors};
+pub use safetensors::{digest, safetensors_bytes, write_safetensors};
 
 /// The entry of a safetensors file's metadata that marks a checkpoint of a training run: its tensors
 /// are in parts (`model.`, `optimizer.`, `average.`), of which weights are read from the first.

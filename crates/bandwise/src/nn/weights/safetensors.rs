@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use candle_core::Tensor;
 use safetensors::SafeTensors;
 use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
 
 use super::element::{Element, bytes_of};
 use super::{CHECKPOINT_MARK, Container, StateDict, StateFile};
@@ -98,4 +99,20 @@ pub fn safetensors_bytes(tensors: &StateDict, metadata: &BTreeMap<String, String
     file.extend(header);
     file.extend(data);
     Ok(file)
+}
+
+/// SHA-256 over the names, types, shapes and numbers of tensors, and over `text`, as hexadecimal digits.
+///
+/// # Errors
+/// A tensor has a type that safetensors has not.
+pub fn digest(tensors: &StateDict, text: &str) -> Result<String> {
+    let mut hash = Sha256::new();
+    for (name, tensor) in tensors {
+        let (dtype, bytes) = bytes_of(tensor)?;
+        // Lengths first: no two lists of tensors run together to the same bytes.
+        hash.update(json!([name, dtype, tensor.dims(), bytes.len()]).to_string());
+        hash.update(bytes);
+    }
+    hash.update(text);
+    Ok(files::hex(&hash.finalize()))
 }

@@ -9,12 +9,17 @@ use crate::report::{Axis, LinePlot, Section, Series};
 /// curves of one plot. Any other prefix names a plot, and what follows it a curve (`omega/stage1`).
 const PARTS: [&str; 7] = ["train", "validation", "test", "robust", "ema", "swa", "unperturbed"];
 /// Quantities whose name alone does not say enough: title, and what it means.
-const EXPLAINED: [(&str, &str, &str); 2] = [
+const EXPLAINED: [(&str, &str, &str); 3] = [
     (
         "omega",
         "FPCM: mean ω per stage",
         "ω is the weight of the low frequencies in a stage's output, between ½ (both alike) and 1 (low ones only); \
-         its mean over channels and clean test images.",
+         its mean over channels and the evaluated clean test images.",
+    ),
+    (
+        "omega_spread",
+        "FPCM: spread of ω per stage",
+        "The standard deviation over a stage's channels of ω, each averaged over the evaluated clean test images.",
     ),
     (
         "overfitting",
@@ -95,6 +100,7 @@ fn plot(runs: &[Run], quantity: &str) -> LinePlot {
     let fraction = quantity.contains("accuracy") || quantity.contains("share") || watched;
     let y = match quantity {
         "omega" => Axis::new("ω"),
+        "omega_spread" => Axis::new("standard deviation of ω"),
         _ if watched => Axis::percent("accuracy"),
         _ if fraction => Axis::percent(&readable),
         _ => Axis::new(&readable),

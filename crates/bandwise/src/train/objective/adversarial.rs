@@ -35,6 +35,7 @@ impl Adversarial {
     pub(super) fn loss(&self, step: &Step, adversarial: &Tensor) -> Result<Outcome> {
         let logits = step.logits(adversarial)?;
         let loss = smoothed_cross_entropy(&logits, &step.labels, self.label_smoothing)?.mean_all()?;
-        Ok(Outcome { loss, logits })
+        let terms = vec![(super::CROSS_ENTROPY, loss.detach())];
+        Ok(Outcome { loss, logits, terms })
     }
 }

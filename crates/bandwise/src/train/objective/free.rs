@@ -18,6 +18,9 @@ use crate::nn::loss::smoothed_cross_entropy;
 use crate::train::step::Step;
 use crate::{Error, Result};
 
+/// The paper tries up to 30.
+const MAX_REPLAYS: usize = 1000;
+
 /// Cross-entropy on pictures whose perturbation comes from the passes that train the weights.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -45,8 +48,11 @@ impl Default for Free {
 
 impl Free {
     pub(super) fn validate(&self) -> Result<()> {
-        if self.replays == 0 {
-            return Err(Error::config("objective.replays must be at least 1"));
+        if self.replays == 0 || self.replays > MAX_REPLAYS {
+            return Err(Error::config(format!(
+                "objective.replays must lie between 1 and {MAX_REPLAYS}, not {}",
+                self.replays
+            )));
         }
         if self.epsilon.value() > 1.0 {
             return Err(Error::config(format!(
@@ -68,7 +74,8 @@ impl Free {
     pub(super) fn loss(&self, step: &Step, adversarial: &Tensor) -> Result<Outcome> {
         let logits = step.logits(adversarial)?;
         let loss = smoothed_cross_entropy(&logits, &step.labels, self.label_smoothing)?.mean_all()?;
-        Ok(Outcome { loss, logits })
+        let terms = vec![(super::CROSS_ENTROPY, loss.detach())];
+        Ok(Outcome { loss, logits, terms })
     }
 
     /// The next δ, from `gradient`, that of the loss at clip(x + δ). Where the clip cut, δ stays; pixels at 0 or 1

@@ -41,7 +41,8 @@ impl Mart {
         let boosted = boosted_cross_entropy(&attacked, &step.labels)?.mean_all()?;
         let unsure = (ONE - label_probability(&clean, &step.labels)?)?;
         let robust = (kl_divergence(&clean, &attacked)? * unsure)?.mean_all()?;
-        let loss = (boosted + (robust * self.beta)?)?;
-        Ok(Outcome { loss, logits: attacked })
+        let loss = (&boosted + (&robust * self.beta)?)?;
+        let terms = vec![(super::CROSS_ENTROPY, boosted.detach()), (super::DIVERGENCE, robust.detach())];
+        Ok(Outcome { loss, logits: attacked, terms })
     }
 }

@@ -26,7 +26,17 @@ pub struct Outcome {
     pub loss: Tensor,
     /// Logits `[batch, classes]` that count for the training accuracy.
     pub logits: Tensor,
+    /// What the loss consists of, by name, without weights (λ, β): scalars, detached.
+    pub terms: Terms,
 }
+
+/// Parts of a loss by name.
+pub type Terms = Vec<(&'static str, Tensor)>;
+
+/// The name of the classification part of every objective.
+pub(super) const CROSS_ENTROPY: &str = "cross_entropy";
+/// The name of the part that compares clean and adversarial predictions.
+pub(super) const DIVERGENCE: &str = "divergence";
 
 /// A training objective with its parameters: the `[objective]` table of a recipe.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

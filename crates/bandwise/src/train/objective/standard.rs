@@ -20,7 +20,9 @@ pub struct Standard {
 impl Standard {
     pub(super) fn loss(&self, step: &Step) -> Result<Outcome> {
         let logits = step.logits(&step.images)?;
-        Ok(Outcome { loss: self.loss_of(&logits, &step.labels)?, logits })
+        let loss = self.loss_of(&logits, &step.labels)?;
+        let terms = vec![(super::CROSS_ENTROPY, loss.detach())];
+        Ok(Outcome { loss, logits, terms })
     }
 
     /// The loss of clean logits `[batch, classes]`, a scalar.

@@ -42,7 +42,8 @@ impl Trades {
         let attacked = step.logits(adversarial)?;
         let natural = smoothed_cross_entropy(&clean, &step.labels, self.label_smoothing)?.mean_all()?;
         let robust = kl_divergence(&clean, &attacked)?.mean_all()?;
-        let loss = (natural + (robust * self.beta)?)?;
-        Ok(Outcome { loss, logits: attacked })
+        let loss = (&natural + (&robust * self.beta)?)?;
+        let terms = vec![(super::CROSS_ENTROPY, natural.detach()), (super::DIVERGENCE, robust.detach())];
+        Ok(Outcome { loss, logits: attacked, terms })
     }
 }

@@ -1,5 +1,7 @@
 //! Recipes: the complete, checked configuration of a training run, as TOML.
 
+mod changes;
+mod missing;
 mod sections;
 mod text;
 
@@ -19,6 +21,7 @@ use crate::data::Augment;
 use crate::method::NetworkConfig;
 use crate::{Error, Result, files};
 
+pub use changes::{Change, Influence};
 pub use sections::{
     CheckpointConfig, DataConfig, EarlyStopping, EvaluationConfig, JudgedWeights, PrecisionName,
 };
@@ -87,6 +90,9 @@ pub struct Recipe {
     pub checkpoint: CheckpointConfig,
 }
 
+/// More than anybody trains; a typing mistake beyond.
+const MAX_EPOCHS: u64 = 1_000_000;
+
 fn default_batch_size() -> usize {
     128
 }
@@ -106,7 +112,7 @@ impl Recipe {
     /// [`Error::Format`] naming file, line and the nearest valid key; [`Error::Config`] for values that
     /// make no sense.
     pub fn read(path: &Path, overrides: &[String]) -> Result<Self> {
-        let bytes = files::read(path)?;
+        let bytes = files::read(path).map_err(|error| missing::explain(path, error))?;
         let text = String::from_utf8(bytes).map_err(|_| Error::format(path, "a recipe is UTF-8 text"))?;
         Self::parse(&text, overrides).map_err(|e| match e {
             Error::Config(reason) => Error::format(path, reason),
@@ -150,7 +156,14 @@ impl Recipe {
             _ => Ok(()),
         };
         positive("epochs", self.epochs as usize)?;
+        if self.epochs > MAX_EPOCHS {
+            return Err(Error::config(format!(
+                "epochs must be at most {MAX_EPOCHS}, not {}: is a digit too many?",
+                self.epochs
+            )));
+        }
         positive("batch_size", self.batch_size)?;
+        positive("data.train_limit", self.data.train_limit.unwrap_or(usize::MAX))?;
         positive("evaluation.batch_size", self.evaluation.batch_size)?;
         positive("checkpoint.every", self.checkpoint.every as usize)?;
         if !(self.learning_rate.is_finite() && self.learning_rate > 0.0) {

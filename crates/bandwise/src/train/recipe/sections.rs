@@ -84,6 +84,12 @@ impl EvaluationConfig {
                 "evaluation.every_after must be a share of the training in [0, 1], not {after}"
             )));
         }
+        if self.limit == Some(0) {
+            return Err(Error::config(
+                "evaluation.limit must be at least 1: there is no accuracy of no images; evaluation.every = 0 measures \
+                 nothing before training has ended",
+            ));
+        }
         self.attack.iter().chain(&self.final_attacks).try_for_each(Attack::validate)
     }
 }

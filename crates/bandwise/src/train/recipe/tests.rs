@@ -91,6 +91,10 @@ fn settings_that_do_not_fit_together_are_refused() {
         (&["early_stopping.patience=0"], "early_stopping.patience"),
         (&["early_stopping.patience=3", "evaluation.every=0"], "evaluation.every"),
         (&["evaluation.every_after=70"], "evaluation.every_after"),
+        (&["evaluation.limit=0"], "evaluation.limit must be at least 1"),
+        (&["data.train_limit=0"], "data.train_limit must be at least 1"),
+        (&["epochs=1000000000000000000"], "epochs must be at most 1000000"),
+        (&["objective={name=\"free\",replays=1000000000000}"], "objective.replays"),
         (&["evaluation.weights=\"ema\""], "did you mean"),
     ] {
         let changes: Vec<String> = changes.iter().map(|change| change.to_string()).collect();

@@ -3,20 +3,20 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use candle_core::DType;
+
 use super::Trainer;
 use crate::analyze::gradients::GradientSummary;
 use crate::attack::FrozenModel;
-use crate::data::load_all;
+use crate::data::{Batch, load_all};
 use crate::evaluate::accuracy;
 use crate::method::Network;
 use crate::nn::{Pass, Recorder};
 use crate::train::overfitting::Action;
 use crate::train::run::MetricsLine;
 use crate::train::tally::Sums;
-use crate::{Job, Result};
+use crate::{Error, Job, Result};
 
-/// Test pictures whose ω is averaged.
-const OMEGA_IMAGES: usize = 128;
 /// The file of the best weights by robust accuracy (clean accuracy, if no attack is given).
 const BEST: &str = "best";
 /// The file of the best weights by the sum of clean and robust accuracy.
@@ -30,7 +30,6 @@ impl Trainer<'_> {
     pub(super) fn finish_epoch(&mut self, began: Instant) -> Result<()> {
         let epoch = self.position.epoch + 1;
         let mut values = self.training_values();
-        self.measure_omega(&mut values)?;
         let alarm = self.watch(epoch, &mut values)?;
         let stop = alarm.is_some() && self.action() == Action::Stop;
         let mut notes = Vec::new();
@@ -89,7 +88,7 @@ impl Trainer<'_> {
 
     /// What the epoch itself has shown.
     fn training_values(&self) -> Values {
-        let sums: Sums = self.position.sums;
+        let sums = &self.position.sums;
         let replays = self.recipe.objective.replays();
         let last = self.schedule_position(self.loader.batches_per_epoch() - 1, replays - 1);
         let rate = self.recipe.schedule.rate(self.recipe.learning_rate, last);
@@ -98,26 +97,40 @@ impl Trainer<'_> {
             ("train/accuracy".to_string(), sums.accuracy()),
             ("learning_rate".to_string(), rate),
         ]);
+        values.extend(sums.mean_terms().map(|(name, mean)| (format!("train/{name}"), mean)));
         if let Some(loss) = sums.mean_unperturbed_loss() {
             values.insert("unperturbed/loss".into(), loss);
         }
         values
     }
 
-    /// Mean ω of every FPCM block on the first test pictures, clean.
-    fn measure_omega(&self, values: &mut Values) -> Result<()> {
-        if self.recipe.model.fpcm.is_none() {
-            return Ok(());
-        }
-        let images = load_all(self.test.as_ref(), Some(OMEGA_IMAGES))?.images.to_device(&self.device)?;
-        let recorder = Recorder::new();
-        let pass = Pass { recorder: Some(&recorder), ..Pass::eval() };
-        self.network.model.frozen().logits(&images, &pass)?;
-        for (name, omega) in recorder.take() {
-            if let Some(stage) = name.strip_suffix(".omega").and_then(|name| name.strip_prefix("attn")) {
-                let mean = omega.flatten_all()?.to_dtype(candle_core::DType::F64)?.mean_all()?.to_scalar()?;
-                values.insert(format!("omega/stage{stage}"), mean);
+    /// ω of every FPCM block on the evaluated images, clean: the mean over them of each channel, and of these the
+    /// mean and the standard deviation.
+    fn measure_omega(&self, network: &Network, indices: &[usize], values: &mut Values) -> Result<()> {
+        let model = network.model.frozen();
+        let mut sums: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+        for part in indices.chunks(self.recipe.evaluation.batch_size) {
+            self.interrupt.check("the evaluation was not finished")?;
+            let images = Batch::of(self.test.as_ref(), part)?.images.to_device(&self.device)?;
+            let recorder = Recorder::new();
+            model.logits(&images, &Pass { recorder: Some(&recorder), ..Pass::eval() })?;
+            for (name, omega) in recorder.take() {
+                let Some(stage) = name.strip_suffix(".omega").and_then(|name| name.strip_prefix("attn"))
+                else {
+                    continue;
+                };
+                let channels: Vec<f64> = omega.to_dtype(DType::F64)?.sum(0)?.flatten_all()?.to_vec1()?;
+                let sum = sums.entry(stage.to_owned()).or_insert_with(|| vec![0.0; channels.len()]);
+                sum.iter_mut().zip(channels).for_each(|(sum, channel)| *sum += channel);
             }
+        }
+        for (stage, sums) in sums {
+            let channels: Vec<f64> = sums.iter().map(|sum| sum / indices.len() as f64).collect();
+            let count = channels.len() as f64;
+            let mean = channels.iter().sum::<f64>() / count;
+            let variance = channels.iter().map(|omega| (omega - mean).powi(2)).sum::<f64>() / count;
+            values.insert(format!("omega/stage{stage}"), mean);
+            values.insert(format!("omega_spread/stage{stage}"), variance.sqrt());
         }
         Ok(())
     }
@@ -167,11 +180,43 @@ impl Trainer<'_> {
         Some(reason)
     }
 
+    /// Where training starts from weights: what these can do, as the metrics of epoch 0.
+    pub(super) fn measure_start(&mut self) -> Result<()> {
+        let given = self.position.history.initial_weights.is_some() && self.position.step == 0;
+        if !given || self.recipe.evaluation.every == 0 || !self.folder.metrics()?.is_empty() {
+            return Ok(());
+        }
+        let mut values = Values::new();
+        let network = self.judged()?;
+        match self.measure(&network, &mut values) {
+            Err(Error::Interrupted(_)) => return Err(self.interrupted()),
+            other => drop(other?),
+        }
+        let line = MetricsLine::epoch(0, 0, values);
+        self.folder.append_metrics(&line)?;
+        for (name, value) in &line.values {
+            self.events.scalar(name, 0, *value as f32)?;
+        }
+        self.observer.epoch(&line, self.recipe.epochs, 0.0);
+        Ok(())
+    }
+
     /// Accuracy on the test split, clean and (if asked for) under attack; keeps the best weights of each.
     fn evaluate(&mut self, epoch: u64, values: &mut Values) -> Result<()> {
+        let network = self.judged()?;
+        for (name, value) in self.measure(&network, values)? {
+            if self.position.best.get(name).is_none_or(|(best, _)| value > *best) {
+                network.save(&self.folder.file(&format!("{name}.safetensors")))?;
+                self.position.best.insert(name.into(), (value, epoch));
+            }
+        }
+        Ok(())
+    }
+
+    /// What `network` does on the test split; the values by which the best weights are chosen.
+    fn measure(&self, network: &Network, values: &mut Values) -> Result<Vec<(&'static str, f64)>> {
         let batch_size = self.recipe.evaluation.batch_size;
         let job = Job { batch_size, interrupt: self.interrupt.clone(), ..Job::on(&self.device) };
-        let network = self.judged()?;
         let model = FrozenModel::folded(&network.model)?;
         let count = self.recipe.evaluation.limit.unwrap_or(usize::MAX).min(self.test.len());
         let indices: Vec<usize> = (0..count).collect();
@@ -185,16 +230,13 @@ impl Trainer<'_> {
             values.insert("test/robust_accuracy".into(), share(&robust));
             criteria = vec![(BEST, share(&robust)), (BEST_SUM, share(&clean) + share(&robust))];
         }
+        if network.config.fpcm.is_some() {
+            self.measure_omega(network, &indices, values)?;
+        }
         if self.recipe.evaluation.track_gradients > 0 {
-            self.track_gradients(&network, values)?;
+            self.track_gradients(network, values)?;
         }
-        for (name, value) in criteria {
-            if self.position.best.get(name).is_none_or(|(best, _)| value > *best) {
-                network.save(&self.folder.file(&format!("{name}.safetensors")))?;
-                self.position.best.insert(name.into(), (value, epoch));
-            }
-        }
-        Ok(())
+        Ok(criteria)
     }
 
     /// What the input gradients of the first test pictures look like.

@@ -2,13 +2,14 @@
 
 use serde_json::json;
 
-use super::{Observer, Position, Trainer};
+use super::{Observer, Position, Trainer, prepare};
 use crate::method::Network;
 use crate::train::averaging::Statistics;
 use crate::train::batch_statistics;
 use crate::train::checkpoint::{self, Checkpoints, Point, Snapshot};
-use crate::train::recipe::JudgedWeights;
-use crate::train::run::Status;
+use crate::train::history::AcceptedChange;
+use crate::train::recipe::{Change, JudgedWeights, Recipe};
+use crate::train::run::{MetricsLine, Status};
 use crate::{Error, Result};
 
 /// The newest checkpoint and a spare, in case the disk damages that.
@@ -18,19 +19,39 @@ const SOUND: &str = "sound";
 /// Name of the lasting perturbation among a checkpoint's tensors.
 const LASTING: &str = "images";
 
-/// The latest checkpoint that is whole.
-pub(super) fn latest(checkpoints: &Checkpoints, observer: &dyn Observer) -> Result<Option<Snapshot>> {
-    let Some((saved, damaged)) = checkpoints.latest()? else { return Ok(None) };
-    for file in damaged {
-        observer.message(&format!("{}: damaged, passed over ({})", file.path.display(), file.reason));
-    }
-    Ok(Some(saved))
+/// What a run left in its latest checkpoint.
+#[derive(Debug)]
+pub struct Saved {
+    /// The tensors.
+    pub snapshot: Snapshot,
+    /// Where the run stood.
+    pub position: Position,
+    /// The recipe that it was made with; `None` in checkpoints of versions that did not store it.
+    pub recipe: Option<Recipe>,
 }
 
-/// Where the run stood.
-pub(super) fn position_of(saved: &Snapshot) -> Result<Position> {
-    serde_json::from_value(saved.metadata.clone())
-        .map_err(|e| Error::config(format!("the checkpoint's training position cannot be read: {e}")))
+impl Saved {
+    /// The latest checkpoint that is whole; `None` where there is none.
+    ///
+    /// # Errors
+    /// There are checkpoints, and every one is damaged.
+    pub fn latest(checkpoints: &Checkpoints, observer: &dyn Observer) -> Result<Option<Self>> {
+        let Some(latest) = checkpoints.latest()? else { return Ok(None) };
+        for file in latest.skipped {
+            observer.message(&format!("{}: damaged, passed over ({})", file.path.display(), file.reason));
+        }
+        let snapshot = latest.snapshot;
+        if !latest.verified {
+            observer.message(&format!(
+                "{}: written by an earlier version, without checksum and recipe; nothing vouches for its content",
+                checkpoints.path(snapshot.point).display()
+            ));
+        }
+        let position = serde_json::from_value(snapshot.metadata.clone())
+            .map_err(|e| Error::config(format!("the checkpoint's training position cannot be read: {e}")))?;
+        let recipe = snapshot.recipe.as_ref().map(|text| Recipe::parse(text, &[])).transpose()?;
+        Ok(Some(Self { snapshot, position, recipe }))
+    }
 }
 
 impl Trainer<'_> {
@@ -47,6 +68,23 @@ impl Trainer<'_> {
         self.mark_sound()
     }
 
+    /// Goes on with other settings than before: notes them, and stores a checkpoint that holds them.
+    ///
+    /// What was best under the old settings may not be comparable, so "best" and early stopping begin anew.
+    pub fn accept(&mut self, changes: &[Change]) -> Result<()> {
+        let (epoch, batch) = (self.position.epoch, self.position.batch);
+        let accepted = changes.iter().map(|change| AcceptedChange { epoch, batch, change: change.clone() });
+        self.position.history.changes.extend(accepted);
+        self.position.best.clear();
+        self.position.stopped = None;
+        self.position.data_sha256 = prepare::data_sha256(self.loader.dataset().as_ref(), self.test.as_ref());
+        let list: Vec<String> = changes.iter().map(Change::to_string).collect();
+        let note = format!("settings changed after epoch {epoch}: {}", list.join(", "));
+        self.folder.append_metrics(&MetricsLine::message("note", epoch, self.position.step, &note))?;
+        self.observer.message(&format!("{}: {note}", self.recipe.name));
+        self.save_checkpoint()
+    }
+
     pub(super) fn save_checkpoint(&self) -> Result<()> {
         let metadata = serde_json::to_value(&self.position)
             .map_err(|e| Error::config(format!("the training position cannot be stored: {e}")))?;
@@ -58,6 +96,7 @@ impl Trainer<'_> {
             average: self.average.as_ref().map_or(Ok(Default::default()), |average| average.state())?,
             perturbation: lasting.collect(),
             metadata,
+            recipe: Some(self.recipe.to_toml()?),
         };
         self.checkpoints.save(&snapshot)?;
         self.checkpoints.prune(CHECKPOINTS_KEPT).map(|_| ())

@@ -2,6 +2,7 @@
 
 mod epoch_end;
 mod keeping;
+mod prepare;
 #[cfg(test)]
 mod tests;
 
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::averaging::Average;
 use super::checkpoint::Checkpoints;
+use super::history::History;
 use super::optimizer::Optimizer;
 use super::overfitting::Detector;
 use super::recipe::Recipe;
@@ -23,12 +25,14 @@ use super::step::Step;
 use super::tally::{Sums, Tally};
 use super::tensorboard::EventWriter;
 use super::update::{Updated, update};
-use crate::data::{Batch, Dataset, Loader, LoaderConfig, Split, Subset};
+use crate::data::{Batch, Dataset, Loader};
 use crate::method::Network;
 use crate::nn::Mode;
 use crate::{Error, Interrupt, Result};
 
 pub use super::observer::{Observer, Silent};
+pub use keeping::Saved;
+pub use prepare::Prepared;
 
 /// Where a run stands between two steps; stored in every checkpoint.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -52,6 +56,12 @@ pub struct Position {
     /// Why training ended before its last epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopped: Option<String>,
+    /// Fingerprint of the training and the test images.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub data_sha256: String,
+    /// What records say beside the recipe.
+    #[serde(default, skip_serializing_if = "History::is_empty")]
+    pub history: History,
 }
 
 /// A run in progress.
@@ -75,40 +85,31 @@ pub struct Trainer<'a> {
 }
 
 impl<'a> Trainer<'a> {
-    /// Prepares a new run in `folder`, or the continuation of the one that is there.
+    /// Begins a run in `folder`, or goes on from what was `saved` of it.
     ///
     /// # Errors
-    /// For data, models or folders that do not fit; nothing has been trained then.
+    /// The folder cannot be written, or what was saved does not fit the recipe.
     pub fn new(
-        recipe: Recipe,
+        prepared: Prepared,
         folder: RunFolder,
-        resume: bool,
-        device: &Device,
+        saved: Option<Saved>,
         observer: &'a dyn Observer,
         interrupt: &'a Interrupt,
     ) -> Result<Self> {
-        let loader = loader(&recipe)?;
-        let train = loader.dataset();
-        let test = recipe.data.source.open(Split::Test)?;
-        let channels = train.get(0)?.0.channels;
-        let config = recipe.model.clone().resolved(train.num_classes(), channels);
-        let mut network = Network::new(config, recipe.seed, device)?;
-        network.model.set_precision(recipe.precision.into())?;
-        let optimizer = Optimizer::new(recipe.optimizer.clone(), network.model.trainable())?;
-        let average = recipe.averaging.map(Average::new).transpose()?;
-        let watch = |config| {
-            let (objective, size) = (&recipe.objective, recipe.evaluation.batch_size);
-            Detector::new(config, objective, train, recipe.seed, size)
+        let Prepared { recipe, network, optimizer, average, loader, test, detector, device, .. } = prepared;
+        let (position, snapshot) = match saved {
+            Some(saved) => (saved.position, Some(saved.snapshot)),
+            None => {
+                let history = History { initial_weights: prepared.initial, ..History::default() };
+                let data_sha256 = prepare::data_sha256(loader.dataset().as_ref(), test.as_ref());
+                (Position { data_sha256, history, ..Position::default() }, None)
+            }
         };
-        let detector = recipe.overfitting.as_ref().map(watch).transpose()?;
-        let checkpoints = Checkpoints::new(folder.file("checkpoints"));
-        let saved = if resume { keeping::latest(&checkpoints, observer)? } else { None };
-        let position = saved.as_ref().map_or(Ok(Position::default()), keeping::position_of)?;
         folder.truncate_metrics(position.epoch)?;
         folder.set_status(Status::Running)?;
         let mut trainer = Self {
             events: EventWriter::resume(folder.path(), position.step)?,
-            checkpoints,
+            checkpoints: folder.checkpoints(),
             position,
             recipe,
             folder,
@@ -119,12 +120,13 @@ impl<'a> Trainer<'a> {
             loader,
             test,
             detector,
-            device: device.clone(),
+            device,
             observer,
             interrupt,
         };
-        if let Some(saved) = &saved {
-            trainer.take_up(saved)?;
+        match &snapshot {
+            Some(snapshot) => trainer.take_up(snapshot)?,
+            None => prepared.notes.iter().for_each(|note| observer.message(note)),
         }
         Ok(trainer)
     }
@@ -133,19 +135,20 @@ impl<'a> Trainer<'a> {
     ///
     /// # Errors
     /// [`Error::Interrupted`] after the interrupt flag was raised and a checkpoint was written.
-    pub fn run(mut self) -> Result<Network> {
+    pub fn run(mut self) -> Result<(Network, History)> {
         self.observer.started(&self.recipe, self.network.model.parameter_count(), self.position.epoch);
+        self.measure_start()?;
         while self.position.epoch < self.recipe.epochs && self.position.stopped.is_none() {
             self.epoch()?;
         }
-        self.save_weights()
+        Ok((self.save_weights()?, self.position.history))
     }
 
     fn epoch(&mut self) -> Result<()> {
         let began = Instant::now();
         let epoch = self.position.epoch;
         let batches = self.loader.batches_per_epoch();
-        let mut tally = Tally::from_sums(self.position.sums);
+        let mut tally = Tally::from_sums(self.position.sums.clone());
         for batch in self.loader.epoch_from(epoch, self.position.batch) {
             self.learn(&batch?, &mut tally)?;
             // Looking at the sums waits for an accelerator: not after every step.
@@ -153,11 +156,11 @@ impl<'a> Trainer<'a> {
                 self.observer.step(epoch, self.position.batch, batches, tally.sums()?);
             }
             if self.interrupt.should_stop() {
-                self.position.sums = tally.sums()?;
+                self.position.sums = tally.sums()?.clone();
                 return Err(self.interrupted());
             }
         }
-        self.position.sums = tally.sums()?;
+        self.position.sums = tally.sums()?.clone();
         if !self.position.sums.loss.is_finite() {
             return Err(Error::model(format!(
                 "the loss is no longer a finite number in epoch {}; try a lower learning_rate",
@@ -236,27 +239,4 @@ impl<'a> Trainer<'a> {
         });
         Ok(())
     }
-}
-
-/// The batches of the training split.
-fn loader(recipe: &Recipe) -> Result<Loader> {
-    let mut train = recipe.data.source.open(Split::Train)?;
-    if let Some(limit) = recipe.data.train_limit {
-        train = Arc::new(Subset::first(train, limit)?);
-    }
-    let config = LoaderConfig {
-        batch_size: recipe.batch_size,
-        shuffle: true,
-        drop_last: recipe.data.drop_last,
-        augment: recipe.data.augment.clone(),
-        seed: recipe.seed,
-        threads: 0,
-    };
-    let loader = Loader::new(train, config)?;
-    if loader.batches_per_epoch() == 0 {
-        return Err(Error::config(
-            "the training set is smaller than one batch, and drop_last leaves nothing",
-        ));
-    }
-    Ok(loader)
 }

@@ -26,7 +26,7 @@ struct StopAfter<'a> {
 }
 
 impl Observer for StopAfter<'_> {
-    fn step(&self, _: u64, _: usize, _: usize, _: Sums) {
+    fn step(&self, _: u64, _: usize, _: usize, _: &Sums) {
         if self.batches.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.flag.raise();
         }
@@ -41,7 +41,9 @@ impl Observer for StopAfter<'_> {
 fn train(folder: &Path, recipe: &Recipe, observer: &dyn Observer, flag: &Interrupt) -> Result<Network> {
     let resume = folder.join("run.toml").exists();
     let run = if resume { RunFolder::open(folder)?.0 } else { RunFolder::create(folder, recipe)? };
-    Trainer::new(recipe.clone(), run, resume, &Device::Cpu, observer, flag)?.run()
+    let saved = Saved::latest(&run.checkpoints(), observer)?;
+    let prepared = Prepared::new(recipe.clone(), saved.is_some(), &Device::Cpu)?;
+    Ok(Trainer::new(prepared, run, saved, observer, flag)?.run()?.0)
 }
 
 fn train_whole(folder: &Path, recipe: &Recipe) -> Network {
@@ -243,4 +245,84 @@ fn omega_of_every_stage_is_followed() {
         assert!(values[0] != values[2], "{values:?}");
     }
     assert!(omega(2).is_empty());
+    assert!(lines.iter().all(|line| line.values["omega_spread/stage1"] > 0.0));
+    // All evaluated images count, one batch after another, and an epoch without evaluation has none.
+    let of = |name: &str, changes: &[&str]| {
+        let run = folder.path().join(name);
+        train_whole(&run, &recipe(&[&["model.fpcm={stages=[1]}", "evaluation.every=2"], changes].concat()));
+        metrics(&run).iter().map(|line| line.values.get("omega/stage1").copied()).collect::<Vec<_>>()
+    };
+    let (whole, parts) = (of("whole", &[]), of("parts", &["evaluation.batch_size=7"]));
+    assert!(whole[0].is_none() && whole[1].is_some() && whole[2].is_some(), "{whole:?}");
+    for (whole, part) in whole.iter().flatten().zip(parts.iter().flatten()) {
+        assert!((whole - part).abs() < 1e-7, "{whole} {part}");
+    }
+    assert_ne!(whole[1], of("few", &["evaluation.limit=9"])[1]);
+}
+
+/// Fine-tuning begins where the checkpoint ended, and resumes like any other run.
+#[test]
+fn training_from_weights_begins_with_their_accuracy() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = folder.path().join("first");
+    train_whole(&first, &recipe(&["learning_rate=0.2"]));
+    let weights = first.join("model.safetensors");
+    let from = format!("model.weights={:?}", weights.to_str().unwrap());
+    for (name, change) in [
+        ("plain", "seed=3"),
+        ("weight", "model.decomposition={kind=\"weight\"}"),
+        ("signal", "model.decomposition={kind=\"signal\"}"),
+        ("jafr", "regularizers.jafr={lambda=0.1}"),
+    ] {
+        let run = folder.path().join(name);
+        let recipe = recipe(&[&from, change, "epochs=1"]);
+        train_whole(&run, &recipe);
+        let lines = metrics(&run);
+        let last = metrics(&first).pop().unwrap();
+        assert_eq!(lines.iter().map(|line| line.epoch).collect::<Vec<_>>(), [0, 1], "{name}");
+        for value in ["test/accuracy", "test/robust_accuracy"] {
+            assert_eq!(lines[0].values[value], last.values[value], "{name} {value}");
+        }
+    }
+    assert!(metrics(&first)[2].values["test/accuracy"] > 0.15, "the weights must have learned something");
+    // The file is needed once only.
+    let (whole, broken) = (folder.path().join("whole"), folder.path().join("broken"));
+    let recipe = recipe(&[&from, "epochs=2"]);
+    train_whole(&whole, &recipe);
+    let flag = Interrupt::default();
+    let observer = StopAfter { batches: 3.into(), at_epoch_end: false, flag: &flag };
+    assert!(matches!(train(&broken, &recipe, &observer, &flag), Err(Error::Interrupted(_))));
+    std::fs::remove_file(&weights).unwrap();
+    train_whole(&broken, &recipe);
+    let expected = results(&whole);
+    assert!(expected.iter().all(|(name, bytes)| results(&broken)[name] == *bytes));
+}
+
+/// Loss = cross-entropy + β · divergence + Σ λ · penalty, each written down by itself.
+#[test]
+fn the_parts_of_the_loss_are_written_down() {
+    let folder = tempfile::tempdir().unwrap();
+    let values = |name: &str, changes: &[&str]| {
+        let run = folder.path().join(name);
+        train_whole(&run, &recipe(&[&["epochs=1", "accumulate=2"], changes].concat()));
+        metrics(&run)[0].values.clone()
+    };
+    let found = values(
+        "standard",
+        &["regularizers={filter_frequency={lambda=0.5},jafr={lambda=0.1},grad_align={lambda=0.2}}"],
+    );
+    let sum = found["train/cross_entropy"]
+        + 0.5 * found["train/penalty/filter_frequency"]
+        + 0.1 * found["train/penalty/jafr"]
+        + 0.2 * found["train/penalty/grad_align"];
+    assert!((sum - found["train/loss"]).abs() < 1e-5 * sum.abs(), "{found:?}");
+    assert!(found["train/penalty/filter_frequency"] > 0.0);
+    let found = values("trades", &["objective={name=\"trades\",attack={name=\"pgd\",steps=1},beta=3.0}"]);
+    let sum = found["train/cross_entropy"] + 3.0 * found["train/divergence"];
+    assert!((sum - found["train/loss"]).abs() < 1e-5 * sum, "{found:?}");
+    // Also where it costs nothing: what a penalty would be.
+    let found = values("zero", &["regularizers={filter_frequency={lambda=0.0}}"]);
+    assert!(
+        found["train/penalty/filter_frequency"] > 0.0 && found["train/cross_entropy"] == found["train/loss"]
+    );
 }

@@ -1,0 +1,137 @@
+//! Training that starts from the weights of a file: `model.weights` in a recipe, `--init` on the command line.
+//!
+//! Whatever `[model]` leaves open is taken from the file: width, normalization, decomposition, FPCM. Plain weights go
+//! into decomposed networks as their coefficients (and coefficients of one kind into the other), so that the network
+//! computes what the file's does. Two things may start at random, and it is said: FPCM blocks that the file does not
+//! have, and the last layer where the data have another number of classes.
+
+use std::path::Path;
+
+use candle_core::{DType, Device};
+
+use super::history::InitialWeights;
+use crate::method::filter_frequency::{self, Decomposition, Init};
+use crate::method::{Network, NetworkConfig};
+use crate::nn::weights::{self, LoadReport};
+use crate::{Error, Result, files};
+
+/// A network that starts from a file.
+#[derive(Debug)]
+pub struct Started {
+    /// The network; its configuration holds what was taken from the file.
+    pub network: Network,
+    /// Which file.
+    pub initial: InitialWeights,
+    /// What the user should know.
+    pub notes: Vec<String>,
+}
+
+/// The network that `wanted` (with classes and channels) describes, with the weights of the file at `path`. What the
+/// file does not have is drawn from `seed`.
+///
+/// # Errors
+/// The file cannot be read or holds another network.
+pub fn start_from(wanted: &NetworkConfig, path: &Path, seed: u64, device: &Device) -> Result<Started> {
+    let file = weights::read(path)?;
+    let stored = NetworkConfig::found_in(&file)?;
+    if let Some(stored) = &stored
+        && stored.architecture != wanted.architecture
+    {
+        return Err(Error::format(
+            path,
+            format!(
+                "these are weights of {}, and model.architecture is {}; choose the same",
+                stored.architecture, wanted.architecture
+            ),
+        ));
+    }
+    let mut config = NetworkConfig { weights: None, ..wanted.clone() };
+    config = config.completed_by_file(stored.as_ref(), &file.tensors);
+    let target = config.decomposition;
+    let in_file = stored
+        .as_ref()
+        .and_then(|stored| stored.decomposition)
+        .or_else(|| filter_frequency::decomposition_of(&file.tensors));
+    let as_in_file = NetworkConfig { decomposition: in_file, normalization: None, ..config.clone() };
+    let shapes = weights::shapes(&as_in_file.build(seed, DType::F32, &Device::Cpu)?);
+    let matched = file.match_keys(&shapes)?;
+    let report = &matched.report;
+    let at_random = starting_at_random(report, &config)
+        .ok_or_else(|| Error::format(path, format!("the weights do not fit the model: {report}")))?;
+    let from_file = config.normalization.is_none();
+    if from_file {
+        config.normalization = report.normalization.as_ref().map(|found| found.constants.clone());
+    }
+    let notes = notes(path, &config, wanted, report, &at_random);
+    let mut network = Network::new(NetworkConfig { decomposition: in_file, ..config.clone() }, seed, device)?;
+    for parameter in network.model.parameters() {
+        if let Some(value) = matched.tensors.get(parameter.name()) {
+            parameter.set(value)?;
+        }
+    }
+    let kind = |decomposition: Option<Decomposition>| decomposition.map(|d| (d.kind, d.min_kernel_size));
+    if kind(in_file) != kind(target) {
+        if in_file.is_some() {
+            filter_frequency::recompose(&mut network.model)?;
+        }
+        if let Some(decomposition) = target {
+            let keep = Decomposition { init: Init::Keep, ..decomposition };
+            filter_frequency::decompose(&mut network.model, &keep, seed)?;
+        }
+    }
+    network.config = config;
+    let sha256 = files::sha256(&files::read(path)?);
+    let initial = InitialWeights { file: path.display().to_string(), sha256, at_random };
+    Ok(Started { network, initial, notes })
+}
+
+/// The parameters that start at random; `None` if more is missing than may be.
+fn starting_at_random(report: &LoadReport, config: &NetworkConfig) -> Option<Vec<String>> {
+    let is_fpcm = |name: &String| config.fpcm.is_some() && name.starts_with("attn");
+    let is_head = |expected: &[usize], found: &[usize]| {
+        Some(expected[0]) == config.classes
+            && expected.len() == found.len()
+            && expected[0] != found[0]
+            && expected[1..] == found[1..]
+    };
+    let fits = report.missing.iter().all(is_fpcm)
+        && report.misshaped.iter().all(|m| is_head(&m.expected, &m.found))
+        && report.unexpected.is_empty();
+    let heads = report.misshaped.iter().map(|m| m.name.clone());
+    fits.then(|| report.missing.iter().cloned().chain(heads).collect())
+}
+
+fn notes(
+    path: &Path,
+    config: &NetworkConfig,
+    wanted: &NetworkConfig,
+    report: &LoadReport,
+    at_random: &[String],
+) -> Vec<String> {
+    let normalization = match (&wanted.normalization, &config.normalization) {
+        (Some(_), _) => "as given",
+        (None, Some(_)) => "from the file",
+        (None, None) => "none, neither given nor in the file",
+    };
+    let mut notes = vec![format!(
+        "starting from {} ({} tensors); normalization: {normalization}",
+        path.display(),
+        report.loaded
+    )];
+    if !at_random.is_empty() {
+        notes.push(format!("not in the file, or of another shape: {} start at random", at_random.join(", ")));
+    }
+    for (name, taken) in [
+        ("model.width", wanted.width.is_none() && config.width.is_some()),
+        ("model.fpcm", wanted.fpcm.is_none() && config.fpcm.is_some()),
+        ("model.decomposition", wanted.decomposition.is_none() && config.decomposition.is_some()),
+    ] {
+        if taken {
+            notes.push(format!("{name} is taken from the file"));
+        }
+    }
+    notes
+}
+
+#[cfg(test)]
+mod tests;
