@@ -5,9 +5,9 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use bandwise::job::{Progress, Stage};
+use bandwise::train::epoch_metrics::Sums;
 use bandwise::train::recipe::Recipe;
-use bandwise::train::run::MetricsLine;
-use bandwise::train::tally::Sums;
+use bandwise::train::run_folder::MetricsLine;
 use bandwise::train::trainer::Observer;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use bandwise::evaluate::record;
 use bandwise::report::report_for_runs;
 use bandwise::train::recipe::Recipe;
-use bandwise::train::session::{self, Surroundings};
+use bandwise::train::run::{self, Surroundings};
 use bandwise::{Interrupt, Result};
 use clap::Args;
 
@@ -45,7 +45,7 @@ pub fn run(arguments: &DemoArguments, interrupt: &Interrupt) -> Result<bool> {
         let observer = TrainingProgress::new(&recipe.name);
         let folder = arguments.out.join(&recipe.name);
         let surroundings = Surroundings { device: &device, observer: &observer, interrupt };
-        session::start_or_resume(&folder, recipe, surroundings)?;
+        run::start_or_resume(&folder, recipe, surroundings)?;
         folders.push(folder);
     }
     let page = arguments.out.join("report.html");

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use bandwise::data::DataSpec;
 use bandwise::report::report_for_runs;
 use bandwise::train::recipe::Recipe;
-use bandwise::train::run::RunFolder;
-use bandwise::train::session::{self, Surroundings};
+use bandwise::train::run::{self, Surroundings};
+use bandwise::train::run_folder::RunFolder;
 use bandwise::{Error, Interrupt, Result};
 use clap::Args;
 
@@ -84,9 +84,9 @@ pub fn run(arguments: &TrainArguments, interrupt: &Interrupt) -> Result<bool> {
     let observer = TrainingProgress::new(&recipe.name);
     let surroundings = Surroundings { device: &device, observer: &observer, interrupt };
     if arguments.resume {
-        session::resume(&folder, recipe, arguments.accept_changes, surroundings)?;
+        run::resume(&folder, recipe, arguments.accept_changes, surroundings)?;
     } else {
-        session::start(&folder, recipe, surroundings)?;
+        run::start(&folder, recipe, surroundings)?;
     }
     let page = folder.join("report.html");
     report_for_runs(std::slice::from_ref(&folder))?.write(&page)?;

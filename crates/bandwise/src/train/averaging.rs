@@ -49,7 +49,7 @@ pub enum AveragingConfig {
 pub enum Statistics {
     /// Averaged like the weights.
     Averaged,
-    /// Computed anew, by one pass through the (clean, augmented) training pictures.
+    /// Computed anew, by one pass through the (clean, augmented) training images.
     Recomputed,
 }
 

@@ -5,7 +5,7 @@
 //! min over w   max over v ∈ V   ρ(w + v),        V = { v : ‖v_l‖ ≤ γ ‖w_l‖ for every layer l }
 //! ```
 //!
-//! ρ is the loss of any adversarial objective on its adversarial pictures, which are made at w. One step, as in
+//! ρ is the loss of any adversarial objective on its adversarial images, which are made at w. One step, as in
 //! the official code:
 //!
 //! ```text

@@ -7,7 +7,7 @@
 //!   last.json, best-robust.json       which of them is which
 //! ```
 //!
-//! A file holds the tensors of the model, the optimiser, the average and a lasting perturbation under the
+//! A file holds the tensors of the model, the optimizer, the average and a carried perturbation under the
 //! prefixes `model.`, `optimizer.`, `average.` and `perturbation.`, and the rest of the state as JSON in its header,
 //! the recipe among it. It is an ordinary safetensors file: [`weights::read`] takes the model out of it.
 //! Files appear under their names only when whole, so that a run killed at any moment keeps its
@@ -64,11 +64,11 @@ pub struct Snapshot {
     pub point: Point,
     /// Parameters and buffers.
     pub model: StateDict,
-    /// State of the optimiser.
+    /// State of the optimizer.
     pub optimizer: StateDict,
     /// State of the average of weights; empty where none is kept.
     pub average: StateDict,
-    /// The lasting perturbation of free adversarial training; empty in other training.
+    /// The carried perturbation of free adversarial training; empty in other training.
     pub perturbation: StateDict,
     /// Whatever else the run needs: architecture, best values so far, …
     pub metadata: Value,

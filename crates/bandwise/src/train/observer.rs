@@ -1,8 +1,8 @@
 //! Who is told how a run is going.
 
+use super::epoch_metrics::Sums;
 use super::recipe::Recipe;
-use super::run::MetricsLine;
-use super::tally::Sums;
+use super::run_folder::MetricsLine;
 
 /// Watches a run: progress bars, log lines. All methods default to silence.
 pub trait Observer: Sync {

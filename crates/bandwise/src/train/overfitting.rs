@@ -1,7 +1,7 @@
 //! Catastrophic overfitting (Wong et al. 2020): within one epoch, a network trained on a cheap attack (FGSM) can
 //! become immune to that very attack and lose all robustness against any other. The training loss shows nothing.
 //!
-//! The detector runs PGD on a small fixed set of training pictures and compares its accuracy with that under the
+//! The detector runs PGD on a small fixed set of training images and compares its accuracy with that under the
 //! training attack, and with its own best so far.
 
 use std::sync::Arc;
@@ -23,7 +23,7 @@ const TOLERANCE: f64 = 0.1;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Overfitting {
-    /// Training pictures that are watched, chosen once.
+    /// Training images that are watched, chosen once.
     pub images: usize,
     /// Epochs between checks.
     pub every: u64,
@@ -71,7 +71,7 @@ impl Overfitting {
     }
 }
 
-/// One look at the watched pictures.
+/// One look at the watched images.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Observation {
     /// Accuracy under the training attack; that of the epoch in free adversarial training.
@@ -94,7 +94,7 @@ impl Observation {
         };
         let pgd = 100.0 * self.pgd;
         Some(format!(
-            "catastrophic overfitting: {pgd:.1} % of the watched training pictures survive PGD, {compared}"
+            "catastrophic overfitting: {pgd:.1} % of the watched training images survive PGD, {compared}"
         ))
     }
 }
@@ -102,7 +102,7 @@ impl Observation {
 /// Watches a run.
 pub struct Detector {
     config: Overfitting,
-    pictures: Subset,
+    images: Subset,
     training_attack: Option<Attack>,
     strong_attack: Attack,
     seed: u64,
@@ -113,7 +113,7 @@ impl Detector {
     /// A detector for training with `objective` on `train`.
     ///
     /// # Errors
-    /// For an objective that does not train on adversarial pictures.
+    /// For an objective that does not train on adversarial images.
     pub fn new(
         config: &Overfitting,
         objective: &Objective,
@@ -131,7 +131,7 @@ impl Detector {
         indices.truncate(config.images);
         Ok(Self {
             config: config.clone(),
-            pictures: Subset::new(train.clone(), indices)?,
+            images: Subset::new(train.clone(), indices)?,
             training_attack: objective.training_attack().cloned(),
             strong_attack,
             seed,
@@ -144,7 +144,7 @@ impl Detector {
         &self.config
     }
 
-    /// Attacks the watched pictures. `epoch_accuracy`, the training accuracy of the epoch, stands for that
+    /// Attacks the watched images. `epoch_accuracy`, the training accuracy of the epoch, stands for that
     /// under the training attack where there is none that could be run again.
     pub fn observe(
         &self,
@@ -154,10 +154,10 @@ impl Detector {
         interrupt: &Interrupt,
     ) -> Result<Observation> {
         let job = Job { batch_size: self.batch_size, interrupt: interrupt.clone(), ..Job::on(device) };
-        let indices: Vec<usize> = (0..self.pictures.len()).collect();
-        let clean = accuracy::correct(model, &self.pictures, &indices, &job)?;
+        let indices: Vec<usize> = (0..self.images.len()).collect();
+        let clean = accuracy::correct(model, &self.images, &indices, &job)?;
         let under = |attack: &Attack| -> Result<f64> {
-            let flags = accuracy::robust(model, &self.pictures, &clean, attack, self.seed, &job)?;
+            let flags = accuracy::robust(model, &self.images, &clean, attack, self.seed, &job)?;
             Ok(flags.iter().filter(|right| **right).count() as f64 / flags.len().max(1) as f64)
         };
         let training_attack = self.training_attack.as_ref().map_or(Ok(epoch_accuracy), under)?;

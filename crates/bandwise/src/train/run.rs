@@ -1,208 +1,257 @@
-//! The run folder: everything that a training run leaves behind.
-//!
-//! `run.toml` (complete configuration), `status.json`, `metrics.jsonl`, TensorBoard events,
-//! `checkpoints/`, `model.safetensors` (last) and `best.safetensors`, `results.jsonl`, `report.html`.
+//! A whole training run: folder, training, final evaluation, records.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 
-use serde::{Deserialize, Serialize};
+use candle_core::Device;
+use serde_json::json;
 
-use super::checkpoint::Checkpoints;
-use super::recipe::Recipe;
-use crate::evaluate::record::{Record, append_jsonl, append_lines};
-use crate::lock::Lock;
-use crate::{Error, Result, files};
+use super::history::History;
+use super::recipe::{Change, Influence, Recipe};
+use super::run_folder::{RunFolder, Status};
+use super::trainer::{Observer, Prepared, Saved, Trainer};
+use crate::analyze::examples;
+use crate::attack::{Attack, FrozenModel, Pgd};
+use crate::data::Split;
+use crate::evaluate::accuracy;
+use crate::evaluate::cues;
+use crate::evaluate::record::{Provenance, Record};
+use crate::evaluate::suite::accuracy_record;
+use crate::method::Network;
+use crate::{Error, Interrupt, Job, Result, files};
 
-/// One line of `metrics.jsonl`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct MetricsLine {
-    /// `epoch`; `warning` or `note` for a line that carries a message.
-    pub kind: String,
-    /// Epochs completed.
-    pub epoch: u64,
-    /// Optimiser steps taken.
-    pub step: u64,
-    /// Names and values, such as `train/loss`.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub values: BTreeMap<String, f64>,
-    /// What a warning or note says.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub message: String,
+/// Example images in a run's report.
+const EXAMPLES: usize = 6;
+
+/// Where and how a run computes, and who hears of it.
+#[derive(Clone, Copy)]
+pub struct Surroundings<'a> {
+    /// Where the tensors live.
+    pub device: &'a Device,
+    /// Who is told how the run is going.
+    pub observer: &'a dyn Observer,
+    /// Raised from outside to stop.
+    pub interrupt: &'a Interrupt,
 }
 
-impl MetricsLine {
-    /// The values of an epoch.
-    pub fn epoch(epoch: u64, step: u64, values: BTreeMap<String, f64>) -> Self {
-        Self { kind: "epoch".into(), epoch, step, values, message: String::new() }
-    }
+/// Trains a recipe in a new folder.
+///
+/// # Errors
+/// The recipe cannot run (no folder is left behind then), or the folder holds a run already.
+pub fn start(folder: &Path, recipe: Recipe, surroundings: Surroundings) -> Result<Network> {
+    RunFolder::check_free(folder)?;
+    let prepared = Prepared::new(recipe, false, surroundings.device)?;
+    let recipe = prepared.recipe().clone();
+    let run = RunFolder::create(folder, &recipe)?;
+    let trainer = Trainer::new(prepared, run.clone(), None, surroundings.observer, surroundings.interrupt)?;
+    finish(&run, &recipe, trainer, surroundings)
+}
 
-    /// A `warning` or `note` about an epoch.
-    pub fn message(kind: &str, epoch: u64, step: u64, message: &str) -> Self {
-        Self { kind: kind.into(), epoch, step, values: BTreeMap::new(), message: message.into() }
+/// Resumes the run in `folder` if there is one of the same recipe, else starts it.
+pub fn start_or_resume(folder: &Path, recipe: Recipe, surroundings: Surroundings) -> Result<Network> {
+    if folder.join("run.toml").exists() {
+        resume(folder, recipe, false, surroundings)
+    } else {
+        start(folder, recipe, surroundings)
     }
 }
 
-/// Where a run stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Status {
-    /// Training has not ended (or the process was killed).
-    Running,
-    /// The user stopped it; `--resume` goes on.
-    Interrupted,
-    /// Training and the final evaluation have ended.
-    Complete,
-}
-
-/// A run folder on disk.
-#[derive(Clone, Debug)]
-pub struct RunFolder {
-    path: PathBuf,
-    /// Nobody else writes here.
-    _lock: Arc<Lock>,
-}
-
-impl RunFolder {
-    /// Starts a new run, which alone may write in the folder until it is dropped.
-    ///
-    /// # Errors
-    /// If the folder already holds a run, or another process is writing there.
-    pub fn create(path: &Path, recipe: &Recipe) -> Result<Self> {
-        let folder = Self::locked(path)?;
-        folder.check_empty()?;
-        folder.set_status(Status::Running)?;
-        folder.set_recipe(recipe)?;
-        Ok(folder)
+/// Resumes the run in `folder` from its last checkpoint, with the settings of `recipe`: usually those of its own
+/// `run.toml` ([`RunFolder::recipe`]).
+///
+/// # Errors
+/// If a setting that could change a number is not what the checkpoint was made with, unless `accept_changes`: then
+/// the new settings hold from there on, and every record names both. Also for a run that has ended, where the changed
+/// settings have nothing left to act on.
+pub fn resume(
+    folder: &Path,
+    mut recipe: Recipe,
+    accept_changes: bool,
+    surroundings: Surroundings,
+) -> Result<Network> {
+    let Surroundings { device, observer, interrupt } = surroundings;
+    let (run, on_disk) = RunFolder::open(folder)?;
+    let complete = run.status()? == Status::Complete;
+    let saved = Saved::latest(&run.checkpoints(), observer)?;
+    let made_with = saved.as_ref().and_then(|saved| saved.recipe.as_ref()).unwrap_or(&on_disk);
+    if recipe.model.weights.is_some() && recipe.model.weights == made_with.model.weights {
+        recipe.model = recipe.model.decided_by(&made_with.model);
     }
-
-    /// Refuses a folder that holds a run already.
-    ///
-    /// # Errors
-    /// If it does.
-    pub fn check_free(path: &Path) -> Result<()> {
-        // The lock first: "resume it" is wrong advice while it runs.
-        if path.join("run.toml").exists() { Self::locked(path)?.check_empty() } else { Ok(()) }
-    }
-
-    fn check_empty(&self) -> Result<()> {
-        if self.file("run.toml").exists() {
-            return Err(Error::config(format!(
-                "{}: already holds a run; resume it with --resume, or name another folder with --out",
-                self.path.display()
-            )));
+    let (changes, free): (Vec<Change>, Vec<Change>) =
+        made_with.changes_to(&recipe)?.into_iter().partition(|c| c.influence() == Influence::Training);
+    let evaluates_anew = free.iter().any(|change| change.influence() == Influence::FinalEvaluation);
+    if complete && changes.is_empty() && !evaluates_anew {
+        if recipe != on_disk {
+            run.set_recipe(&recipe)?;
         }
-        Ok(())
+        observer.message(&format!(
+            "{}: this run is complete already; train longer with --resume --set epochs=N --accept-changes",
+            recipe.name
+        ));
+        return Ok(Network::load(&run.file("model.safetensors"), None, device)?.0);
     }
-
-    /// Opens an existing run and the recipe it was started with, and removes what killed processes left there.
-    ///
-    /// # Errors
-    /// If there is no run, or another process is writing there.
-    pub fn open(path: &Path) -> Result<(Self, Recipe)> {
-        let recipe = Self::recipe(path, &[])?;
-        Ok((Self::locked(path)?, recipe))
+    if complete && saved.is_none() {
+        return Err(Error::config(format!(
+            "{}: this run is complete and its checkpoints are gone, so it cannot be continued; start a new run from its \
+             weights with --init {}",
+            folder.display(),
+            run.file("model.safetensors").display()
+        )));
     }
-
-    fn locked(path: &Path) -> Result<Self> {
-        let folder = Self { path: path.to_path_buf(), _lock: Arc::new(Lock::folder(path)?) };
-        for part in [path.to_path_buf(), folder.file("checkpoints"), folder.file("sections")] {
-            files::remove_leftovers(&part)?;
+    let prepared = Prepared::new(recipe, saved.is_some(), device)?;
+    let changes = with_data(changes, saved.as_ref(), &prepared);
+    if !changes.is_empty() {
+        if !accept_changes {
+            return Err(refusal(folder, &changes, saved.as_ref(), prepared.recipe() == &on_disk));
         }
-        Ok(folder)
+        saved
+            .iter()
+            .try_for_each(|saved| check_effect(folder, &changes, saved, prepared.recipe(), complete))?;
     }
-
-    /// The recipe that the run in `path` was started with, changed by `key=value` overrides.
-    ///
-    /// # Errors
-    /// There is no run, or an override makes no sense.
-    pub fn recipe(path: &Path, overrides: &[String]) -> Result<Recipe> {
-        let recipe = path.join("run.toml");
-        if !recipe.exists() {
-            return Err(Error::config(format!(
-                "{}: no run.toml there, so there is no run to resume",
-                path.display()
-            )));
-        }
-        Recipe::read(&recipe, overrides)
+    let recipe = prepared.recipe().clone();
+    let accepted = saved.is_some() && !changes.is_empty();
+    let mut trainer = Trainer::new(prepared, run.clone(), saved, observer, interrupt)?;
+    if accepted {
+        trainer.accept(&changes)?;
     }
-
-    /// Replaces `run.toml`.
-    pub fn set_recipe(&self, recipe: &Recipe) -> Result<()> {
-        files::write_atomic(&self.file("run.toml"), recipe.to_toml()?.as_bytes())
+    if recipe != on_disk {
+        run.set_recipe(&recipe)?;
     }
+    finish(&run, &recipe, trainer, surroundings)
+}
 
-    /// Its checkpoints.
-    pub fn checkpoints(&self) -> Checkpoints {
-        Checkpoints::new(self.file("checkpoints"))
+/// The changes that count, judged by the images themselves: another path to the same ones is none, other images under
+/// the same path are one.
+fn with_data(mut changes: Vec<Change>, saved: Option<&Saved>, prepared: &Prepared) -> Vec<Change> {
+    let before = saved.map_or("", |saved| saved.position.data_sha256.as_str());
+    if before.is_empty() {
+        return changes;
     }
-
-    /// The folder itself.
-    pub fn path(&self) -> &Path {
-        &self.path
+    let now = prepared.data_sha256();
+    if before == now {
+        changes.retain(|change| change.key != "data.source");
+    } else if !changes.iter().any(|change| change.key.starts_with("data.")) {
+        let short = |hash: &str| Some(format!("images {}", &hash[..hash.len().min(12)]));
+        let (from, to) = (short(before), short(&now));
+        changes.push(Change { key: "data.source".into(), from, to });
     }
+    changes
+}
 
-    /// A file of the folder.
-    pub fn file(&self, name: &str) -> PathBuf {
-        self.path.join(name)
+fn refusal(folder: &Path, changes: &[Change], saved: Option<&Saved>, from_file: bool) -> Error {
+    let origin = if saved.is_some() { "the checkpoint was made with" } else { "the run was started with" };
+    let now = if from_file { "run.toml says" } else { "now it is" };
+    let lines: Vec<String> = changes
+        .iter()
+        .map(|change| format!("\n  {}: {origin} {}, {now} {}", change.key, change.before(), change.after()))
+        .collect();
+    Error::config(format!(
+        "{}: the settings have changed:{}\nundo that, or continue with --resume --accept-changes: the new settings then \
+         hold from here on, and every record names both",
+        folder.display(),
+        lines.concat()
+    ))
+}
+
+/// Refuses changes that would come too late, or tear an epoch in two.
+fn check_effect(
+    folder: &Path,
+    changes: &[Change],
+    saved: &Saved,
+    recipe: &Recipe,
+    complete: bool,
+) -> Result<()> {
+    let position = &saved.position;
+    let names = || changes.iter().map(|change| change.key.as_str()).collect::<Vec<_>>().join(", ");
+    if recipe.epochs < position.epoch || (complete && recipe.epochs == position.epoch) {
+        return Err(Error::config(format!(
+            "{}: {} epochs are trained already, and {} can change nothing any more; train longer with --set epochs=N, or \
+             start a new run in another folder (--out)",
+            folder.display(),
+            position.epoch,
+            names()
+        )));
     }
-
-    /// Records where the run stands.
-    pub fn set_status(&self, status: Status) -> Result<()> {
-        let text = serde_json::json!({ "status": status, "version": env!("CARGO_PKG_VERSION") });
-        files::write_atomic(&self.file("status.json"), format!("{text}\n").as_bytes())
-    }
-
-    /// Where the run stands.
-    pub fn status(&self) -> Result<Status> {
-        #[derive(Deserialize)]
-        struct File {
-            status: Status,
-        }
-        let path = self.file("status.json");
-        let file: File = serde_json::from_slice(&files::read(&path)?).map_err(|e| {
-            let reason = format!(
-                "this file is damaged ({e}); write {{\"status\":\"running\"}} into it, and --resume continues the run \
-                 from its last checkpoint"
-            );
-            Error::format(&path, reason)
-        })?;
-        Ok(file.status)
-    }
-
-    /// Appends the metrics of one epoch.
-    pub fn append_metrics(&self, line: &MetricsLine) -> Result<()> {
-        append_lines(&self.file("metrics.jsonl"), &(to_json(line)? + "\n"))
-    }
-
-    /// All metrics so far; an unfinished last line is passed over.
-    pub fn metrics(&self) -> Result<Vec<MetricsLine>> {
-        let path = self.file("metrics.jsonl");
-        if !path.exists() {
-            return Ok(Vec::new());
-        }
-        let text = String::from_utf8_lossy(&files::read(&path)?).into_owned();
-        let whole = text.rfind('\n').map_or("", |end| &text[..=end]);
-        let parse = |(number, line): (usize, &str)| {
-            serde_json::from_str(line).map_err(|e| Error::format(&path, format!("line {}: {e}", number + 1)))
-        };
-        whole.lines().enumerate().map(parse).collect()
-    }
-
-    /// Drops metrics of epochs after `epoch`: what a resumed run will write again.
-    pub fn truncate_metrics(&self, epoch: u64) -> Result<()> {
-        let kept: Vec<MetricsLine> = self.metrics()?.into_iter().filter(|line| line.epoch <= epoch).collect();
-        let lines = kept.iter().map(|line| Ok(to_json(line)? + "\n")).collect::<Result<String>>()?;
-        files::write_atomic(&self.file("metrics.jsonl"), lines.as_bytes())
-    }
-
-    /// Appends result records.
-    pub fn append_results(&self, records: &[Record]) -> Result<()> {
-        append_jsonl(&self.file("results.jsonl"), records)
+    let orders = |key: &str| matches!(key, "batch_size" | "seed") || key.starts_with("data.");
+    match changes.iter().find(|change| position.batch > 0 && orders(&change.key)) {
+        Some(change) => Err(Error::config(format!(
+            "{}: {} decides which images make a batch, and the checkpoint lies in the middle of epoch {}; it can only be \
+             changed between epochs",
+            folder.display(),
+            change.key,
+            position.epoch + 1
+        ))),
+        None => Ok(()),
     }
 }
 
-fn to_json(line: &MetricsLine) -> Result<String> {
-    serde_json::to_string(line).map_err(|e| Error::config(format!("metrics cannot be written: {e}")))
+/// Trains, measures, records.
+fn finish(run: &RunFolder, recipe: &Recipe, trainer: Trainer, surroundings: Surroundings) -> Result<Network> {
+    let (network, history) = trainer.run()?;
+    let records = evaluate(run, recipe, &network, &history, surroundings).map_err(|error| match error {
+        Error::Interrupted(_) => {
+            let place = run.path().display();
+            Error::Interrupted(format!(
+                "training is complete and saved in {place}, its evaluation is not; go on with --resume --out {place}"
+            ))
+        }
+        other => other,
+    });
+    if let Err(Error::Interrupted(_)) = &records {
+        run.set_status(Status::Interrupted)?;
+    }
+    let records = records?;
+    // Records of an evaluation that was stopped half-way are replaced as a whole.
+    let path = run.file("results.jsonl");
+    if path.exists() {
+        std::fs::remove_file(&path).map_err(|e| Error::io(&path, e))?;
+    }
+    run.append_results(&records)?;
+    run.set_status(Status::Complete)?;
+    Ok(network)
 }
+
+/// Clean accuracy and the recipe's final attacks, on the whole test split.
+fn evaluate(
+    run: &RunFolder,
+    recipe: &Recipe,
+    network: &Network,
+    history: &History,
+    Surroundings { device, observer, interrupt }: Surroundings,
+) -> Result<Vec<Record>> {
+    let dataset = recipe.data.source.open(Split::Test)?;
+    let batch_size = recipe.evaluation.batch_size;
+    let job = Job { batch_size, interrupt: interrupt.clone(), ..Job::on(device) };
+    let provenance = Provenance {
+        model: network.config.architecture.clone(),
+        weights_sha256: files::sha256(&files::read(&run.file("model.safetensors"))?),
+        data: recipe.data.source.to_string(),
+        data_sha256: dataset.fingerprint().to_string(),
+        split: Split::Test.to_string(),
+        seeds: vec![recipe.seed],
+        device: if device.is_cpu() { "cpu".into() } else { format!("{:?}", device.location()) },
+        precision: recipe.precision.name().into(),
+        configuration: json!(recipe),
+        training: history.to_json(),
+        ..Provenance::default()
+    };
+    let model = FrozenModel::folded(&network.model)?;
+    let indices: Vec<usize> = (0..dataset.len()).collect();
+    let clean = accuracy::correct(&model, dataset.as_ref(), &indices, &job)?;
+    let mut records = vec![accuracy_record(&clean, None, &provenance)];
+    for attack in &recipe.evaluation.final_attacks {
+        observer.message(&format!("{}: measuring under {attack}", recipe.name));
+        let flags = accuracy::robust(&model, dataset.as_ref(), &clean, attack, recipe.seed, &job)?;
+        records.push(accuracy_record(&flags, Some(attack), &provenance));
+    }
+    if recipe.data.source.synthetic_config().is_some() {
+        records.extend(cues::records(&model, &recipe.data.source, &provenance, &job)?);
+    }
+    let attack = recipe.evaluation.final_attacks.first().cloned().unwrap_or(Attack::Pgd(Pgd::default()));
+    let shown: Vec<usize> = (0..dataset.len().min(EXAMPLES)).collect();
+    examples::section(&model, dataset.as_ref(), &shown, &attack, recipe.seed, device)?
+        .write_json(&run.file("sections/examples.json"))?;
+    Ok(records)
+}
+
+#[cfg(test)]
+mod tests;

@@ -32,10 +32,10 @@ impl Position {
     }
 
     /// Share of the training that is done, in [0, 1], counted in steps or whole epochs.
-    pub fn progress(&self, per: Per) -> f64 {
+    pub fn progress(&self, per: Interval) -> f64 {
         let share = match per {
-            Per::Step => self.step as f64 / self.total_steps() as f64,
-            Per::Epoch => self.epoch() as f64 / self.epochs.max(1) as f64,
+            Interval::Step => self.step as f64 / self.total_steps() as f64,
+            Interval::Epoch => self.epoch() as f64 / self.epochs.max(1) as f64,
         };
         share.min(1.0)
     }
@@ -44,7 +44,7 @@ impl Position {
 /// How often the rate changes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Per {
+pub enum Interval {
     /// With every update.
     #[default]
     Step,
@@ -89,7 +89,7 @@ pub enum Schedule {
         floor: f64,
         /// How often the rate changes.
         #[serde(default)]
-        per: Per,
+        per: Interval,
     },
     /// Half a cosine from 1 to `floor` (`CosineAnnealingLR`).
     Cosine {
@@ -98,7 +98,7 @@ pub enum Schedule {
         floor: f64,
         /// How often the rate changes.
         #[serde(default)]
-        per: Per,
+        per: Interval,
     },
     /// As in filter frequency regularization's official code (`WarmupCosineLR`), per epoch: from a rate of 1e-8 up
     /// by 1/(w − 1) of the base rate per epoch, w being `warmup` times all epochs, then half a cosine to 1e-8. Where
@@ -123,7 +123,7 @@ pub enum Schedule {
         floor: f64,
         /// How often the rate changes.
         #[serde(default)]
-        per: Per,
+        per: Interval,
     },
     /// One cycle, cosines up and down, per step (`OneCycleLR`); the base rate is the highest.
     OneCycle {

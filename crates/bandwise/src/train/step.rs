@@ -8,7 +8,7 @@ use crate::attack::{Attack, AttackContext, FrozenModel};
 use crate::nn::{Mode, Model, Pass};
 use crate::{Result, random};
 
-/// Batch norm's statistics while training pictures are attacked.
+/// Batch norm's statistics while training images are attacked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AttackMode {
@@ -27,14 +27,14 @@ pub enum AttackMode {
 pub struct Step<'a> {
     /// The model in training.
     pub model: &'a Model,
-    /// Clean pictures `[batch, height, width, channels]` in [0, 1].
+    /// Clean images `[batch, height, width, channels]` in [0, 1].
     pub images: Tensor,
     /// Classes `[batch]`, u32.
     pub labels: Tensor,
-    /// Each picture's index in the data set.
+    /// Each image's index in the data set.
     pub image_ids: &'a [u64],
     /// The perturbation that free adversarial training keeps from step to step, the shape of `images`.
-    pub lasting: Option<Tensor>,
+    pub carried_delta: Option<Tensor>,
     /// The run's seed.
     pub seed: u64,
     /// Whole epochs completed.
@@ -53,7 +53,7 @@ impl<'a> Step<'a> {
         self.model.logits(images, &Pass { mode: self.mode, progress: self.progress, recorder: None })
     }
 
-    /// Adversarial pictures against the present weights, detached. Every picture has a random stream of
+    /// Adversarial images against the present weights, detached. Every image has a random stream of
     /// its own, new in each epoch. In the first `warmup` epochs the attack's ε grows linearly.
     pub fn attack(&self, attack: &Attack, mode: AttackMode, warmup: f64) -> Result<Tensor> {
         let target = match mode {
@@ -74,7 +74,7 @@ impl<'a> Step<'a> {
         if self.time < warmup { self.time / warmup } else { 1.0 }
     }
 
-    /// The batch in `count` parts of (almost) equal size, in order; fewer if it has fewer pictures.
+    /// The batch in `count` parts of (almost) equal size, in order; fewer if it has fewer images.
     pub fn parts(&self, count: usize) -> Result<Vec<Step<'a>>> {
         let all = self.image_ids.len();
         let size = all.div_ceil(count.max(1)).max(1);
@@ -87,7 +87,7 @@ impl<'a> Step<'a> {
                     images: part(&self.images)?,
                     labels: part(&self.labels)?,
                     image_ids: &self.image_ids[start..start + rows],
-                    lasting: self.lasting.as_ref().map(part).transpose()?,
+                    carried_delta: self.carried_delta.as_ref().map(part).transpose()?,
                     ..self.clone()
                 })
             })

@@ -78,7 +78,7 @@ impl EventWriter {
     }
 }
 
-/// Opens a file of a name that TensorBoard recognises and nobody has taken.
+/// Opens a file of a name that TensorBoard recognizes and nobody has taken.
 fn unused_file(folder: &Path) -> Result<(PathBuf, File)> {
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
     for number in 0.. {

@@ -1,8 +1,9 @@
-//! One optimiser update: attack, weight perturbation, gradients in parts, step.
+//! One optimizer update: attack, weight perturbation, gradients in parts, step.
 
+use candle_core::Tensor;
 use candle_core::backprop::GradStore;
-use candle_core::{Tensor, Var};
 
+use super::loss::TrainingLoss;
 use super::objective::{Objective, Outcome, Terms};
 use super::optimizer::Optimizer;
 use super::recipe::Recipe;
@@ -12,13 +13,13 @@ use crate::nn::Mode;
 
 /// What an update has seen.
 #[derive(Debug)]
-pub struct Updated {
+pub struct StepOutput {
     /// Loss with all penalties (at the perturbed weights, if they were), and logits.
     pub outcome: Outcome,
     /// The objective's loss at the weights themselves, if they were perturbed.
     pub unperturbed_loss: Option<Tensor>,
     /// The perturbation for the next step of free adversarial training.
-    pub lasting: Option<Tensor>,
+    pub carried_delta: Option<Tensor>,
 }
 
 /// Updates the weights of `step.model` by one step of `optimizer`.
@@ -27,7 +28,7 @@ pub fn update(
     step: &Step,
     optimizer: &mut Optimizer,
     learning_rate: f64,
-) -> Result<Updated> {
+) -> Result<StepOutput> {
     let parts = Part::of(step, recipe)?;
     let ascent = recipe.awp.as_ref().filter(|awp| awp.is_on(step.epoch));
     let ascent = match ascent {
@@ -39,25 +40,19 @@ pub fn update(
     };
     let (perturbation, unperturbed_loss) = ascent.unzip();
     perturbation.iter().try_for_each(|perturbation| perturbation.add())?;
-    let (outcome, gradients) = accumulate(&parts, |part| {
-        recipe.regularizers.backward(&recipe.objective, &part.step, &part.adversarial)
-    })?;
+    let loss = TrainingLoss { objective: &recipe.objective, regularizers: &recipe.regularizers };
+    let (outcome, gradients) = accumulate(&parts, |part| loss.backward(&part.step, &part.adversarial))?;
     optimizer.step(&gradients, learning_rate)?;
     perturbation.iter().try_for_each(|perturbation| perturbation.remove())?;
-    let lasting = match &recipe.objective {
-        Objective::Free(free) => {
-            let rows = parts.iter().map(|part| match gradients.get(&part.adversarial) {
-                Some(gradient) => free.next(&part.step, gradient),
-                None => Ok(part.step.images.zeros_like()?),
-            });
-            Some(Tensor::cat(&rows.collect::<Result<Vec<_>>>()?, 0)?)
-        }
-        _ => None,
-    };
-    Ok(Updated { outcome, unperturbed_loss, lasting })
+    let deltas = parts.iter().filter_map(|part| {
+        recipe.objective.next_delta(&part.step, gradients.get(&part.adversarial)).transpose()
+    });
+    let deltas: Vec<Tensor> = deltas.collect::<Result<_>>()?;
+    let carried_delta = if deltas.is_empty() { None } else { Some(Tensor::cat(&deltas, 0)?) };
+    Ok(StepOutput { outcome, unperturbed_loss, carried_delta })
 }
 
-/// A part of the batch and its adversarial pictures.
+/// A part of the batch and its adversarial images.
 struct Part<'a> {
     step: Step<'a>,
     adversarial: Tensor,
@@ -67,11 +62,7 @@ impl<'a> Part<'a> {
     /// All parts of a batch, attacked.
     fn of(step: &Step<'a>, recipe: &Recipe) -> Result<Vec<Self>> {
         let attacked = |step: Step<'a>| {
-            let mut adversarial = recipe.objective.attack(&step)?;
-            if matches!(recipe.objective, Objective::Free(_)) {
-                // A variable: the backward pass then also gives the gradient of the pictures.
-                adversarial = Var::from_tensor(&adversarial)?.into_inner();
-            }
+            let adversarial = recipe.objective.attack(&step)?;
             Ok(Self { step, adversarial })
         };
         step.parts(recipe.accumulate)?.into_iter().map(attacked).collect()
@@ -86,7 +77,7 @@ impl<'a> Part<'a> {
     }
 }
 
-/// Mean loss and gradients over all pictures, one part after another.
+/// Mean loss and gradients over all images, one part after another.
 fn accumulate(
     parts: &[Part],
     backward: impl Fn(&Part) -> Result<(Outcome, GradStore)>,
@@ -118,7 +109,7 @@ fn accumulate(
             }
         });
     }
-    let (loss, gradients) = sum.ok_or_else(|| crate::Error::config("a batch without pictures"))?;
+    let (loss, gradients) = sum.ok_or_else(|| crate::Error::config("a batch without images"))?;
     Ok((Outcome { loss, logits: Tensor::cat(&logits, 0)?, terms }, gradients))
 }
 

@@ -10,11 +10,11 @@ use crate::attack::Attack;
 use crate::nn::loss::smoothed_cross_entropy;
 use crate::train::step::{AttackMode, Step};
 
-/// Cross-entropy on adversarial pictures.
+/// Cross-entropy on adversarial images.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Adversarial {
-    /// Who makes the pictures.
+    /// Who makes the images.
     pub attack: Attack,
     /// Statistics of batch norm while the attack runs.
     #[serde(default)]

@@ -9,7 +9,7 @@
 //! δ lasts: the next replay, and the next batch, go on from it. Training so costs what standard training with m
 //! times the epochs costs; `epochs` of a recipe counts passes through the data set, each of m replays.
 
-use candle_core::Tensor;
+use candle_core::{Tensor, Var};
 use serde::{Deserialize, Serialize};
 
 use super::Outcome;
@@ -21,7 +21,7 @@ use crate::{Error, Result};
 /// The paper tries up to 30.
 const MAX_REPLAYS: usize = 1000;
 
-/// Cross-entropy on pictures whose perturbation comes from the passes that train the weights.
+/// Cross-entropy on images whose perturbation comes from the passes that train the weights.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Free {
@@ -63,12 +63,13 @@ impl Free {
         Ok(())
     }
 
-    /// clip(x + δ).
+    /// clip(x + δ), as a variable: the pass that trains the weights then also gives its gradient.
     pub(super) fn attack(&self, step: &Step) -> Result<Tensor> {
-        match &step.lasting {
-            Some(delta) => Ok((&step.images + delta)?.clamp(0.0, 1.0)?),
-            None => Ok(step.images.clone()),
-        }
+        let moved = match &step.carried_delta {
+            Some(delta) => (&step.images + delta)?.clamp(0.0, 1.0)?,
+            None => step.images.clone(),
+        };
+        Ok(Var::from_tensor(&moved)?.into_inner())
     }
 
     pub(super) fn loss(&self, step: &Step, adversarial: &Tensor) -> Result<Outcome> {
@@ -81,7 +82,7 @@ impl Free {
     /// The next δ, from `gradient`, that of the loss at clip(x + δ). Where the clip cut, δ stays; pixels at 0 or 1
     /// themselves move, as with PyTorch's `clamp` of the time (that of 2.15 has no gradient there).
     pub fn next(&self, step: &Step, gradient: &Tensor) -> Result<Tensor> {
-        let delta = match &step.lasting {
+        let delta = match &step.carried_delta {
             Some(delta) => delta.clone(),
             None => step.images.zeros_like()?,
         };

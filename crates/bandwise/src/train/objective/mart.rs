@@ -13,11 +13,11 @@ use crate::train::step::{AttackMode, Step};
 /// Keeps 1 − p_y away from zero, as in the official code.
 const ONE: f64 = 1.000_000_1;
 
-/// Boosted cross-entropy plus a divergence that counts most where the clean picture is misclassified.
+/// Boosted cross-entropy plus a divergence that counts most where the clean image is misclassified.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mart {
-    /// Who makes the pictures.
+    /// Who makes the images.
     pub attack: Attack,
     /// Statistics of batch norm while the attack runs.
     #[serde(default)]

@@ -1,4 +1,4 @@
-//! What is minimised: one file per objective, each reading like its paper's equation.
+//! What is minimized: one file per objective, each reading like its paper's equation.
 
 mod adversarial;
 mod free;
@@ -42,11 +42,11 @@ pub(super) const DIVERGENCE: &str = "divergence";
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "name", rename_all = "kebab-case")]
 pub enum Objective {
-    /// Cross-entropy on clean pictures.
+    /// Cross-entropy on clean images.
     Standard(Standard),
-    /// Cross-entropy on adversarial pictures (PGD-AT, FGSM-RS).
+    /// Cross-entropy on adversarial images (PGD-AT, FGSM-RS).
     Adversarial(Adversarial),
-    /// Cross-entropy on pictures that are perturbed along the way (free adversarial training).
+    /// Cross-entropy on images that are perturbed along the way (free adversarial training).
     Free(Free),
     /// Clean cross-entropy and a divergence.
     Trades(Trades),
@@ -61,7 +61,7 @@ impl Default for Objective {
 }
 
 impl Objective {
-    /// The pictures that the loss is taken on, detached: adversarial ones against the present weights, but for
+    /// The images that the loss is taken on, without a graph behind them: adversarial ones against the present weights, but for
     /// standard training.
     pub fn attack(&self, step: &Step) -> Result<Tensor> {
         match self {
@@ -73,7 +73,7 @@ impl Objective {
         }
     }
 
-    /// The loss of one batch, given what [`Objective::attack`] made of its pictures.
+    /// The loss of one batch, given what [`Objective::attack`] made of its images.
     pub fn loss(&self, step: &Step, adversarial: &Tensor) -> Result<Outcome> {
         match self {
             Self::Standard(objective) => objective.loss(step),
@@ -84,7 +84,17 @@ impl Objective {
         }
     }
 
-    /// Optimiser updates that each batch gives.
+    /// The perturbation that the next step begins with, where it comes out of this one's backward pass: `gradient` is
+    /// that of the loss at the images that [`Objective::attack`] made, if the pass reached them.
+    pub fn next_delta(&self, step: &Step, gradient: Option<&Tensor>) -> Result<Option<Tensor>> {
+        match (self, gradient) {
+            (Self::Standard(_) | Self::Adversarial(_) | Self::Trades(_) | Self::Mart(_), _) => Ok(None),
+            (Self::Free(free), Some(gradient)) => free.next(step, gradient).map(Some),
+            (Self::Free(_), None) => Ok(Some(step.images.zeros_like()?)),
+        }
+    }
+
+    /// Optimizer updates that each batch gives.
     pub fn replays(&self) -> usize {
         match self {
             Self::Free(objective) => objective.replays,
@@ -92,7 +102,7 @@ impl Objective {
         }
     }
 
-    /// Who makes the adversarial pictures; nobody in standard training, and the training itself in free
+    /// Who makes the adversarial images; nobody in standard training, and the training itself in free
     /// adversarial training.
     pub fn training_attack(&self) -> Option<&Attack> {
         match self {
@@ -111,7 +121,7 @@ impl Objective {
         }
     }
 
-    /// Whether it trains on adversarial pictures.
+    /// Whether it trains on adversarial images.
     pub fn is_adversarial(&self) -> bool {
         self.ball().is_some()
     }

@@ -8,7 +8,7 @@ use crate::Result;
 use crate::nn::loss::smoothed_cross_entropy;
 use crate::train::step::Step;
 
-/// Cross-entropy on clean pictures.
+/// Cross-entropy on clean images.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Standard {

@@ -1,10 +1,10 @@
-//! Which optimiser, and its settings.
+//! Which optimizer, and its settings.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// An optimiser and its settings; names, formulas and defaults are those of `torch.optim`.
+/// An optimizer and its settings; names, formulas and defaults are those of `torch.optim`.
 ///
 /// The learning rate is given with each step: see [`Schedule`](crate::train::schedule::Schedule).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -150,7 +150,7 @@ impl OptimizerConfig {
         }
     }
 
-    /// The weight decay, whatever the optimiser.
+    /// The weight decay, whatever the optimizer.
     pub fn weight_decay(&self) -> f64 {
         match *self {
             Self::Sgd { weight_decay, .. }

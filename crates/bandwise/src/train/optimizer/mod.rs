@@ -1,8 +1,8 @@
-//! Optimisers over named variables, numerically those of `torch.optim`.
+//! Optimizers over named variables, numerically those of `torch.optim`.
 //!
 //! A step touches each weight once: on the CPU in `f32` the update is a single parallel pass over
 //! weight, gradient and state (`spans`); other devices and number types go through tensor
-//! operations (`tensors`). Both follow the same formulas, written side by side per optimiser.
+//! operations (`tensors`). Both follow the same formulas, written side by side per optimizer.
 //! Every element is updated on its own, so results do not depend on the number of threads.
 
 mod config;
@@ -50,7 +50,7 @@ impl Default for ParameterSettings {
     }
 }
 
-/// State of one parameter, one entry per slot of the optimiser (momentum, moments, …).
+/// State of one parameter, one entry per slot of the optimizer (momentum, moments, …).
 enum Slots {
     /// CPU and `f32`: updated in place.
     Spans(Vec<Vec<f32>>),
@@ -78,14 +78,14 @@ struct Update {
     gradient_scale: f64,
 }
 
-/// An optimiser with its state.
+/// An optimizer with its state.
 pub struct Optimizer {
     config: OptimizerConfig,
     entries: Vec<Entry>,
 }
 
 impl Optimizer {
-    /// An optimiser of the given variables, at its first step.
+    /// An optimizer of the given variables, at its first step.
     ///
     /// # Errors
     /// A setting is out of range.
@@ -202,19 +202,19 @@ impl Optimizer {
     /// Continues from a saved state.
     ///
     /// # Errors
-    /// The state belongs to another optimiser or model; the optimiser is then unchanged.
+    /// The state belongs to another optimizer or model; the optimizer is then unchanged.
     pub fn load_state(&mut self, state: &StateDict) -> Result<()> {
         let find = |name: &str| {
             state.get(name).ok_or_else(|| {
                 Error::model(format!(
-                    "the optimiser state has no {name:?}: it belongs to another optimiser or model"
+                    "the optimizer state has no {name:?}: it belongs to another optimizer or model"
                 ))
             })
         };
         let steps = find(STEPS)?.to_dtype(DType::I64)?.flatten_all()?.to_vec1::<i64>()?;
         if steps.len() != self.entries.len() {
             return Err(Error::model(format!(
-                "the optimiser state is for {} parameters, the model has {}",
+                "the optimizer state is for {} parameters, the model has {}",
                 steps.len(),
                 self.entries.len()
             )));
@@ -227,7 +227,7 @@ impl Optimizer {
                 let tensor = find(&name)?;
                 if tensor.shape() != entry.var.shape() {
                     return Err(Error::model(format!(
-                        "the optimiser state {name:?} is {:?}, the model has {:?}",
+                        "the optimizer state {name:?} is {:?}, the model has {:?}",
                         tensor.dims(),
                         entry.var.dims()
                     )));

@@ -51,7 +51,7 @@ impl InplaceOp2 for Operation<'_> {
         gradient_layout: &Layout,
     ) -> candle_core::Result<()> {
         let (CpuStorage::F32(weights), CpuStorage::F32(gradient)) = (weights, gradient) else {
-            candle_core::bail!("the optimiser step on spans wants f32")
+            candle_core::bail!("the optimizer step on spans wants f32")
         };
         if weights_layout.shape() != gradient_layout.shape() {
             candle_core::bail!(
@@ -63,7 +63,7 @@ impl InplaceOp2 for Operation<'_> {
         let (Some(weights_at), Some(gradient_at)) =
             (weights_layout.contiguous_offsets(), gradient_layout.contiguous_offsets())
         else {
-            candle_core::bail!("the optimiser step on spans wants contiguous weights")
+            candle_core::bail!("the optimizer step on spans wants contiguous weights")
         };
         let mut slots = self.slots.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let mut slots = slots.iter_mut().map(|slot| slot.chunks_mut(SPAN));
@@ -82,7 +82,7 @@ impl InplaceOp2 for Operation<'_> {
     }
 }
 
-/// The optimisers' formulas, in the order of operations of `torch.optim`.
+/// The optimizers' formulas, in the order of operations of `torch.optim`.
 fn update_span(config: &OptimizerConfig, update: Update, span: Span) {
     let Span { weights, gradient, slots: [first, second, third] } = span;
     let rate = update.learning_rate as f32;

@@ -6,7 +6,7 @@ const START: [f64; 5] = [0.5, -1.25, 2.0, 0.0, -0.03];
 
 /// The weights after six steps, computed with torch 2.15 in float64:
 /// `w.grad = a * w + (b if t % 2 == 0 else -b)` with `a = [1, .5, 2, .1, 3]`,
-/// `b = [.3, -.2, .1, -.4, .05]`, and the optimiser and learning rate named on each line.
+/// `b = [.3, -.2, .1, -.4, .05]`, and the optimizer and learning rate named on each line.
 #[rustfmt::skip]
 const CASES: [(&str, f64, [f64; 5]); 8] = [
     // SGD(lr=0.1)
@@ -131,7 +131,7 @@ fn a_saved_state_goes_on_bit_for_bit() {
 }
 
 #[test]
-fn the_state_of_another_optimiser_is_refused() {
+fn the_state_of_another_optimizer_is_refused() {
     let weights = start(DType::F32);
     let adam = optimizer("name = \"adam\"", &weights).state().unwrap();
     let error =

@@ -23,7 +23,7 @@ use crate::{Error, Result, files};
 
 pub use changes::{Change, Influence};
 pub use sections::{
-    CheckpointConfig, DataConfig, EarlyStopping, EvaluationConfig, JudgedWeights, PrecisionName,
+    CheckpointConfig, DataConfig, EarlyStopping, EvaluatedWeights, EvaluationConfig, PrecisionName,
 };
 use text::{apply, explain, fill_default_sections};
 
@@ -41,7 +41,7 @@ pub struct Recipe {
     pub seed: u64,
     /// Passes through the training set.
     pub epochs: u64,
-    /// Pictures per step.
+    /// Images per step.
     #[serde(default = "default_batch_size")]
     pub batch_size: usize,
     /// Parts in which a batch goes through the network, one after another: less memory, the same step (but
@@ -53,18 +53,18 @@ pub struct Recipe {
     pub precision: PrecisionName,
     /// The learning rate that the schedule scales.
     pub learning_rate: f64,
-    /// Pictures and augmentation.
+    /// Images and augmentation.
     #[serde(default)]
     pub data: DataConfig,
     /// The network.
     pub model: NetworkConfig,
-    /// The optimiser.
+    /// The optimizer.
     #[serde(default)]
     pub optimizer: OptimizerConfig,
     /// How the learning rate changes.
     #[serde(default)]
     pub schedule: Schedule,
-    /// What is minimised.
+    /// What is minimized.
     #[serde(default)]
     pub objective: Objective,
     /// What is added to it.

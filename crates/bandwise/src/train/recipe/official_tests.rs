@@ -203,7 +203,7 @@ fn filter_frequency_recipes_are_the_official_set_ups() {
         assert!(matches!(&recipe.objective, Objective::Standard(s) if s.label_smoothing == 0.0), "{name}");
         let (rate, decay, schedule) = match network {
             "resnet9" => (0.01, 0.01, Schedule::Step { every: 30, factor: 0.1 }),
-            _ => (0.001, 0.05, Schedule::Cosine { floor: 0.0, per: crate::train::schedule::Per::Epoch }),
+            _ => (0.001, 0.05, Schedule::Cosine { floor: 0.0, per: crate::train::schedule::Interval::Epoch }),
         };
         assert_eq!((recipe.learning_rate, &recipe.schedule), (rate, &schedule), "{name}");
         let adamw = OptimizerConfig::AdamW { betas: [0.9, 0.999], epsilon: 1e-8, weight_decay: decay };

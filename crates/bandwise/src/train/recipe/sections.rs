@@ -14,10 +14,10 @@ pub struct DataConfig {
     /// The data set; its training split is learned, its test split evaluated.
     #[serde(default)]
     pub source: DataSpec,
-    /// Random changes of training pictures, in order.
+    /// Random changes of training images, in order.
     #[serde(default)]
     pub augment: Vec<Augment>,
-    /// Only the first so many training pictures.
+    /// Only the first so many training images.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub train_limit: Option<usize>,
     /// Leave out an incomplete last batch.
@@ -37,17 +37,17 @@ pub struct EvaluationConfig {
     pub every_after: Option<f64>,
     /// Which weights are evaluated and saved, where an average of them is kept.
     #[serde(skip_serializing_if = "is_default")]
-    pub weights: JudgedWeights,
-    /// Only the first so many test pictures during training.
+    pub weights: EvaluatedWeights,
+    /// Only the first so many test images during training.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<usize>,
     /// Also measure robust accuracy under this attack, and keep the best by it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attack: Option<Attack>,
-    /// Follow the input gradients (low-frequency bias, norm, alignment) of the first so many test pictures;
+    /// Follow the input gradients (low-frequency bias, norm, alignment) of the first so many test images;
     /// 0 for none.
     pub track_gradients: usize,
-    /// Pictures per pass.
+    /// Images per pass.
     pub batch_size: usize,
     /// Attacks measured on the whole test split when training has ended.
     #[serde(rename = "final")]
@@ -59,7 +59,7 @@ impl Default for EvaluationConfig {
         Self {
             every: 1,
             every_after: None,
-            weights: JudgedWeights::default(),
+            weights: EvaluatedWeights::default(),
             limit: None,
             attack: None,
             track_gradients: 0,
@@ -97,11 +97,11 @@ impl EvaluationConfig {
 /// Which weights are evaluated and saved as `model.safetensors`, where `[averaging]` keeps an average.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum JudgedWeights {
+pub enum EvaluatedWeights {
     /// The average; the trained ones are saved as `trained.safetensors`.
     #[default]
     Average,
-    /// Those that the optimiser changes; the average is saved as `average.safetensors`.
+    /// Those that the optimizer changes; the average is saved as `average.safetensors`.
     Trained,
 }
 

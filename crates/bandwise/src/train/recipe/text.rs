@@ -4,7 +4,7 @@ use super::Recipe;
 use crate::{Error, Result};
 
 /// Writes out the sections that the recipe leaves at their default and an override reaches into, so
-/// that `optimizer.momentum=0.8` changes the default optimiser. An override that names another one
+/// that `optimizer.momentum=0.8` changes the default optimizer. An override that names another one
 /// (`optimizer.name="adam"`) starts from nothing instead.
 pub(super) fn fill_default_sections(table: &mut toml::Table, text: &str, overrides: &[String]) {
     let whole = toml::from_str::<Recipe>(text).ok().and_then(|recipe| toml::Table::try_from(recipe).ok());

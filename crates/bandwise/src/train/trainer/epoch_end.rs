@@ -12,9 +12,9 @@ use crate::data::{Batch, load_all};
 use crate::evaluate::accuracy;
 use crate::method::Network;
 use crate::nn::{Pass, Recorder};
+use crate::train::epoch_metrics::Sums;
 use crate::train::overfitting::Action;
-use crate::train::run::MetricsLine;
-use crate::train::tally::Sums;
+use crate::train::run_folder::MetricsLine;
 use crate::{Error, Job, Result};
 
 /// The file of the best weights by robust accuracy (clean accuracy, if no attack is given).
@@ -58,7 +58,7 @@ impl Trainer<'_> {
         (position.epoch, position.batch, position.sums) = (epoch, 0, Sums::default());
         position.best_watched = position.best_watched.max(watched.unwrap_or(0.0));
         if sound && self.recipe.overfitting.as_ref().is_some_and(|config| config.action == Action::Restore) {
-            position.sound = Some(epoch);
+            position.last_healthy_epoch = Some(epoch);
         }
     }
 
@@ -72,9 +72,9 @@ impl Trainer<'_> {
         }
         let over = line.epoch == self.recipe.epochs || self.position.stopped.is_some();
         let regular = line.epoch.is_multiple_of(self.recipe.checkpoint.every);
-        if over || regular || self.position.sound == Some(line.epoch) {
+        if over || regular || self.position.last_healthy_epoch == Some(line.epoch) {
             self.save_checkpoint()?;
-            self.mark_sound()?;
+            self.mark_healthy()?;
         }
         for (name, value) in &line.values {
             self.events.scalar(name, line.step, *value as f32)?;
@@ -154,7 +154,7 @@ impl Trainer<'_> {
         let note = match self.action() {
             Action::Warn => return Ok(None),
             Action::Stop => "training was stopped".to_string(),
-            Action::Restore => match self.restore_sound()? {
+            Action::Restore => match self.restore_healthy()? {
                 Some(epoch) => format!("training was stopped, and the state of epoch {epoch} restored"),
                 None => "training was stopped; no epoch before was without it".to_string(),
             },
@@ -187,7 +187,7 @@ impl Trainer<'_> {
             return Ok(());
         }
         let mut values = Values::new();
-        let network = self.judged()?;
+        let network = self.evaluated_network()?;
         match self.measure(&network, &mut values) {
             Err(Error::Interrupted(_)) => return Err(self.interrupted()),
             other => drop(other?),
@@ -203,7 +203,7 @@ impl Trainer<'_> {
 
     /// Accuracy on the test split, clean and (if asked for) under attack; keeps the best weights of each.
     fn evaluate(&mut self, epoch: u64, values: &mut Values) -> Result<()> {
-        let network = self.judged()?;
+        let network = self.evaluated_network()?;
         for (name, value) in self.measure(&network, values)? {
             if self.position.best.get(name).is_none_or(|(best, _)| value > *best) {
                 network.save(&self.folder.file(&format!("{name}.safetensors")))?;
@@ -239,7 +239,7 @@ impl Trainer<'_> {
         Ok(criteria)
     }
 
-    /// What the input gradients of the first test pictures look like.
+    /// What the input gradients of the first test images look like.
     fn track_gradients(&self, network: &Network, values: &mut Values) -> Result<()> {
         let batch = load_all(self.test.as_ref(), Some(self.recipe.evaluation.track_gradients))?;
         let (images, labels) = (batch.images.to_device(&self.device)?, batch.labels.to_device(&self.device)?);

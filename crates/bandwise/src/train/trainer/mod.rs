@@ -1,7 +1,7 @@
 //! The training loop.
 
+mod checkpointing;
 mod epoch_end;
-mod keeping;
 mod prepare;
 #[cfg(test)]
 mod tests;
@@ -15,23 +15,23 @@ use serde::{Deserialize, Serialize};
 
 use super::averaging::Average;
 use super::checkpoint::Checkpoints;
+use super::epoch_metrics::{EpochMetrics, Sums};
 use super::history::History;
 use super::optimizer::Optimizer;
 use super::overfitting::Detector;
 use super::recipe::Recipe;
-use super::run::{RunFolder, Status};
+use super::run_folder::{RunFolder, Status};
 use super::schedule;
 use super::step::Step;
-use super::tally::{Sums, Tally};
 use super::tensorboard::EventWriter;
-use super::update::{Updated, update};
+use super::update::{StepOutput, update};
 use crate::data::{Batch, Dataset, Loader};
 use crate::method::Network;
 use crate::nn::Mode;
 use crate::{Error, Interrupt, Result};
 
 pub use super::observer::{Observer, Silent};
-pub use keeping::Saved;
+pub use checkpointing::Saved;
 pub use prepare::Prepared;
 
 /// Where a run stands between two steps; stored in every checkpoint.
@@ -41,18 +41,18 @@ pub struct Position {
     pub epoch: u64,
     /// Batches completed in the current epoch.
     pub batch: usize,
-    /// Optimiser steps taken in all.
+    /// Optimizer steps taken in all.
     pub step: u64,
     /// Sums of the current epoch.
     pub sums: Sums,
     /// Best value of each criterion so far, and its epoch.
     pub best: BTreeMap<String, (f64, u64)>,
-    /// Best accuracy of the watched training pictures under PGD.
+    /// Best accuracy of the watched training images under PGD.
     #[serde(default)]
     pub best_watched: f64,
     /// The last epoch without catastrophic overfitting, if its state is to be restored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sound: Option<u64>,
+    pub last_healthy_epoch: Option<u64>,
     /// Why training ended before its last epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopped: Option<String>,
@@ -72,7 +72,7 @@ pub struct Trainer<'a> {
     optimizer: Optimizer,
     average: Option<Average>,
     /// The perturbation that free adversarial training carries from step to step.
-    lasting: Option<Tensor>,
+    carried_delta: Option<Tensor>,
     loader: Loader,
     test: Arc<dyn Dataset>,
     detector: Option<Detector>,
@@ -116,7 +116,7 @@ impl<'a> Trainer<'a> {
             network,
             optimizer,
             average,
-            lasting: None,
+            carried_delta: None,
             loader,
             test,
             detector,
@@ -148,19 +148,19 @@ impl<'a> Trainer<'a> {
         let began = Instant::now();
         let epoch = self.position.epoch;
         let batches = self.loader.batches_per_epoch();
-        let mut tally = Tally::from_sums(self.position.sums.clone());
+        let mut metrics = EpochMetrics::from_sums(self.position.sums.clone());
         for batch in self.loader.epoch_from(epoch, self.position.batch) {
-            self.learn(&batch?, &mut tally)?;
+            self.learn(&batch?, &mut metrics)?;
             // Looking at the sums waits for an accelerator: not after every step.
             if self.device.is_cpu() || self.position.batch.is_multiple_of(20) {
-                self.observer.step(epoch, self.position.batch, batches, tally.sums()?);
+                self.observer.step(epoch, self.position.batch, batches, metrics.sums()?);
             }
             if self.interrupt.should_stop() {
-                self.position.sums = tally.sums()?.clone();
+                self.position.sums = metrics.sums()?.clone();
                 return Err(self.interrupted());
             }
         }
-        self.position.sums = tally.sums()?.clone();
+        self.position.sums = metrics.sums()?.clone();
         if !self.position.sums.loss.is_finite() {
             return Err(Error::model(format!(
                 "the loss is no longer a finite number in epoch {}; try a lower learning_rate",
@@ -175,7 +175,7 @@ impl<'a> Trainer<'a> {
     }
 
     /// All updates that a batch gives.
-    fn learn(&mut self, batch: &Batch, tally: &mut Tally) -> Result<()> {
+    fn learn(&mut self, batch: &Batch, metrics: &mut EpochMetrics) -> Result<()> {
         let images = batch.images.to_device(&self.device)?;
         let labels = batch.labels.to_device(&self.device)?;
         let ids: Vec<u64> = batch.indices.iter().map(|&index| index as u64).collect();
@@ -186,7 +186,7 @@ impl<'a> Trainer<'a> {
                 images: images.clone(),
                 labels: labels.clone(),
                 image_ids: &ids,
-                lasting: self.lasting_for(&images)?,
+                carried_delta: self.carried_delta_for(&images)?,
                 seed: self.recipe.seed,
                 epoch: self.position.epoch,
                 time: (at.step + 1) as f64 / at.steps_per_epoch as f64,
@@ -195,8 +195,8 @@ impl<'a> Trainer<'a> {
             };
             let rate = self.recipe.schedule.rate(self.recipe.learning_rate, at);
             let updated = update(&self.recipe, &step, &mut self.optimizer, rate)?;
-            tally.add(&updated, &labels)?;
-            self.keep_lasting(&updated)?;
+            metrics.add(&updated, &labels)?;
+            self.keep_carried_delta(&updated)?;
             self.position.step += 1;
             if let Some(average) = &mut self.average
                 && average.config().is_due(schedule::Position { step: at.step + 1, ..at })
@@ -216,22 +216,22 @@ impl<'a> Trainer<'a> {
         schedule::Position { step, steps_per_epoch, epochs: self.recipe.epochs }
     }
 
-    /// The rows of the lasting perturbation for a batch like `images`.
-    fn lasting_for(&self, images: &Tensor) -> Result<Option<Tensor>> {
-        let Some(lasting) = &self.lasting else { return Ok(None) };
-        if lasting.dims()[1..] != images.dims()[1..] {
+    /// The rows of the carried perturbation for a batch like `images`.
+    fn carried_delta_for(&self, images: &Tensor) -> Result<Option<Tensor>> {
+        let Some(carried_delta) = &self.carried_delta else { return Ok(None) };
+        if carried_delta.dims()[1..] != images.dims()[1..] {
             return Err(Error::config(
-                "free adversarial training needs pictures of one size: its perturbation goes on from batch to batch",
+                "free adversarial training needs images of one size: its perturbation goes on from batch to batch",
             ));
         }
-        Ok(Some(lasting.narrow(0, 0, images.dim(0)?)?))
+        Ok(Some(carried_delta.narrow(0, 0, images.dim(0)?)?))
     }
 
     /// Puts the rows that an update has changed back; a smaller last batch leaves the others as they were.
-    fn keep_lasting(&mut self, updated: &Updated) -> Result<()> {
-        let Some(changed) = &updated.lasting else { return Ok(()) };
+    fn keep_carried_delta(&mut self, updated: &StepOutput) -> Result<()> {
+        let Some(changed) = &updated.carried_delta else { return Ok(()) };
         let rows = changed.dim(0)?;
-        self.lasting = Some(match &self.lasting {
+        self.carried_delta = Some(match &self.carried_delta {
             Some(old) if old.dim(0)? > rows => {
                 Tensor::cat(&[changed, &old.narrow(0, rows, old.dim(0)? - rows)?], 0)?
             }

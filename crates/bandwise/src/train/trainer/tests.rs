@@ -6,7 +6,7 @@ use candle_core::Device;
 use super::*;
 use crate::golden;
 use crate::nn::weights;
-use crate::train::run::MetricsLine;
+use crate::train::run_folder::MetricsLine;
 
 /// 4 batches, the last a smaller one, in each of 3 epochs.
 const RECIPE: &str = "name = \"test\"\nepochs = 3\nbatch_size = 14\nlearning_rate = 0.05\n[data]\nsource = \

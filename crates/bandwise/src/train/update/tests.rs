@@ -28,7 +28,7 @@ fn step(model: &Model) -> Step<'_> {
         images: noise(&[7, 16, 16, 3], DType::F64, 5),
         labels: Tensor::new(&[1u32, 4, 7, 0, 9, 2, 2], &Device::Cpu).unwrap(),
         image_ids: &[10, 11, 12, 13, 14, 15, 16],
-        lasting: None,
+        carried_delta: None,
         seed: 3,
         epoch: 1,
         time: 1.5,
@@ -64,7 +64,7 @@ fn without_batch_norm(mut model: Model) -> Model {
 }
 
 /// One step from the model's weights; the weights after it.
-fn after(recipe: &Recipe, model: Model) -> (Updated, BTreeMap<String, Tensor>) {
+fn after(recipe: &Recipe, model: Model) -> (StepOutput, BTreeMap<String, Tensor>) {
     let mut optimizer = Optimizer::new(recipe.optimizer.clone(), model.trainable()).unwrap();
     let updated = update(recipe, &step(&model), &mut optimizer, 0.1).unwrap();
     (updated, copies(&model))
@@ -176,7 +176,7 @@ fn attacks_grow_to_full_strength_and_every_start_works() {
 
 /// `θ ← θ − η·g_θ` and `δ ← clip(δ + α·sign(g_x))` from one backward pass.
 #[test]
-fn free_training_moves_weights_and_pictures_by_the_same_pass() {
+fn free_training_moves_weights_and_images_by_the_same_pass() {
     const ALPHA: f64 = 6.0 / 255.0;
     const EPSILON: f64 = 8.0 / 255.0;
     let recipe = recipe(&["objective={name=\"free\",step_size=\"6/255\"}", "optimizer.weight_decay=0.0"]);
@@ -185,7 +185,7 @@ fn free_training_moves_weights_and_pictures_by_the_same_pass() {
     let mut step = step(&model);
     // Some pixels leave [0, 1] under the perturbation and are clipped.
     let start = ((noise(&[7, 16, 16, 3], DType::F64, 6) - 0.5).unwrap() * (2.0 * EPSILON)).unwrap();
-    step.lasting = Some(start.clone());
+    step.carried_delta = Some(start.clone());
 
     let before = copies(&model);
     let delta = Var::from_tensor(&start).unwrap();
@@ -197,7 +197,7 @@ fn free_training_moves_weights_and_pictures_by_the_same_pass() {
 
     let slopes = golden::values(gradients.get(&delta).unwrap());
     let (start, images) = (golden::values(&start), golden::values(&step.images));
-    let found = golden::values(&updated.lasting.unwrap());
+    let found = golden::values(&updated.carried_delta.unwrap());
     let mut cut = 0;
     for i in 0..found.len() {
         let inside = (0.0..=1.0).contains(&(images[i] + start[i]));

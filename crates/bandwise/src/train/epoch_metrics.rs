@@ -6,13 +6,13 @@ use candle_core::{D, DType, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::objective::Terms;
-use super::update::Updated;
+use super::update::StepOutput;
 use crate::Result;
 
-/// Sums over the pictures of an epoch so far. Values are fetched from the device in order, so the sums
+/// Sums over the images of an epoch so far. Values are fetched from the device in order, so the sums
 /// do not depend on when they are looked at.
 #[derive(Clone, Debug, Default)]
-pub struct Tally {
+pub struct EpochMetrics {
     sums: Sums,
     waiting: Vec<Waiting>,
 }
@@ -27,19 +27,19 @@ struct Waiting {
     count: usize,
 }
 
-/// The part of a tally that a checkpoint keeps.
+/// The part of the metrics that a checkpoint keeps.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sums {
-    /// Sum of losses over pictures.
+    /// Sum of losses over images.
     pub loss: f64,
-    /// Number of pictures classified correctly.
+    /// Number of images classified correctly.
     pub correct: f64,
-    /// Number of pictures.
+    /// Number of images.
     pub count: u64,
-    /// Sum of losses at unperturbed weights, over pictures whose step perturbed them.
+    /// Sum of losses at unperturbed weights, over images whose step perturbed them.
     #[serde(default)]
     pub unperturbed_loss: f64,
-    /// Number of those pictures.
+    /// Number of those images.
     #[serde(default)]
     pub perturbed: u64,
     /// Sums of the parts of the loss over images, by name.
@@ -69,14 +69,14 @@ impl Sums {
     }
 }
 
-impl Tally {
-    /// A tally that goes on from `sums`.
+impl EpochMetrics {
+    /// Metrics that continue from `sums`.
     pub fn from_sums(sums: Sums) -> Self {
         Self { sums, waiting: Vec::new() }
     }
 
     /// Adds what an update with these labels has seen.
-    pub fn add(&mut self, updated: &Updated, labels: &Tensor) -> Result<()> {
+    pub fn add(&mut self, updated: &StepOutput, labels: &Tensor) -> Result<()> {
         let logits = updated.outcome.logits.detach();
         self.waiting.push(Waiting {
             loss: updated.outcome.loss.detach(),

@@ -5,6 +5,9 @@ use candle_core::{DType, Device};
 use super::*;
 use crate::attack::{Attack, Fgsm};
 use crate::golden;
+use crate::method::filter_frequency::Penalty as FilterPenalty;
+use crate::method::grad_align::GradAlign;
+use crate::method::{GradientNorm, GroupSparsity, Jafr};
 use crate::nn::tests::{disturb, model, noise};
 use crate::nn::{Mode, Model};
 use crate::train::objective::{Adversarial, Standard};
@@ -30,9 +33,9 @@ fn with_step_of_epoch<T>(model: &Model, epoch: u64, action: impl FnOnce(&Step) -
     let images = noise(&[3, 16, 16, 3], DType::F64, 5);
     let labels = Tensor::new(&[1u32, 4, 7], &Device::Cpu).unwrap();
     let (image_ids, seed) = (&[10, 11, 12][..], 3);
-    let (lasting, mode) = (None, Mode::Train);
+    let (carried_delta, mode) = (None, Mode::Train);
     let (time, progress) = (epoch as f64 + 0.1, 0.1);
-    action(&Step { model, images, labels, image_ids, lasting, seed, epoch, time, progress, mode })
+    action(&Step { model, images, labels, image_ids, carried_delta, seed, epoch, time, progress, mode })
 }
 
 /// Loss and its slope along a fixed random direction of all weights, at weights moved by `at` along it.
@@ -46,7 +49,7 @@ fn loss_and_slope(regularizers: &Regularizers, objective: &Objective, model: &Mo
         var.set(&(old + (direction * (0.1 * at)).unwrap()).unwrap()).unwrap();
     }
     let (outcome, gradients) = with_step(model, |step| {
-        regularizers.backward(objective, step, &objective.attack(step).unwrap()).unwrap()
+        TrainingLoss { objective, regularizers }.backward(step, &objective.attack(step).unwrap()).unwrap()
     });
     let slope = trainable.iter().zip(&directions).filter_map(|((_, var), direction)| {
         let along = (gradients.get(var)? * direction).unwrap();
@@ -74,7 +77,7 @@ fn all_regularizers_together_equal_finite_differences() {
 }
 
 #[test]
-fn clean_pictures_cost_one_pass_less_and_give_the_same() {
+fn clean_images_cost_one_pass_less_and_give_the_same() {
     // An attack that changes no digit: the same loss through the general path.
     let attack = Attack::Fgsm(Fgsm { epsilon: "1e-300".parse().unwrap(), ..Fgsm::default() });
     let (attack_mode, epsilon_warmup, label_smoothing) = (AttackMode::Eval, 0.0, 0.0);
@@ -114,7 +117,8 @@ fn regularizers_wait_for_their_warm_up() {
     };
     let loss = |regularizers: &Regularizers, epoch| {
         with_step_of_epoch(&model, epoch, |step| {
-            let outcome = regularizers.backward(&Objective::default(), step, &step.images).unwrap().0;
+            let loss = TrainingLoss { objective: &Objective::default(), regularizers };
+            let outcome = loss.backward(step, &step.images).unwrap().0;
             golden::values(&outcome.loss.reshape(1).unwrap())[0]
         })
     };
@@ -136,7 +140,9 @@ fn without_regularizers_nothing_changes() {
     let model = model("smallcnn", 4, DType::F64);
     with_step(&model, |step| {
         let (outcome, gradients) =
-            Regularizers::default().backward(&Objective::default(), step, &step.images).unwrap();
+            TrainingLoss { objective: &Objective::default(), regularizers: &Regularizers::default() }
+                .backward(step, &step.images)
+                .unwrap();
         let plain = Objective::default().loss(step, &step.images).unwrap();
         let expected = plain.loss.backward().unwrap();
         assert!(golden::max_abs_difference(&outcome.loss, &plain.loss) < 1e-12);

@@ -8,16 +8,16 @@ use crate::train::averaging::Statistics;
 use crate::train::batch_statistics;
 use crate::train::checkpoint::{self, Checkpoints, Point, Snapshot};
 use crate::train::history::AcceptedChange;
-use crate::train::recipe::{Change, JudgedWeights, Recipe};
-use crate::train::run::{MetricsLine, Status};
+use crate::train::recipe::{Change, EvaluatedWeights, Recipe};
+use crate::train::run_folder::{MetricsLine, Status};
 use crate::{Error, Result};
 
 /// The newest checkpoint and a spare, in case the disk damages that.
 const CHECKPOINTS_KEPT: usize = 2;
 /// Points at the checkpoint of the last epoch that showed no catastrophic overfitting.
-const SOUND: &str = "sound";
-/// Name of the lasting perturbation among a checkpoint's tensors.
-const LASTING: &str = "images";
+const LAST_HEALTHY: &str = "last-healthy";
+/// Name of the carried perturbation among a checkpoint's tensors.
+const CARRIED_DELTA: &str = "images";
 
 /// What a run left in its latest checkpoint.
 #[derive(Debug)]
@@ -62,10 +62,11 @@ impl Trainer<'_> {
         if let Some(average) = &mut self.average {
             average.load_state(&saved.average, &self.device)?;
         }
-        let lasting = saved.perturbation.get(LASTING);
-        self.lasting = lasting.map(|lasting| lasting.to_device(&self.device)).transpose()?;
+        let carried_delta = saved.perturbation.get(CARRIED_DELTA);
+        self.carried_delta =
+            carried_delta.map(|carried_delta| carried_delta.to_device(&self.device)).transpose()?;
         // The process may have been killed between a checkpoint and its mark.
-        self.mark_sound()
+        self.mark_healthy()
     }
 
     /// Goes on with other settings than before: notes them, and stores a checkpoint that holds them.
@@ -88,13 +89,14 @@ impl Trainer<'_> {
     pub(super) fn save_checkpoint(&self) -> Result<()> {
         let metadata = serde_json::to_value(&self.position)
             .map_err(|e| Error::config(format!("the training position cannot be stored: {e}")))?;
-        let lasting = self.lasting.iter().map(|lasting| (LASTING.to_string(), lasting.clone()));
+        let carried_delta =
+            self.carried_delta.iter().map(|carried_delta| (CARRIED_DELTA.to_string(), carried_delta.clone()));
         let snapshot = Snapshot {
             point: self.point(),
             model: self.network.model.state().into_iter().collect(),
             optimizer: self.optimizer.state()?,
             average: self.average.as_ref().map_or(Ok(Default::default()), |average| average.state())?,
-            perturbation: lasting.collect(),
+            perturbation: carried_delta.collect(),
             metadata,
             recipe: Some(self.recipe.to_toml()?),
         };
@@ -117,31 +119,32 @@ impl Trainer<'_> {
     }
 
     /// Keeps the checkpoint of the last epoch without catastrophic overfitting from being pruned.
-    pub(super) fn mark_sound(&self) -> Result<()> {
-        match self.position.sound {
-            Some(epoch) => {
-                self.checkpoints.point(SOUND, Point::after(epoch), json!({ "epoch": epoch })).map(|_| ())
-            }
+    pub(super) fn mark_healthy(&self) -> Result<()> {
+        match self.position.last_healthy_epoch {
+            Some(epoch) => self
+                .checkpoints
+                .point(LAST_HEALTHY, Point::after(epoch), json!({ "epoch": epoch }))
+                .map(|_| ()),
             None => Ok(()),
         }
     }
 
-    /// Puts weights and optimiser back to the last epoch without catastrophic overfitting, and returns its
+    /// Puts weights and optimizer back to the last epoch without catastrophic overfitting, and returns its
     /// number; `None` if there was none.
-    pub(super) fn restore_sound(&mut self) -> Result<Option<u64>> {
-        if let Some(epoch) = self.position.sound {
+    pub(super) fn restore_healthy(&mut self) -> Result<Option<u64>> {
+        if let Some(epoch) = self.position.last_healthy_epoch {
             let saved = checkpoint::read(&self.checkpoints.path(Point::after(epoch)))?;
             self.take_up(&saved)?;
         }
-        Ok(self.position.sound)
+        Ok(self.position.last_healthy_epoch)
     }
 
     /// The network that is evaluated and saved: that of the averaged weights, where there is an average and
     /// the recipe wants it, else the one in training.
-    pub(super) fn judged(&self) -> Result<Network> {
+    pub(super) fn evaluated_network(&self) -> Result<Network> {
         match self.recipe.evaluation.weights {
-            JudgedWeights::Average => Ok(self.averaged()?.unwrap_or_else(|| self.network.clone())),
-            JudgedWeights::Trained => Ok(self.network.clone()),
+            EvaluatedWeights::Average => Ok(self.averaged()?.unwrap_or_else(|| self.network.clone())),
+            EvaluatedWeights::Trained => Ok(self.network.clone()),
         }
     }
 
@@ -161,12 +164,12 @@ impl Trainer<'_> {
 
     /// Writes the weights that training ends with, and returns the network to be evaluated.
     pub(super) fn save_weights(&self) -> Result<Network> {
-        let judged = self.judged()?;
+        let judged = self.evaluated_network()?;
         judged.save(&self.folder.file("model.safetensors"))?;
         if let Some(averaged) = self.averaged()? {
             match self.recipe.evaluation.weights {
-                JudgedWeights::Average => self.network.save(&self.folder.file("trained.safetensors"))?,
-                JudgedWeights::Trained => averaged.save(&self.folder.file("average.safetensors"))?,
+                EvaluatedWeights::Average => self.network.save(&self.folder.file("trained.safetensors"))?,
+                EvaluatedWeights::Trained => averaged.save(&self.folder.file("average.safetensors"))?,
             }
         }
         Ok(judged)
