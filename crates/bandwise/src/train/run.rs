@@ -109,9 +109,12 @@ pub fn resume(
     }
     let recipe = prepared.recipe().clone();
     let accepted = saved.is_some() && !changes.is_empty();
+    let adopted = saved.is_some() && !free.is_empty();
     let mut trainer = Trainer::new(prepared, run.clone(), saved, observer, interrupt)?;
     if accepted {
         trainer.accept(&changes)?;
+    } else if adopted {
+        trainer.save_checkpoint()?;
     }
     if recipe != on_disk {
         run.set_recipe(&recipe)?;

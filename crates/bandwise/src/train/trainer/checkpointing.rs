@@ -86,7 +86,8 @@ impl Trainer<'_> {
         self.save_checkpoint()
     }
 
-    pub(super) fn save_checkpoint(&self) -> Result<()> {
+    /// Writes where the run stands, with the present recipe, and removes checkpoints that nobody needs.
+    pub(in crate::train) fn save_checkpoint(&self) -> Result<()> {
         let metadata = serde_json::to_value(&self.position)
             .map_err(|e| Error::config(format!("the training position cannot be stored: {e}")))?;
         let carried_delta =

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use candle_core::{DType, Device};
+use candle_core::{DType, Device, Var};
 
 use super::*;
 use crate::golden;
