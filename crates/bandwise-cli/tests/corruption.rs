@@ -194,7 +194,7 @@ fn what_does_not_fit_together_gets_its_message() {
         evaluate(&[&all[..], &["--attack", "pgd", "--eps", "8/255"]].concat()).contains("bandwise corrupt")
     );
     assert!(evaluate(&[&all[..], &["--shift", "low_pass:3"]].concat()).contains("--shift"));
-    assert!(evaluate(&[&all[..], &["--results", "x.jsonl"]].concat()).contains("--out DIR"));
+    assert!(evaluate(&[&all[..], &["--journal", "x.jsonl"]].concat()).contains("--out DIR"));
     assert!(evaluate(&[&all[..], &["--severity", "6"]].concat()).contains("severity is 1, 2, 3, 4 or 5"));
     assert!(evaluate(&[&all[..], &["--clean-data", DATA]].concat()).contains("published"));
     assert!(evaluate(&[&all[..], &["--frost", text(folder.path())]].concat()).contains("frost1.png"));

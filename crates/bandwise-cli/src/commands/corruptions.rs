@@ -146,9 +146,9 @@ fn refuse_others(arguments: &EvaluateArguments) -> Result<()> {
     if arguments.save_adversarial.is_some() {
         return refused("--save-adversarial");
     }
-    if arguments.results.is_some() || arguments.shard.is_some() {
+    if arguments.journal.is_some() || arguments.shard.is_some() {
         return Err(Error::config(
-            "--results and --shard are for attacks; with corruptions, --out DIR keeps what is finished, and jobs can share \
+            "--journal and --shard are for attacks; with corruptions, --out DIR keeps what is finished, and jobs can share \
              the work by --corruption or --severity, each with a folder of its own",
         ));
     }

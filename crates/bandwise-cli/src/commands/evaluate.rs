@@ -31,7 +31,8 @@ const CHECKED_IMAGES: usize = 16;
 ///
 /// Pixels are in [0,1] and normalisation is part of the model. A picture is dropped as soon as it is
 /// broken, so only survivors cost time. Every number comes with its Wilson interval; --json keeps the
-/// full records, with one character per picture; --results keeps a journal that continues after a stop.
+/// full records, with one character per picture; --journal keeps a journal that continues after a stop, and with more
+/// pictures (--limit), attacks or ε than before.
 /// `bandwise test` is the same command and takes the flags of FPCM's official test.py. --corruption measures every
 /// corruption at every severity instead, --shift changes the pictures first.
 #[derive(Args, Clone)]
@@ -52,9 +53,9 @@ pub struct EvaluateArguments {
     /// apgd-t, fab, fab-t, square, autoattack, autoattack-plus, autoattack-rand, fourier-basis, low-frequency
     #[arg(long, value_name = "NAME", default_value = "none", value_delimiter = ',')]
     pub(super) attack: Vec<String>,
-    /// Size of the perturbation, pixels in [0,1], e.g. 8/255
-    #[arg(long, value_name = "EPSILON")]
-    eps: Option<String>,
+    /// Size of the perturbation, pixels in [0,1], e.g. 8/255; several separated by commas
+    #[arg(long, value_name = "EPSILON", value_delimiter = ',')]
+    eps: Vec<String>,
     /// Length of one step of an iterated attack
     #[arg(long, value_name = "SIZE")]
     step_size: Option<String>,
@@ -93,8 +94,8 @@ pub struct EvaluateArguments {
     #[arg(long, value_name = "FILE")]
     pub(super) json: Option<PathBuf>,
     /// Keep the journal, one line per picture and attack, in this file; if it is there, go on with it
-    #[arg(long, value_name = "FILE")]
-    pub(super) results: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", alias = "results")]
+    pub(super) journal: Option<PathBuf>,
     /// Only share i of n (i/n); auto or auto/n takes i from a Slurm or Kubernetes job array
     #[arg(long, value_name = "I/N")]
     pub(super) shard: Option<String>,
@@ -134,12 +135,13 @@ pub fn run(arguments: &EvaluateArguments, interrupt: &Interrupt) -> Result<bool>
     let shard = arguments.shard.as_deref().map_or(Ok(Shard::WHOLE), str::parse)?;
     let subject = Subject::load(arguments, open_data(arguments)?)?;
     let Subject { model, dataset, device, provenance, count } = &subject;
-    let header = header(provenance, attacks, *count, arguments.seed, shard);
-    let mut journal = match &arguments.results {
+    let header = Header::new(provenance, attacks, *count, arguments.seed, shard);
+    header.validate()?;
+    let mut journal = match &arguments.journal {
         Some(path) => Journal::open(path, header)?,
         None => Journal::in_memory(header),
     };
-    check(model, dataset.as_ref(), &journal, device)?;
+    let mut shown = check(model, dataset.as_ref(), &mut journal, device)?;
 
     let bar = Arc::new(StageBar::default());
     let job = Job {
@@ -153,7 +155,7 @@ pub fn run(arguments: &EvaluateArguments, interrupt: &Interrupt) -> Result<bool>
     if finished.is_err() {
         bar.clear();
     }
-    let finished = finished.map_err(|error| explain_stop(error, arguments.results.is_some()))?;
+    let finished = finished.map_err(|error| explain_stop(error, arguments.journal.is_some()))?;
 
     let mut records = tables::records(&journal, provenance)?;
     let mut names = names(&journal, records.len());
@@ -177,10 +179,13 @@ pub fn run(arguments: &EvaluateArguments, interrupt: &Interrupt) -> Result<bool>
     for (record, name) in records.iter().zip(&names) {
         print(record, name);
     }
-    for warning in &finished.warnings {
-        note!("warning: {warning}");
+    for warning in finished.warnings.iter().map(|noted| noted.warning.to_string()) {
+        if !shown.contains(&warning) {
+            note!("warning: {warning}");
+            shown.push(warning);
+        }
     }
-    arguments.json.iter().chain(&arguments.results).for_each(|path| output::say_written(path));
+    arguments.json.iter().chain(&arguments.journal).for_each(|path| output::say_written(path));
     Ok(true)
 }
 
@@ -234,26 +239,28 @@ fn shape_bias(subject: &Subject, shard: Shard, job: &Job) -> Result<Option<Recor
     cues::shape_share(dataset, &indices, &predicted).map(|r| Some(r.with_provenance(&subject.provenance)))
 }
 
-/// Checks the model on a few pictures and says what the rest may cost.
+/// Checks the model on a few pictures and says what the rest may cost. Returns the warnings that it gave.
 fn check(
     model: &FrozenModel,
     dataset: &dyn Dataset,
-    journal: &Journal,
+    journal: &mut Journal,
     device: &candle_core::Device,
-) -> Result<()> {
-    let header = journal.header();
+) -> Result<Vec<String>> {
+    let header = journal.header().clone();
     if header.attacks.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let few = load_all(dataset, Some(CHECKED_IMAGES.min(header.images)))?;
     let contract = contract::check(model, &few.images.to_device(device)?, &few.labels.to_device(device)?)?;
-    for warning in &contract.warnings {
+    journal.note(None, &contract.warnings)?;
+    let shown: Vec<String> = contract.warnings.iter().map(ToString::to_string).collect();
+    for warning in &shown {
         note!("warning: {warning}");
     }
     let missing = header.labels().iter().map(|label| journal.missing(label).len()).max().unwrap_or(0);
     let longest = contract.longest(&header.attacks, missing, model.num_classes());
     note!("{contract}; at most {} if no picture breaks", duration(longest.as_secs_f64()));
-    Ok(())
+    Ok(shown)
 }
 
 fn duration(seconds: f64) -> String {
@@ -270,7 +277,7 @@ fn explain_stop(error: Error, journalled: bool) -> Error {
             Error::Interrupted("the journal holds what was judged; the same command goes on with it".into())
         }
         Error::Interrupted(_) => {
-            Error::Interrupted("nothing was kept; --results FILE keeps a journal to go on with".into())
+            Error::Interrupted("nothing was kept; --journal FILE keeps a journal to go on with".into())
         }
         other => other,
     }
@@ -315,28 +322,10 @@ fn provenance(arguments: &EvaluateArguments, network: &Network, dataset: &dyn Da
     })
 }
 
-/// Everything that the judgements depend on.
-fn header(provenance: &Provenance, attacks: Vec<Attack>, images: usize, seed: u64, shard: Shard) -> Header {
-    Header {
-        model: provenance.model.clone(),
-        weights_sha256: provenance.weights_sha256.clone(),
-        data: provenance.data.clone(),
-        data_sha256: provenance.data_sha256.clone(),
-        split: provenance.split.clone(),
-        images,
-        seed,
-        attacks,
-        precision: provenance.precision.clone(),
-        device: provenance.device.split(':').next().unwrap_or_default().to_string(),
-        shard,
-        version: provenance.version.clone(),
-    }
-}
-
 /// The attacks that were named, with the settings that were given.
 fn attacks(arguments: &EvaluateArguments) -> Result<Vec<Attack>> {
     let given = Overrides {
-        epsilon: arguments.eps.as_deref().map(str::parse::<Epsilon>).transpose()?,
+        epsilon: None,
         norm: arguments.norm.as_deref().map(str::parse::<Norm>).transpose()?,
         steps: arguments.steps,
         step_size: arguments.step_size.as_deref().map(str::parse::<Epsilon>).transpose()?,
@@ -349,10 +338,16 @@ fn attacks(arguments: &EvaluateArguments) -> Result<Vec<Attack>> {
     };
     let names: Vec<&str> =
         arguments.attack.iter().map(String::as_str).filter(|name| *name != "none").collect();
-    if names.is_empty() && given != Overrides::default() {
+    let epsilons = arguments.eps.iter().map(|text| text.parse()).collect::<Result<Vec<Epsilon>>>()?;
+    if names.is_empty() && !(epsilons.is_empty() && given == Overrides::default()) {
         return Err(Error::config("--eps, --steps and the like need an attack, for example --attack pgd"));
     }
-    given.attacks(&names)
+    if epsilons.is_empty() {
+        return given.attacks(&names);
+    }
+    // All attacks at the first ε, then all at the next: an ε more comes at the end.
+    let at = |epsilon| Overrides { epsilon: Some(epsilon), ..given.clone() }.attacks(&names);
+    Ok(epsilons.into_iter().map(at).collect::<Result<Vec<_>>>()?.concat())
 }
 
 fn start(text: &str) -> Result<Start> {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use bandwise::Result;
 use bandwise::evaluate::journal::{Journal, merge};
-use bandwise::evaluate::tables::{Row, compare, robustbench, rows, to_csv};
+use bandwise::evaluate::tables::{Row, WORST_CASE, compare, robustbench, rows, to_csv, warnings};
 use clap::Args;
 
 use crate::output;
@@ -15,7 +15,7 @@ use crate::output;
 /// uninterrupted run.
 #[derive(Args)]
 pub struct MergeArguments {
-    /// Journals that `bandwise evaluate --results` wrote
+    /// Journals that `bandwise evaluate --journal` wrote
     #[arg(required = true, value_name = "JOURNAL")]
     journals: Vec<PathBuf>,
     /// The whole journal
@@ -26,7 +26,7 @@ pub struct MergeArguments {
 /// Accuracy alone and in the worst case, from a journal; or two models on the same pictures.
 #[derive(Args)]
 pub struct TableArguments {
-    /// A journal that `bandwise evaluate --results` or `bandwise merge` wrote
+    /// A journal that `bandwise evaluate --journal` or `bandwise merge` wrote
     #[arg(value_name = "JOURNAL")]
     journal: PathBuf,
     /// Compare with this one, by McNemar's paired test
@@ -44,6 +44,7 @@ pub struct TableArguments {
 pub fn run(arguments: &MergeArguments) -> Result<bool> {
     let journal = merge(&arguments.journals, &arguments.out)?;
     print(&rows(&journal)?);
+    warn(&journal);
     say!("wrote {}", arguments.out.display());
     Ok(true)
 }
@@ -62,12 +63,13 @@ pub fn table(arguments: &TableArguments) -> Result<bool> {
     let other = arguments.against.as_deref().map(Journal::read).transpose()?;
     let comparison = other.map(|other| compare(&journal, &other)).transpose()?;
     print(&rows);
+    warn(&journal);
     if let Some(comparison) = comparison {
         say!();
         for line in comparison {
             let [low, high] = line.test.difference_ci95;
             say!(
-                "{:<16} {:6.2} % against {:6.2} %: difference {:+.2} (95 % interval {:+.2} to {:+.2}), p = {:.3}",
+                "{:<20} {:6.2} % against {:6.2} %: difference {:+.2} (95 % interval {:+.2} to {:+.2}), p = {:.3}",
                 line.attack,
                 100.0 * line.first,
                 100.0 * line.second,
@@ -82,10 +84,17 @@ pub fn table(arguments: &TableArguments) -> Result<bool> {
     Ok(true)
 }
 
+/// What a reader of the table must know.
+fn warn(journal: &Journal) {
+    for warning in warnings(journal, WORST_CASE) {
+        note!("warning: {warning}");
+    }
+}
+
 fn print(rows: &[Row]) {
     for row in rows {
         say!(
-            "{:<16} {:6.2} % ({} of {}, 95 % interval {:.2} to {:.2} %)  {}",
+            "{:<20} {:6.2} % ({} of {}, 95 % interval {:.2} to {:.2} %)  {}",
             row.attack,
             100.0 * row.accuracy(),
             row.correct,

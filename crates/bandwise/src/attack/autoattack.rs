@@ -22,7 +22,7 @@ use super::method::{AttackMethod, Passes, Preset, Settings, Wording};
 use super::oracle::{Objective, Oracle};
 use super::square::Square;
 use super::wave::{Wave, select_all};
-use super::{Attack, AttackContext, AttackResult, Classifier, Epsilon, Norm};
+use super::{Attack, AttackContext, AttackResult, Classifier, Epsilon, Norm, Passes};
 use crate::{Error, Result};
 
 /// Which sequence is run.
@@ -178,6 +178,7 @@ impl AttackMethod for AutoAttack {
         context: &AttackContext,
     ) -> Result<AttackResult> {
         let mut warnings = check_model(model, images, context)?;
+        warnings.extend(self.few_classes(model.num_classes())?);
         let mut wave = Wave::new(images, labels)?;
         let judged = wave.judge(&Oracle::new(model, context).logits(images)?)?;
         wave.count_queries(1);
@@ -191,32 +192,18 @@ impl AttackMethod for AutoAttack {
                 }
                 select_all(&mut [&mut best, &mut left_labels], &stay)?;
             }
-            let (part, replaced) = self.part(name, model.num_classes())?;
-            warnings.extend(replaced.map(|(_, what)| Warning::FewClasses { replaced: what.into() }));
-            let objective = replaced.map(|(objective, _)| objective);
             let ids = wave.ids(context.image_ids);
-            let inner = AttackContext { image_ids: &ids, early_stop: true, judge: true, ..*context };
+            let inner = AttackContext { image_ids: &ids, ..*context };
             // Every attack starts at the clean images: those still alive are still clean in `best`.
-            let result = run_part(&part, objective, model, &best, &left_labels, &inner)?;
+            let result = self.run_part(name, model, &best, &left_labels, &inner)?;
             warnings.extend(result.warnings);
             done = result.outcomes.iter().map(|outcome| outcome.broken).collect();
             let broken = done.iter().filter(|&&broken| broken).count();
-            if name == "square"
-                && wave.outcomes.len() > broken
-                && broken as f64 > 0.002 * wave.outcomes.len() as f64
-            {
-                warnings.push(Warning::SquareBetter { images: broken, total: wave.outcomes.len() });
+            if name == "square" {
+                warnings.extend(square_better(broken, wave.outcomes.len()));
             }
             for (&image, outcome) in wave.alive.iter().zip(result.outcomes) {
-                let total = &mut wave.outcomes[image];
-                total.queries += outcome.queries;
-                total.gradients += outcome.gradients;
-                total.margin = if outcome.broken { outcome.margin } else { total.margin.min(outcome.margin) };
-                if outcome.broken {
-                    total.broken = true;
-                    (total.restart, total.distance) = (outcome.restart, outcome.distance);
-                    total.by = Some(name.to_string());
-                }
+                wave.outcomes[image].add_part(name, outcome);
             }
             best = super::wave::pick(&done, &result.images, &best)?;
         }
@@ -229,6 +216,60 @@ impl AttackMethod for AutoAttack {
 impl AutoAttack {
     /// Names that `custom` accepts.
     pub const PARTS: [&'static str; 6] = ["apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square"];
+
+    /// Runs one attack of the sequence, by its name in [`part_names`](Self::part_names), on images that the
+    /// ones before left.
+    pub fn run_part(
+        &self,
+        name: &str,
+        model: &dyn Classifier,
+        images: &Tensor,
+        labels: &Tensor,
+        context: &AttackContext,
+    ) -> Result<AttackResult> {
+        let name = name.split('#').next().unwrap_or_default();
+        let (part, replaced) = self.part(name, model.num_classes())?;
+        let context = &AttackContext { early_stop: true, judge: true, ..*context };
+        match (&part, replaced) {
+            (Attack::ApgdDlr(attack), Some((objective, _))) => {
+                attack.climb(objective, model, images, labels, context)
+            }
+            (Attack::ApgdTargeted(attack), Some((objective, _))) => {
+                attack.climb(objective, model, images, labels, context)
+            }
+            _ => part.run(model, images, labels, context),
+        }
+    }
+
+    /// The most that one attack of the sequence spends on an image.
+    pub(crate) fn part_passes(&self, name: &str, classes: usize) -> Passes {
+        let name = name.split('#').next().unwrap_or_default();
+        self.part(name, classes).map(|(part, _)| part.passes(classes)).unwrap_or_default()
+    }
+
+    /// What a reader must know where the model has too few classes for parts of the sequence.
+    pub fn few_classes(&self, classes: usize) -> Result<Vec<Warning>> {
+        let mut warnings = Vec::new();
+        for name in self.sequence() {
+            let (_, replaced) = self.part(name, classes)?;
+            warnings.extend(replaced.map(|(_, what)| Warning::FewClasses { replaced: what.into() }));
+        }
+        Ok(merged(warnings))
+    }
+
+    /// The names of the attacks in order, with `#2`, `#3` … where one is repeated.
+    pub fn part_names(&self) -> Vec<String> {
+        let sequence = self.sequence();
+        let label = |(index, name): (usize, &&'static str)| match sequence[..index]
+            .iter()
+            .filter(|n| *n == name)
+            .count()
+        {
+            0 => name.to_string(),
+            before => format!("{name}#{}", before + 1),
+        };
+        sequence.iter().enumerate().map(label).collect()
+    }
 
     /// The names of the attacks in order.
     fn sequence(&self) -> Vec<&'static str> {
@@ -302,22 +343,11 @@ impl AutoAttack {
     }
 }
 
-/// Runs a part, on another objective where the model has too few classes for its own.
-fn run_part(
-    part: &Attack,
-    objective: Option<Objective>,
-    model: &dyn Classifier,
-    images: &Tensor,
-    labels: &Tensor,
-    context: &AttackContext,
-) -> Result<AttackResult> {
-    match (part, objective) {
-        (Attack::ApgdDlr(attack), Some(objective)) => attack.climb(objective, model, images, labels, context),
-        (Attack::ApgdTargeted(attack), Some(objective)) => {
-            attack.climb(objective, model, images, labels, context)
-        }
-        _ => part.run(model, images, labels, context),
-    }
+/// The sign of gradient masking that Square gives: it broke more than 0.2 % of all attacked images after the
+/// attacks before it, and did not break all of them (official `checks.py`).
+pub(crate) fn square_better(images: usize, total: usize) -> Option<Warning> {
+    let many = total > images && images as f64 > 0.002 * total as f64;
+    many.then_some(Warning::SquareBetter { images, total })
 }
 
 /// Each warning once; counts of zero gradients added up.

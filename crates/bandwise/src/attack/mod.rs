@@ -43,6 +43,7 @@ use serde::{Deserialize, Serialize};
 
 pub use apgd::{Apgd, ApgdTargeted};
 pub use ascent::Start;
+pub(crate) use autoattack::square_better;
 pub use autoattack::{AutoAttack, Version, merged};
 pub use band::Band;
 pub use check::{Warning, check_model};
@@ -62,6 +63,7 @@ pub use overrides::Overrides;
 pub use pgd::{Pgd, PgdLoss};
 pub use square::Square;
 pub use table::Attack;
+pub(crate) use wave::pick;
 pub use wave::{Verdict, verdicts};
 
 use crate::{Interrupt, Result};
@@ -97,17 +99,27 @@ pub struct AttackContext<'a> {
     pub judge: bool,
     /// Set from outside to stop: the attack then returns [`crate::Error::Interrupted`].
     pub interrupt: Option<&'a Interrupt>,
+    /// Is told after every pass through the model which share of the images still alive went through it.
+    pub watch: Option<&'a (dyn Fn(f64) + Sync)>,
 }
 
 impl<'a> AttackContext<'a> {
     /// For measuring robustness: images leave once broken, outcomes are filled in.
     pub fn evaluation(seed: u64, image_ids: &'a [u64], batch_size: usize) -> Self {
-        Self { seed, image_ids, batch_size, early_stop: true, judge: true, interrupt: None }
+        Self { seed, image_ids, batch_size, early_stop: true, judge: true, interrupt: None, watch: None }
     }
 
     /// For adversarial training: all steps for all images in one batch, no outcomes.
     pub fn training(seed: u64, image_ids: &'a [u64]) -> Self {
-        Self { seed, image_ids, batch_size: usize::MAX, early_stop: false, judge: false, interrupt: None }
+        Self {
+            seed,
+            image_ids,
+            batch_size: usize::MAX,
+            early_stop: false,
+            judge: false,
+            interrupt: None,
+            watch: None,
+        }
     }
 }
 
@@ -131,6 +143,20 @@ pub struct Outcome {
     /// What broke it: the part of AutoAttack, or the frequency of a Fourier attack.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
+}
+
+impl Outcome {
+    /// Takes in what `part` of an attack did to an image that the parts before it had not broken.
+    pub fn add_part(&mut self, name: &str, part: Self) {
+        self.queries += part.queries;
+        self.gradients += part.gradients;
+        self.margin = if part.broken { part.margin } else { self.margin.min(part.margin) };
+        if part.broken {
+            self.broken = true;
+            (self.restart, self.distance) = (part.restart, part.distance);
+            self.by = Some(name.to_string());
+        }
+    }
 }
 
 /// Adversarial images in the caller's order, and what happened to each.

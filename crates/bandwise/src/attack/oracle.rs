@@ -3,6 +3,8 @@
 //! Attacks hold the state of many images (a wave) in whole tensors and ask about those still alive;
 //! the oracle cuts them into batches of bounded size. When images leave, the batches stay full.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use candle_core::{Tensor, Var};
 
 use super::{AttackContext, Classifier};
@@ -104,11 +106,13 @@ pub(crate) struct Oracle<'a> {
     pub model: &'a dyn Classifier,
     batch_size: usize,
     context: &'a AttackContext<'a>,
+    /// Images of the question that is being answered.
+    asked: AtomicUsize,
 }
 
 impl<'a> Oracle<'a> {
     pub fn new(model: &'a dyn Classifier, context: &'a AttackContext<'a>) -> Self {
-        Self { model, batch_size: context.batch_size.max(1), context }
+        Self { model, batch_size: context.batch_size.max(1), context, asked: AtomicUsize::new(1) }
     }
 
     /// Logits `[n, classes]`, computed without a graph.
@@ -117,7 +121,9 @@ impl<'a> Oracle<'a> {
             .batches(images)?
             .map(|(start, count)| {
                 self.check_interrupt()?;
-                self.model.logits_no_graph(&images.narrow(0, start, count)?.contiguous()?)
+                let logits = self.model.logits_no_graph(&images.narrow(0, start, count)?.contiguous()?)?;
+                self.passed(count, 1);
+                Ok(logits)
             })
             .collect::<Result<_>>()?;
         Ok(Tensor::cat(&parts, 0)?.detach())
@@ -134,6 +140,7 @@ impl<'a> Oracle<'a> {
             gradients.push(pixel_gradient(&loss.sum_all()?, &pixels)?);
             logits.push(answer.detach());
             losses.push(loss.detach());
+            self.passed(count, 1);
         }
         Ok(Slope {
             logits: Tensor::cat(&logits, 0)?,
@@ -150,18 +157,27 @@ impl<'a> Oracle<'a> {
         let logits = self.model.logits(&pixels)?;
         let gradients = (0..self.model.num_classes())
             .map(|class| pixel_gradient(&logits.narrow(1, class, 1)?.sum_all()?, &pixels))
-            .collect::<Result<_>>()?;
+            .collect::<Result<Vec<_>>>()?;
+        self.passed(images.dim(0)?, gradients.len());
         Ok((logits.detach(), gradients))
     }
 
     /// Equal shares no larger than the batch size, as (start, count).
     pub fn batches(&self, images: &Tensor) -> Result<impl Iterator<Item = (usize, usize)> + use<>> {
         let total = images.dim(0)?;
+        self.asked.store(total.max(1), Ordering::Relaxed);
         let parts = total.div_ceil(self.batch_size).max(1);
         Ok((0..parts).map(move |part| {
             let (start, end) = (part * total / parts, (part + 1) * total / parts);
             (start, end - start)
         }))
+    }
+
+    /// Tells who watches that `passes` passes of `count` images are done.
+    fn passed(&self, count: usize, passes: usize) {
+        if let Some(watch) = self.context.watch {
+            watch((count * passes) as f64 / self.asked.load(Ordering::Relaxed) as f64);
+        }
     }
 
     fn check_interrupt(&self) -> Result<()> {

@@ -248,6 +248,19 @@ impl Attack {
         *self.clone().settings().epsilon
     }
 
+    /// The parts that AutoAttack runs one after the other, each on the survivors; none for other attacks.
+    pub fn part_names(&self) -> Vec<String> {
+        if let Self::AutoAttack(attack) = self { attack.part_names() } else { Vec::new() }
+    }
+
+    /// [`passes`](Self::passes) of one of its [parts](Self::part_names), or of the whole.
+    pub fn passes_of(&self, part: Option<&str>, classes: usize) -> Passes {
+        match (self, part) {
+            (Self::AutoAttack(attack), Some(part)) => attack.part_passes(part, classes),
+            (attack, _) => attack.passes(classes),
+        }
+    }
+
     /// The norm that measures the perturbation.
     pub fn norm(&self) -> Norm {
         self.clone().settings().norm.map_or(self.norms()[0], |norm| *norm)

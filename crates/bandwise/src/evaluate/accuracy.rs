@@ -13,6 +13,9 @@ pub fn predictions(
     indices: &[usize],
     job: &Job,
 ) -> Result<Vec<u32>> {
+    if indices.is_empty() {
+        return Err(Error::config("there are no images to judge"));
+    }
     let mut classes = Vec::with_capacity(indices.len());
     let mut right = 0;
     for chunk in indices.chunks(job.batch_size.max(1)) {

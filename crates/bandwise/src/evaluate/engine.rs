@@ -1,27 +1,41 @@
 //! The evaluation engine: fills a journal, working only on what is missing and still alive.
 //!
-//! Images are judged clean first; each attack then sees the correctly classified ones, in waves of a
-//! few batches within which the attack refills its batches with survivors. After every wave the
-//! judgements are on the disk.
+//! Images are judged clean first; each attack then sees the correctly classified ones. AutoAttack is run
+//! part by part, each on all survivors of the parts before. An attack works on a wave of images, within
+//! which it refills its batches with survivors; after every wave the judgements are on the disk. The
+//! waves are as long as takes about [`WAVE_SECONDS`]. One that a process was stopped in is halved by the
+//! next process: however short the time that a job gets, it comes to an end, as long as it is enough for
+//! one image under one attack.
 
 use std::path::Path;
+use std::sync::Mutex;
 use std::time::Instant;
 
 use candle_core::{Device, Tensor};
 
-use super::journal::{CLEAN, Entry, Journal};
-use crate::attack::{Attack, AttackContext, Classifier, Outcome, Warning, merged, verdicts};
+use super::journal::{CLEAN, Entry, Journal, Noted};
+use crate::attack::{Attack, AttackContext, Classifier, Outcome, Warning, check_model, pick, verdicts};
 use crate::data::Dataset;
 use crate::{Error, Job, Result, files};
 
-/// Batches from which an attack refills its batch with survivors.
+/// The most batches that an attack refills its batch from.
 const BATCHES_PER_WAVE: usize = 4;
+/// Time after which judgements should be on the disk.
+const WAVE_SECONDS: f64 = 10.0;
+/// On the CPU, fewer images than these do not fill the machine.
+const FEWEST_ON_CPU: usize = 16;
+/// Images on which AutoAttack's check of the model looks: the first of the data set, whatever the share.
+const CHECKED_IMAGES: usize = 16;
+/// What a pass forward and backward costs, in forward passes.
+const COST_OF_GRADIENT: f64 = 3.0;
+/// What a stop leaves behind.
+const KEPT: &str = "the journal holds what was judged; run again to continue";
 
 /// What a run added to a journal.
 #[derive(Clone, Debug, Default)]
 pub struct Finished {
-    /// What a reader of the results must know.
-    pub warnings: Vec<Warning>,
+    /// What a reader of the results must know, whenever it was found.
+    pub warnings: Vec<Noted>,
     /// Seconds spent on clean images and on each attack, in the order of the table; the time of
     /// earlier runs is not known.
     pub seconds: Vec<f64>,
@@ -40,126 +54,266 @@ pub fn run(
     job: &Job,
     save_adversarial: Option<&Path>,
 ) -> Result<Finished> {
-    if journal.header().images > dataset.len() {
+    let header = journal.header().clone();
+    header.validate()?;
+    if header.images > dataset.len() {
         return Err(Error::config(format!(
             "the evaluation asks for {} images, {} has {}",
-            journal.header().images,
+            header.images,
             dataset.name(),
             dataset.len()
         )));
     }
-    let mut warnings = Vec::new();
+    let mut engine = Engine { model, dataset, job, save_adversarial, seed: header.seed, forward: None };
     let mut began = Instant::now();
-    judge_clean(model, dataset, journal, job)?;
+    engine.judge_clean(journal)?;
     let mut seconds = vec![began.elapsed().as_secs_f64()];
-    for (attack, label) in journal.header().attacks.clone().iter().zip(journal.header().labels()) {
+    for (attack, label) in header.attacks.iter().zip(header.labels()) {
         began = Instant::now();
-        let missing = journal.missing(&label);
-        for wave in missing.chunks((job.batch_size * BATCHES_PER_WAVE).max(1)) {
-            warnings.extend(attack_wave(
-                model,
-                dataset,
-                journal,
-                attack,
-                &label,
-                wave,
-                job,
-                save_adversarial,
-            )?);
-            report(journal, &label, job);
-        }
+        engine.attack(journal, attack, &label)?;
         seconds.push(began.elapsed().as_secs_f64());
     }
-    Ok(Finished { warnings: merged(warnings), seconds })
+    journal.finish()?;
+    Ok(Finished { warnings: journal.warnings(), seconds })
 }
 
-fn judge_clean(
-    model: &dyn Classifier,
-    dataset: &dyn Dataset,
-    journal: &mut Journal,
-    job: &Job,
-) -> Result<()> {
-    for batch in journal.missing(CLEAN).chunks(job.batch_size.max(1)) {
-        job.interrupt.check("the journal holds what was judged; run again to continue")?;
-        let (images, labels) = read(dataset, batch, &job.device)?;
-        let judged = verdicts(&model.logits_no_graph(&images)?, &labels.to_vec1()?)?;
-        let outcomes = judged.iter().map(|verdict| Outcome {
-            broken: verdict.wrong,
-            margin: verdict.margin,
-            queries: 1,
-            ..Outcome::default()
-        });
-        journal.append(batch.iter().zip(outcomes).map(|(&image, o)| Entry::of(image, CLEAN, o)).collect())?;
-        report(journal, CLEAN, job);
+struct Engine<'a> {
+    model: &'a dyn Classifier,
+    dataset: &'a dyn Dataset,
+    job: &'a Job,
+    save_adversarial: Option<&'a Path>,
+    seed: u64,
+    /// Seconds of a forward pass of one image, once known.
+    forward: Option<f64>,
+}
+
+/// An attack, or one part of AutoAttack.
+struct Piece<'a> {
+    attack: &'a Attack,
+    label: &'a str,
+    part: Option<&'a str>,
+    /// The last part: its survivors withstood the whole attack.
+    last: bool,
+}
+
+impl Piece<'_> {
+    /// For progress: `pgd 8/255`, `autoattack 8/255, apgd-t`.
+    fn name(&self) -> String {
+        self.part.map_or(self.label.to_string(), |part| format!("{}, {part}", self.label))
     }
-    Ok(())
 }
 
-fn attack_wave(
-    model: &dyn Classifier,
-    dataset: &dyn Dataset,
-    journal: &mut Journal,
-    attack: &Attack,
-    label: &str,
-    wave: &[usize],
-    job: &Job,
-    save_adversarial: Option<&Path>,
-) -> Result<Vec<Warning>> {
-    let (images, labels) = read(dataset, wave, &job.device)?;
-    let ids: Vec<u64> = wave.iter().map(|&image| image as u64).collect();
-    let context = AttackContext {
-        interrupt: Some(&job.interrupt),
-        ..AttackContext::evaluation(journal.header().seed, &ids, job.batch_size)
-    };
-    let result = attack.run(model, &images, &labels, &context)?;
-    if let Some(folder) = save_adversarial {
-        let name = format!("{:06}-{:06}.safetensors", wave[0], wave[wave.len() - 1]);
-        save(&folder.join(label.replace('#', "-")).join(name), &result.images, &labels, wave)?;
-    }
-    journal
-        .append(wave.iter().zip(result.outcomes).map(|(&image, o)| Entry::of(image, label, o)).collect())?;
-    Ok(result.warnings)
-}
-
-fn read(dataset: &dyn Dataset, indices: &[usize], device: &Device) -> Result<(Tensor, Tensor)> {
-    let (mut pixels, mut labels, mut shape) = (Vec::new(), Vec::with_capacity(indices.len()), None);
-    for &index in indices {
-        let (image, label) = dataset.get(index)?;
-        if *shape.get_or_insert(image.shape()) != image.shape() {
-            return Err(Error::config(format!(
-                "{}: images of different sizes cannot be attacked together; bring them to one size with `size=N`",
-                dataset.name()
-            )));
+impl Engine<'_> {
+    fn judge_clean(&mut self, journal: &mut Journal) -> Result<()> {
+        let missing = journal.missing(CLEAN);
+        let mut right = count_right(journal, CLEAN);
+        let total = journal.header().image_numbers().count();
+        let mut done = total - missing.len();
+        let began = Instant::now();
+        for batch in missing.chunks(self.job.batch_size.max(1)) {
+            self.job.interrupt.check(KEPT)?;
+            let (images, labels) = self.read(batch)?;
+            let judged = verdicts(&self.model.logits_no_graph(&images)?, &labels.to_vec1()?)?;
+            let outcomes = judged.iter().map(|verdict| Outcome {
+                broken: verdict.wrong,
+                margin: verdict.margin,
+                queries: 1,
+                ..Outcome::default()
+            });
+            let entries = batch.iter().zip(outcomes).map(|(&image, o)| Entry::of(image, CLEAN, None, o));
+            journal.append(entries.collect(), Vec::new())?;
+            right += judged.iter().filter(|verdict| !verdict.wrong).count();
+            done += batch.len();
+            self.job.report("clean", done, total, &format!("{right} right"));
         }
-        pixels.extend_from_slice(&image.pixels);
-        labels.push(label);
+        if !missing.is_empty() {
+            self.forward = Some(began.elapsed().as_secs_f64() / missing.len() as f64);
+        }
+        Ok(())
     }
-    let [height, width, channels] = shape.unwrap_or_default();
-    let images = Tensor::from_vec(pixels, (indices.len(), height, width, channels), device)?;
-    Ok((images, Tensor::from_vec(labels, indices.len(), device)?))
+
+    fn attack(&mut self, journal: &mut Journal, attack: &Attack, label: &str) -> Result<()> {
+        let Attack::AutoAttack(auto) = attack else {
+            return self.run_piece(journal, &Piece { attack, label, part: None, last: true });
+        };
+        if !journal.missing(label).is_empty() {
+            journal.note(Some(label), &self.check(journal.header().images)?)?;
+            journal.note(Some(label), &auto.few_classes(self.model.num_classes())?)?;
+        }
+        let parts = auto.part_names();
+        for (index, part) in parts.iter().enumerate() {
+            let last = index + 1 == parts.len();
+            self.run_piece(journal, &Piece { attack, label, part: Some(part), last })?;
+        }
+        Ok(())
+    }
+
+    /// AutoAttack's check of the model, on images that do not depend on the share or on what is missing.
+    fn check(&self, images: usize) -> Result<Vec<Warning>> {
+        let first: Vec<usize> = (0..images.min(CHECKED_IMAGES)).collect();
+        let ids: Vec<u64> = first.iter().map(|&image| image as u64).collect();
+        let context = AttackContext::evaluation(self.seed, &ids, CHECKED_IMAGES);
+        check_model(self.model, &self.read(&first)?.0, &context)
+    }
+
+    fn run_piece(&mut self, journal: &mut Journal, piece: &Piece) -> Result<()> {
+        let missing = journal.missing_part(piece.label, piece.part);
+        let Some(mut size) = self.first_wave(journal, piece, &missing)? else { return Ok(()) };
+        let (mut done, mut right) = journal.known(piece.label, piece.part);
+        let total = done + missing.len();
+        let mut left = &missing[..];
+        while !left.is_empty() {
+            // Equal shares of what is left, so that the last wave is no small rest.
+            let count = left.len().div_ceil(left.len().div_ceil(size));
+            let (wave, rest) = left.split_at(count);
+            journal.begin(piece.label, piece.part, wave.len())?;
+            let began = Instant::now();
+            right += self.run_wave(journal, piece, wave, [done, total, right])?;
+            done += wave.len();
+            self.job.report(&piece.name(), done, total, &format!("{right} right"));
+            let fitting = WAVE_SECONDS / began.elapsed().as_secs_f64().max(1e-9) * wave.len() as f64;
+            size = (fitting as usize).min(2 * size).clamp(self.fewest().min(2 * size), self.most());
+            left = rest;
+        }
+        Ok(())
+    }
+
+    /// Images of the first wave; `None` if there is nothing to do.
+    fn first_wave(&mut self, journal: &Journal, piece: &Piece, missing: &[usize]) -> Result<Option<usize>> {
+        if missing.is_empty() {
+            return Ok(None);
+        }
+        let stopped = journal.unfinished();
+        let stopped = stopped.filter(|b| b.attack == piece.label && b.part.as_deref() == piece.part);
+        if let Some(begun) = stopped {
+            return Ok(Some((begun.images / 2).clamp(1, self.most())));
+        }
+        let forward = match self.forward {
+            Some(seconds) => seconds,
+            None => {
+                let few = &missing[..missing.len().min(self.job.batch_size.max(1))];
+                let (images, labels) = self.read(few)?;
+                let began = Instant::now();
+                verdicts(&self.model.logits_no_graph(&images)?, &labels.to_vec1()?)?;
+                *self.forward.insert(began.elapsed().as_secs_f64() / few.len() as f64)
+            }
+        };
+        let classes = self.model.num_classes();
+        let passes = piece.attack.passes_of(piece.part, classes);
+        let cost = forward * (passes.forward as f64 + COST_OF_GRADIENT * passes.gradient as f64);
+        Ok(Some(((WAVE_SECONDS / cost.max(1e-9)) as usize).clamp(self.fewest(), self.most())))
+    }
+
+    fn most(&self) -> usize {
+        (self.job.batch_size * BATCHES_PER_WAVE).max(1)
+    }
+
+    fn fewest(&self) -> usize {
+        let fewest = if self.job.device.is_cpu() { FEWEST_ON_CPU } else { usize::MAX };
+        fewest.min(self.job.batch_size).max(1)
+    }
+
+    /// Attacks a wave of images and journals it; returns how many of them are still right.
+    fn run_wave(
+        &self,
+        journal: &mut Journal,
+        piece: &Piece,
+        wave: &[usize],
+        [done, total, right]: [usize; 3],
+    ) -> Result<usize> {
+        let (images, labels) = self.read(wave)?;
+        let ids: Vec<u64> = wave.iter().map(|&image| image as u64).collect();
+        let (name, passes) = (piece.name(), Mutex::new(0.0));
+        let most = piece.attack.passes_of(piece.part, self.model.num_classes());
+        let most = most.forward + most.gradient;
+        let watch = |share: f64| {
+            let mut passes = passes.lock().unwrap_or_else(|e| e.into_inner());
+            *passes += share;
+            let message =
+                format!("{right} right; {} images: pass {:.0} of at most {most}", wave.len(), *passes);
+            self.job.report(&name, done, total, &message);
+        };
+        let context = AttackContext {
+            interrupt: Some(&self.job.interrupt),
+            watch: Some(&watch),
+            ..AttackContext::evaluation(self.seed, &ids, self.job.batch_size)
+        };
+        let result = match (piece.attack, piece.part) {
+            (Attack::AutoAttack(auto), Some(part)) => {
+                auto.run_part(part, self.model, &images, &labels, &context)?
+            }
+            (attack, _) => attack.run(self.model, &images, &labels, &context)?,
+        };
+        if let Some(folder) = self.save_adversarial {
+            // What a part of AutoAttack did not break goes on to the next part, and remains, as the clean image.
+            let broken: Vec<bool> = result.outcomes.iter().map(|outcome| outcome.broken).collect();
+            let rows: Vec<usize> = (0..wave.len()).filter(|&row| piece.last || broken[row]).collect();
+            let attacked = match piece.part {
+                Some(_) => pick(&broken, &result.images, &images)?,
+                None => result.images.clone(),
+            };
+            save(folder, piece, &attacked, &labels, wave, &rows)?;
+        }
+        let noted = |warning| Noted { attack: Some(piece.label.to_string()), warning };
+        let warnings = result.warnings.into_iter().map(noted).collect();
+        let survivors = result.outcomes.iter().filter(|outcome| !outcome.broken).count();
+        let entries = wave.iter().zip(result.outcomes);
+        let entries = entries.map(|(&image, o)| Entry::of(image, piece.label, piece.part, o)).collect();
+        journal.append(entries, warnings)?;
+        Ok(survivors)
+    }
+
+    fn read(&self, indices: &[usize]) -> Result<(Tensor, Tensor)> {
+        let (mut pixels, mut labels, mut shape) = (Vec::new(), Vec::with_capacity(indices.len()), None);
+        for &index in indices {
+            let (image, label) = self.dataset.get(index)?;
+            if *shape.get_or_insert(image.shape()) != image.shape() {
+                return Err(Error::config(format!(
+                    "{}: images of different sizes cannot be attacked together; bring them to one size with `size=N`",
+                    self.dataset.name()
+                )));
+            }
+            pixels.extend_from_slice(&image.pixels);
+            labels.push(label);
+        }
+        let [height, width, channels] = shape.unwrap_or_default();
+        let device = &self.job.device;
+        let images = Tensor::from_vec(pixels, (indices.len(), height, width, channels), device)?;
+        Ok((images, Tensor::from_vec(labels, indices.len(), device)?))
+    }
 }
 
-fn save(path: &std::path::Path, images: &Tensor, labels: &Tensor, wave: &[usize]) -> Result<()> {
+fn count_right(journal: &Journal, attack: &str) -> usize {
+    journal.header().image_numbers().filter(|&image| journal.correct(attack, image) == Some(true)).count()
+}
+
+/// Writes the chosen rows of a wave: `FOLDER/ATTACK/[PART-]FIRST-LAST.safetensors`.
+fn save(
+    folder: &Path,
+    piece: &Piece,
+    images: &Tensor,
+    labels: &Tensor,
+    wave: &[usize],
+    rows: &[usize],
+) -> Result<()> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let attack: String =
+        piece.label.chars().map(|c| if c.is_alphanumeric() || "-.".contains(c) { c } else { '-' }).collect();
+    let part = piece.part.map_or(String::new(), |part| format!("{}-", part.replace('#', "-")));
+    let name = format!("{part}{:06}-{:06}.safetensors", wave[0], wave[wave.len() - 1]);
+    let path = folder.join(attack).join(name);
     let cpu = Device::Cpu;
-    let indices: Vec<u32> = wave.iter().map(|&image| image as u32).collect();
+    let chosen: Vec<u32> = rows.iter().map(|&row| row as u32).collect();
+    let chosen = Tensor::from_slice(&chosen, rows.len(), images.device())?;
+    let indices: Vec<u32> = rows.iter().map(|&row| wave[row] as u32).collect();
     let tensors = [
-        ("images", images.to_device(&cpu)?),
-        ("labels", labels.to_device(&cpu)?),
+        ("images", images.index_select(&chosen, 0)?.to_device(&cpu)?),
+        ("labels", labels.index_select(&chosen, 0)?.to_device(&cpu)?),
         ("indices", Tensor::from_slice(&indices, indices.len(), &cpu)?),
     ];
     let bytes = safetensors::serialize(tensors, None)
-        .map_err(|e| Error::format(path, format!("the attacked images could not be written: {e}")))?;
-    files::write_atomic(path, &bytes)
-}
-
-fn report(journal: &Journal, attack: &str, job: &Job) {
-    let judged: Vec<bool> = journal
-        .header()
-        .image_numbers()
-        .filter_map(|image| journal.get(attack, image).map(|entry| entry.correct))
-        .collect();
-    let total = judged.len() + journal.missing(attack).len();
-    let correct = judged.iter().filter(|&&correct| correct).count();
-    let stage = if attack == CLEAN { "clean" } else { attack };
-    job.report(stage, judged.len(), total, &format!("{correct} right"));
+        .map_err(|e| Error::format(&path, format!("the attacked images could not be written: {e}")))?;
+    files::write_atomic(&path, &bytes)
 }

@@ -22,6 +22,8 @@ pub mod engine;
 #[cfg(test)]
 mod engine_tests;
 pub mod journal;
+#[cfg(test)]
+mod journal_tests;
 pub mod record;
 pub mod shard;
 pub mod statistics;

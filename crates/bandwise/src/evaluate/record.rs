@@ -56,6 +56,9 @@ pub struct Record {
     /// Every parameter of the attack.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub attack_parameters: Value,
+    /// What a reader of the number must know, for example signs of gradient masking.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     /// How long the measurement took, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wall_seconds: Option<f64>,
@@ -143,6 +146,7 @@ impl Record {
             corruption: None,
             severity: None,
             attack_parameters: Value::Null,
+            warnings: Vec::new(),
             wall_seconds: None,
             created: utc_timestamp(SystemTime::now()),
             provenance: Provenance::default(),

@@ -86,6 +86,7 @@ pub fn records(journal: &Journal, provenance: &Provenance) -> Result<Vec<Record>
         .into_iter()
         .map(|row| {
             let mut record = Record::accuracy(&row.flags).with_provenance(provenance);
+            record.warnings = warnings(journal, &row.attack);
             if header.shard.count > 1 {
                 record.extra.insert("shard".into(), header.shard.to_string().into());
             }
@@ -93,7 +94,8 @@ pub fn records(journal: &Journal, provenance: &Provenance) -> Result<Vec<Record>
             if let Some(attack) = attack {
                 let parameters = serde_json::to_value(attack).unwrap_or_default();
                 let norm = attack.norm().to_string();
-                record = record.under_attack(&row.attack, attack.epsilon().value(), Some(&norm), parameters);
+                record =
+                    record.under_attack(attack.name(), attack.epsilon().value(), Some(&norm), parameters);
                 record.extra.insert("mean_queries".into(), json!(row.mean_queries));
                 record.extra.insert("mean_gradients".into(), json!(row.mean_gradients));
             } else if row.attack == WORST_CASE {
@@ -112,6 +114,20 @@ pub fn records(journal: &Journal, provenance: &Provenance) -> Result<Vec<Record>
             Ok(record)
         })
         .collect()
+}
+
+/// What a reader of a row must know: warnings about the model as such, and about the attack; about all
+/// attacks for the worst case.
+pub fn warnings(journal: &Journal, row: &str) -> Vec<String> {
+    let mut texts = Vec::new();
+    for noted in journal.warnings() {
+        let about_row = noted.attack.as_deref().is_none_or(|attack| row == WORST_CASE || attack == row);
+        let text = noted.warning.to_string();
+        if about_row && !texts.contains(&text) {
+            texts.push(text);
+        }
+    }
+    texts
 }
 
 /// A paired comparison of two models under one attack.
@@ -200,10 +216,9 @@ pub fn robustbench(journal: &Journal) -> Result<Value> {
     for (attack, row) in header.attacks.iter().zip(&rows[1..]) {
         info["eps"] = json!(attack.epsilon().to_string().split(' ').next());
         info["Linf_or_L2"] = json!(attack.norm().to_string());
-        match attack.name() {
-            "autoattack" => info["autoattack_acc"] = json!(percent(row)),
-            name => info[format!("{}_acc", name.replace('-', "_"))] = json!(percent(row)),
-        }
+        let alone = header.attacks.iter().filter(|other| other.name() == attack.name()).count() == 1;
+        let name = if alone { attack.name() } else { &row.attack };
+        info[format!("{}_acc", name.replace(['-', ' '], "_"))] = json!(percent(row));
     }
     if let Some(worst) = rows.iter().find(|row| row.attack == WORST_CASE) {
         info["worst_case_acc"] = json!(percent(worst));

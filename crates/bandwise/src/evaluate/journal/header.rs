@@ -1,0 +1,223 @@
+//! What a journal's judgements depend on, and whether two headers describe the same evaluation.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::attack::Attack;
+use crate::evaluate::record::Provenance;
+use crate::evaluate::shard::Shard;
+use crate::{Error, Result};
+
+/// The format of the journals that this version writes and reads.
+pub const FORMAT: u32 = 2;
+
+/// Everything that the judgements depend on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Header {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// Architecture name.
+    pub model: String,
+    /// SHA-256 of the weights file.
+    pub weights_sha256: String,
+    /// The whole configuration of the model: normalization, width, classes, channels, blocks.
+    pub configuration: Value,
+    /// The data set as named by the user (not compared: files may move).
+    pub data: String,
+    /// Fingerprint of the data set.
+    pub data_sha256: String,
+    /// Its split.
+    pub split: String,
+    /// The first so many images are judged. May grow.
+    pub images: usize,
+    /// Seed of all random streams.
+    pub seed: u64,
+    /// The attacks with all parameters, in order. More may be added at the end.
+    pub attacks: Vec<Attack>,
+    /// Number format of the computation.
+    pub precision: String,
+    /// Kind of device: `cpu`, `cuda`, `metal`.
+    pub device: String,
+    /// Which share of the images this journal holds.
+    pub shard: Shard,
+    /// Version of Bandwise.
+    pub version: String,
+}
+
+impl Header {
+    /// The header of an evaluation of the first `images` images under `attacks`.
+    pub fn new(
+        provenance: &Provenance,
+        attacks: Vec<Attack>,
+        images: usize,
+        seed: u64,
+        shard: Shard,
+    ) -> Self {
+        Self {
+            format: FORMAT,
+            model: provenance.model.clone(),
+            weights_sha256: provenance.weights_sha256.clone(),
+            configuration: provenance.configuration.get("model").cloned().unwrap_or_default(),
+            data: provenance.data.clone(),
+            data_sha256: provenance.data_sha256.clone(),
+            split: provenance.split.clone(),
+            images,
+            seed,
+            attacks,
+            precision: provenance.precision.clone(),
+            device: provenance.device.split(':').next().unwrap_or_default().to_string(),
+            shard,
+            version: provenance.version.clone(),
+        }
+    }
+
+    /// The name of each attack in the journal: its own with ε, and `#2`, `#3` … where that is not enough.
+    /// It stays the same when attacks are added at the end.
+    pub fn labels(&self) -> Vec<String> {
+        let mut seen: HashMap<String, usize> = HashMap::new();
+        let label = |attack: &Attack| {
+            let label = format!("{} {}", attack.name(), attack.epsilon().short());
+            let times = seen.entry(label.clone()).and_modify(|n| *n += 1).or_insert(1);
+            if *times == 1 { label } else { format!("{label}#{times}") }
+        };
+        self.attacks.iter().map(label).collect()
+    }
+
+    /// Images of this share, in order.
+    pub fn image_numbers(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..self.images).filter(|&image| self.shard.contains(image))
+    }
+
+    /// # Errors
+    /// [`Error::Config`] for an evaluation without any image.
+    pub fn validate(&self) -> Result<()> {
+        if self.image_numbers().next().is_some() {
+            return Ok(());
+        }
+        Err(Error::config(match self.images {
+            0 => "there are no images to evaluate".to_string(),
+            images => format!("share {} of {images} images has no image: make fewer shares", self.shard),
+        }))
+    }
+
+    /// This header with what `asked` has more of: images, and attacks at the end.
+    ///
+    /// # Errors
+    /// One sentence that names what differs otherwise.
+    pub(super) fn grown_to(&self, asked: &Self) -> Result<Self, String> {
+        let mut differences = self.differences(asked, &["data", "images", "attacks"]);
+        if asked.images < self.images {
+            let [here, there] = [self.images, asked.images].map(Value::from);
+            differences.push(Difference::new("images", Some(&here), Some(&there)));
+        }
+        let mut added = asked.attacks.clone();
+        let mut unmatched = Vec::new();
+        for (index, attack) in self.attacks.iter().enumerate() {
+            match added.iter().position(|other| other == attack) {
+                Some(at) => drop(added.remove(at)),
+                None => unmatched.push((index, attack)),
+            }
+        }
+        for (index, attack) in unmatched {
+            let path = format!("attacks[{index}]");
+            match added.iter().find(|other| other.name() == attack.name()) {
+                Some(other) => walk(&path, Some(&plain(attack)), Some(&plain(other)), &mut differences),
+                None => {
+                    let named = Value::from(attack.protocol());
+                    differences.push(Difference::new(&path, Some(&named), None));
+                }
+            }
+        }
+        if !differences.is_empty() {
+            return Err(sentence(&differences, "the journal", "the command"));
+        }
+        let attacks = self.attacks.iter().cloned().chain(added).collect();
+        Ok(Self { images: asked.images, attacks, ..self.clone() })
+    }
+
+    /// # Errors
+    /// One sentence that names what differs between the evaluations of two shares.
+    pub(super) fn must_fit(&self, ours: &Path, other: &Self, theirs: &Path) -> Result<(), String> {
+        let differences = self.differences(other, &["data", "shard"]);
+        if differences.is_empty() {
+            return Ok(());
+        }
+        Err(sentence(&differences, &ours.display().to_string(), &theirs.display().to_string()))
+    }
+
+    fn differences(&self, other: &Self, ignored: &[&str]) -> Vec<Difference> {
+        let (ours, theirs) = (plain(self), plain(other));
+        let mut differences = Vec::new();
+        for (name, value) in ours.as_object().into_iter().flatten() {
+            if !ignored.contains(&name.as_str()) {
+                walk(name, Some(value), theirs.get(name), &mut differences);
+            }
+        }
+        differences
+    }
+}
+
+/// A value as a file gives it back: both sides of a comparison went through the same number parser.
+fn plain<T: Serialize>(value: &T) -> Value {
+    let text = serde_json::to_string(value).unwrap_or_default();
+    serde_json::from_str(&text).unwrap_or_default()
+}
+
+/// A parameter that is not the same on both sides.
+struct Difference {
+    path: String,
+    ours: String,
+    theirs: String,
+}
+
+impl Difference {
+    fn new(path: &str, ours: Option<&Value>, theirs: Option<&Value>) -> Self {
+        Self { path: path.into(), ours: shown(ours), theirs: shown(theirs) }
+    }
+}
+
+/// Walks down to the leaves that differ.
+fn walk(path: &str, ours: Option<&Value>, theirs: Option<&Value>, found: &mut Vec<Difference>) {
+    match (ours, theirs) {
+        (Some(Value::Object(one)), Some(Value::Object(other))) => {
+            let more = other.keys().filter(|key| !one.contains_key(*key));
+            for key in one.keys().chain(more) {
+                walk(&format!("{path}.{key}"), one.get(key), other.get(key), found);
+            }
+        }
+        (Some(Value::Array(one)), Some(Value::Array(other))) => {
+            for index in 0..one.len().max(other.len()) {
+                walk(&format!("{path}[{index}]"), one.get(index), other.get(index), found);
+            }
+        }
+        (ours, theirs) if ours == theirs => {}
+        (ours, theirs) => found.push(Difference::new(path, ours, theirs)),
+    }
+}
+
+/// A value in a sentence: hashes and long lists by their beginning.
+fn shown(value: Option<&Value>) -> String {
+    let text = match value {
+        None | Some(Value::Null) => return "none".into(),
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+    };
+    let is_hash = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let longest = if is_hash { 12 } else { 60 };
+    match text.char_indices().nth(longest) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text,
+    }
+}
+
+fn sentence(differences: &[Difference], ours: &str, theirs: &str) -> String {
+    let first = &differences[0];
+    let more = match differences.len() {
+        1 => String::new(),
+        count => format!(" (and {} more)", count - 1),
+    };
+    format!("{}: {ours} has {}, {theirs} {}{more}", first.path, first.ours, first.theirs)
+}

@@ -1,0 +1,487 @@
+//! The journal of an evaluation: one line per (image, attack), appended while it runs.
+//!
+//! The first line ([`Header`]) holds everything that the outcomes depend on. Then come judgements
+//! ([`Entry`]), warnings ([`Noted`]), and a line where an attack began with so many images. An evaluation
+//! continued with more images or attacks adds a line that says so. Once everything is judged, the file
+//! is brought into one canonical order, in which it does not tell how the work was divided. Every line
+//! ends with a checksum of itself.
+//!
+//! A journal is a file of its own. It is locked while an evaluation writes it; a killed process loses
+//! at most what it was working on; journals of shards merge into one.
+
+mod header;
+mod line;
+mod merge;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+pub use header::{FORMAT, Header};
+pub use line::{Begun, Entry, Noted};
+use line::{Line, MARK, plain};
+pub use merge::merge;
+
+use super::record::{self, append_lines};
+use crate::attack::{Outcome, Warning, merged, square_better};
+use crate::lock::Lock;
+use crate::{Error, Result, files};
+
+/// The name under which clean predictions are journalled.
+pub const CLEAN: &str = "none";
+
+/// A journal and what it holds.
+#[derive(Debug)]
+pub struct Journal {
+    /// Empty for a journal in memory.
+    path: PathBuf,
+    header: Header,
+    /// Clean predictions, then the attacks of the header.
+    tasks: Vec<Task>,
+    /// As far as they cannot be told from the judgements.
+    warnings: Vec<Noted>,
+    /// The images that were begun with last, if none of them was judged.
+    unfinished: Option<Begun>,
+    /// Held while the journal may be written.
+    lock: Option<Lock>,
+}
+
+/// The judgements under one attack.
+#[derive(Debug)]
+struct Task {
+    label: String,
+    /// One, without a name, for everything but AutoAttack.
+    parts: Vec<Part>,
+}
+
+#[derive(Debug)]
+struct Part {
+    name: Option<String>,
+    /// By image: the judgement and its line as written, so that merging never re-formats a number.
+    entries: HashMap<usize, (Entry, String)>,
+}
+
+impl Task {
+    fn new(label: &str, parts: Vec<String>) -> Self {
+        let mut names: Vec<Option<String>> = parts.into_iter().map(Some).collect();
+        if names.is_empty() {
+            names.push(None);
+        }
+        let parts = names.into_iter().map(|name| Part { name, entries: HashMap::new() }).collect();
+        Self { label: label.to_string(), parts }
+    }
+
+    /// Whether the image withstood; `None` while a part is missing.
+    fn correct(&self, image: usize) -> Option<bool> {
+        for part in &self.parts {
+            match part.entries.get(&image) {
+                None => return None,
+                Some((entry, _)) if !entry.correct => return Some(false),
+                Some(_) => {}
+            }
+        }
+        Some(true)
+    }
+
+    fn judgement(&self, image: usize) -> Option<Entry> {
+        self.correct(image)?;
+        if let [Part { name: None, entries }] = &self.parts[..] {
+            return entries.get(&image).map(|(entry, _)| entry.clone());
+        }
+        let mut total = Outcome { margin: f64::INFINITY, ..Outcome::default() };
+        for part in &self.parts {
+            let Some((entry, _)) = part.entries.get(&image) else { break };
+            total.add_part(part.name.as_deref().unwrap_or_default(), entry.outcome());
+        }
+        Some(Entry::of(image, &self.label, None, total))
+    }
+
+    fn part(&mut self, name: Option<&str>) -> Option<&mut Part> {
+        self.parts.iter_mut().find(|part| part.name.as_deref() == name)
+    }
+}
+
+impl Journal {
+    /// Starts a journal at `path`, or continues the one that is there, which may get more images and
+    /// attacks by it. The file is locked as long as the journal lives.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the file belongs to an evaluation with other parameters (the first of them is
+    /// named), is written by another process, or is no journal at all: it is left as it is then.
+    pub fn open(path: &Path, header: Header) -> Result<Self> {
+        header.validate()?;
+        let lock = Lock::file(path)?;
+        let found = if path.exists() { Self::read_if_any(path)? } else { None };
+        let Some(mut journal) = found else {
+            files::write_atomic(path, Line::Header(Box::new(header.clone())).sealed()?.as_bytes())?;
+            let mut journal = Self::in_memory(header);
+            (journal.path, journal.lock) = (path.to_path_buf(), Some(lock));
+            return Ok(journal);
+        };
+        let grown = journal.header.grown_to(&header).map_err(|difference| {
+            Error::config(format!(
+                "{} belongs to another evaluation: {difference}; choose another file, or repeat its settings to continue it",
+                path.display()
+            ))
+        })?;
+        journal.lock = Some(lock);
+        if grown != journal.header {
+            let (images, attacks) = (grown.images, grown.attacks.clone());
+            journal.write(&Line::Extension { images, attacks }.sealed()?)?;
+            journal.set_header(grown);
+        }
+        Ok(journal)
+    }
+
+    /// A journal that is not kept on disk.
+    pub fn in_memory(header: Header) -> Self {
+        let mut journal = Self {
+            path: PathBuf::new(),
+            header: header.clone(),
+            tasks: vec![Task::new(CLEAN, Vec::new())],
+            warnings: Vec::new(),
+            unfinished: None,
+            lock: None,
+        };
+        journal.set_header(header);
+        journal
+    }
+
+    /// Takes up a header that has more than the one before.
+    fn set_header(&mut self, header: Header) {
+        for (label, attack) in header.labels().iter().zip(&header.attacks).skip(self.tasks.len() - 1) {
+            self.tasks.push(Task::new(label, attack.part_names()));
+        }
+        self.header = header;
+    }
+
+    /// Reads a journal.
+    ///
+    /// # Errors
+    /// [`Error::Format`] for files that are none, or that hold lines which do not belong to it.
+    pub fn read(path: &Path) -> Result<Self> {
+        Self::read_if_any(path)?.ok_or_else(|| {
+            Error::format(
+                path,
+                "expected the journal of an evaluation, but not even its first line is complete",
+            )
+        })
+    }
+
+    /// `None` for an empty file, or one whose first line was never finished.
+    fn read_if_any(path: &Path) -> Result<Option<Self>> {
+        let bytes = files::read(path)?;
+        let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        let begins = |part: &[u8]| part.starts_with(MARK.as_bytes()) || MARK.as_bytes().starts_with(part);
+        if whole == 0 && begins(&bytes) {
+            return Ok(None);
+        }
+        if !begins(&bytes[..whole.min(MARK.len())]) || whole == 0 {
+            return Err(Error::format(
+                path,
+                format!(
+                    "expected the journal of an evaluation, but the file holds {}; it was left as it is: choose another file",
+                    content(path, &bytes)
+                ),
+            ));
+        }
+        // What follows the last line end is a killed writer's; whoever appends removes it.
+        let text = std::str::from_utf8(&bytes[..whole])
+            .map_err(|_| Error::format(path, "expected lines of JSON, but the file is not UTF-8"))?;
+        let mut lines = text.lines().enumerate();
+        let first = lines.next().map(|(_, line)| line).unwrap_or_default();
+        let mut journal = Self::in_memory(read_header(path, first)?);
+        journal.path = path.to_path_buf();
+        for (index, line) in lines.filter(|(_, line)| !line.trim().is_empty()) {
+            journal
+                .take_line(line)
+                .map_err(|reason| Error::format(path, format!("line {} {reason}", index + 1)))?;
+        }
+        Ok(Some(journal))
+    }
+
+    fn take_line(&mut self, line: &str) -> Result<(), String> {
+        match Line::open(line)? {
+            Line::Header(_) => return Err("begins a second journal".into()),
+            Line::Extension { images, attacks } => {
+                let grown = Header { images, attacks, ..self.header.clone() };
+                let is_more = images >= self.header.images && grown.attacks.starts_with(&self.header.attacks);
+                if !is_more {
+                    return Err("takes images or attacks away from the journal".into());
+                }
+                self.set_header(grown);
+            }
+            Line::Begun(begun) => self.unfinished = Some(begun),
+            Line::Warning(noted) => self.take_warning(noted),
+            Line::Entry(entry) => {
+                self.take(entry, line)?;
+                self.unfinished = None;
+            }
+        }
+        Ok(())
+    }
+
+    /// The file; empty for a journal in memory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What the outcomes depend on.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// The judgement of `image` under the attack with this label; `None` before it is final.
+    pub fn get(&self, attack: &str, image: usize) -> Option<Entry> {
+        self.task(attack)?.judgement(image)
+    }
+
+    /// Whether `image` is right, and not broken by the attack with this label; `None` before it is known.
+    pub fn correct(&self, attack: &str, image: usize) -> Option<bool> {
+        self.task(attack)?.correct(image)
+    }
+
+    fn task(&self, attack: &str) -> Option<&Task> {
+        self.tasks.iter().find(|task| task.label == attack)
+    }
+
+    /// Appends judgements, with warnings that came up while they were made, and flushes them to the disk.
+    pub fn append(&mut self, entries: Vec<Entry>, warnings: Vec<Noted>) -> Result<()> {
+        let mut text = String::new();
+        for noted in &warnings {
+            text.push_str(&Line::Warning(noted.clone()).sealed()?);
+        }
+        let lines = entries.iter().map(|entry| Line::Entry(entry.clone()).sealed());
+        let lines: Vec<String> = lines.collect::<Result<_>>()?;
+        text.extend(lines.iter().map(String::as_str));
+        self.write(&text)?;
+        self.unfinished = None;
+        warnings.into_iter().for_each(|noted| self.take_warning(noted));
+        for (entry, line) in entries.into_iter().zip(lines) {
+            self.take(entry, line.trim_end()).map_err(|reason| Error::config(format!("a line {reason}")))?;
+        }
+        Ok(())
+    }
+
+    /// Keeps what a check of the model, or of an attack as such, has found; twice the same is kept once.
+    pub fn note(&mut self, attack: Option<&str>, warnings: &[Warning]) -> Result<()> {
+        for warning in warnings {
+            let noted = Noted { attack: attack.map(str::to_string), warning: warning.clone() };
+            if !self.warnings.contains(&noted) {
+                self.write(&Line::Warning(noted.clone()).sealed()?)?;
+                self.warnings.push(noted);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes down that an attack (or a part of it) now works on so many images.
+    pub fn begin(&mut self, attack: &str, part: Option<&str>, images: usize) -> Result<()> {
+        let begun = Begun { attack: attack.to_string(), part: part.map(str::to_string), images };
+        self.write(&Line::Begun(begun).sealed()?)
+    }
+
+    /// Images that an earlier process began with and did not finish: it was stopped at them.
+    pub fn unfinished(&self) -> Option<&Begun> {
+        self.unfinished.as_ref()
+    }
+
+    fn write(&self, text: &str) -> Result<()> {
+        if self.path.as_os_str().is_empty() { Ok(()) } else { append_lines(&self.path, text) }
+    }
+
+    /// Brings a journal on disk into its canonical order.
+    pub fn finish(&mut self) -> Result<()> {
+        self.unfinished = None;
+        if self.path.as_os_str().is_empty() {
+            return Ok(());
+        }
+        let text = self.canonical()?;
+        if files::read(&self.path)? == text.as_bytes() {
+            return Ok(());
+        }
+        files::write_atomic(&self.path, text.as_bytes())
+    }
+
+    /// What a reader of the results must know, attack by attack.
+    pub fn warnings(&self) -> Vec<Noted> {
+        let mut all: Vec<Noted> = self.warnings.iter().filter(|n| n.attack.is_none()).cloned().collect();
+        for task in &self.tasks {
+            let own = self.warnings.iter().filter(|noted| noted.attack.as_deref() == Some(&task.label));
+            let own = merged(own.map(|noted| noted.warning.clone()).collect());
+            let attack = Some(task.label.clone());
+            all.extend(own.into_iter().map(|warning| Noted { attack: attack.clone(), warning }));
+            let derived = self.square_better(task);
+            all.extend(derived.map(|warning| Noted { attack: attack.clone(), warning }));
+        }
+        all
+    }
+
+    /// The official sign of gradient masking, from the judgements of AutoAttack's parts.
+    fn square_better(&self, task: &Task) -> Option<Warning> {
+        let attacked = self.header.image_numbers().filter(|&image| self.correct(CLEAN, image) == Some(true));
+        let total = attacked.count();
+        let square = task.parts.iter().find(|part| part.name.as_deref() == Some("square"))?;
+        let images = square.entries.values().filter(|(entry, _)| !entry.correct).count();
+        square_better(images, total)
+    }
+
+    /// Correctness of every image of the share under an attack (or [`CLEAN`]), in order. An image
+    /// that is wrong without any attack counts as wrong.
+    ///
+    /// # Errors
+    /// [`Error::Format`] naming what is missing.
+    pub fn flags(&self, attack: &str) -> Result<Vec<bool>> {
+        self.must_be_complete(attack)?;
+        let right = |attack: &str, image| self.correct(attack, image) == Some(true);
+        Ok(self.header.image_numbers().map(|image| right(CLEAN, image) && right(attack, image)).collect())
+    }
+
+    /// Images still to be judged under an attack: those without a final judgement, except where the
+    /// clean image is already wrong.
+    pub fn missing(&self, attack: &str) -> Vec<usize> {
+        let wrong = |image| attack != CLEAN && self.correct(CLEAN, image) == Some(false);
+        self.header
+            .image_numbers()
+            .filter(|&image| self.correct(attack, image).is_none() && !wrong(image))
+            .collect()
+    }
+
+    /// Of the missing images those for which `part` of AutoAttack is next (`None` for another attack).
+    pub fn missing_part(&self, attack: &str, part: Option<&str>) -> Vec<usize> {
+        let mut missing = self.missing(attack);
+        let Some(task) = self.task(attack) else { return missing };
+        for earlier in task.parts.iter().take_while(|earlier| earlier.name.as_deref() != part) {
+            missing.retain(|image| earlier.entries.contains_key(image));
+        }
+        let own = task.parts.iter().find(|own| own.name.as_deref() == part);
+        missing.retain(|image| own.is_some_and(|own| !own.entries.contains_key(image)));
+        missing
+    }
+
+    /// How many images were judged under an attack (or a part of AutoAttack), and how many withstood it.
+    pub fn known(&self, attack: &str, part: Option<&str>) -> (usize, usize) {
+        let parts = self.task(attack).map_or(&[][..], |task| &task.parts);
+        let entries =
+            parts.iter().filter(|own| own.name.as_deref() == part).flat_map(|own| own.entries.values());
+        entries.fold((0, 0), |(all, right), (entry, _)| (all + 1, right + usize::from(entry.correct)))
+    }
+
+    fn must_be_complete(&self, attack: &str) -> Result<()> {
+        let missing = self.missing(attack);
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let first: Vec<String> = missing.iter().take(5).map(usize::to_string).collect();
+        Err(Error::format(
+            &self.path,
+            format!(
+                "{} images were not judged under `{attack}` (first: {}); run the same evaluation again to finish it",
+                missing.len(),
+                first.join(", ")
+            ),
+        ))
+    }
+
+    /// Puts a judgement in its place; a different one for the same image is an error.
+    fn take(&mut self, entry: Entry, line: &str) -> Result<(), String> {
+        let what = match &entry.part {
+            None => format!("judges image {} under `{}`", entry.image, entry.attack),
+            Some(part) => format!("judges image {} under `{}`, {part}", entry.image, entry.attack),
+        };
+        let inside = entry.image < self.header.images && self.header.shard.contains(entry.image);
+        let task = self.tasks.iter_mut().find(|task| task.label == entry.attack);
+        let part = task.and_then(|task| task.part(entry.part.as_deref()));
+        let Some(part) = part.filter(|_| inside) else {
+            return Err(format!("{what}, which the journal's first line does not name"));
+        };
+        match part.entries.get(&entry.image) {
+            Some((_, written)) if written != line => Err(format!("{what} once more, differently")),
+            _ => {
+                part.entries.insert(entry.image, (entry, line.to_string()));
+                Ok(())
+            }
+        }
+    }
+
+    /// Counts of images with zero gradients add up; other warnings are kept once.
+    fn take_warning(&mut self, noted: Noted) {
+        let adds = noted.attack.is_some() && matches!(noted.warning, Warning::ZeroGradients { .. });
+        if adds || !self.warnings.contains(&noted) {
+            self.warnings.push(noted);
+        }
+    }
+
+    /// The journal as text in its canonical order: header, warnings, clean images, then attack by attack.
+    fn canonical(&self) -> Result<String> {
+        let mut text = Line::Header(Box::new(self.header.clone())).sealed()?;
+        let mut warnings = self.warnings();
+        // What the judgements tell is not written down, and checks may have come in any order.
+        warnings.retain(|noted| !matches!(noted.warning, Warning::SquareBetter { .. }));
+        let place = |noted: &Noted| {
+            let label = noted.attack.as_ref();
+            label.map_or(0, |label| {
+                self.tasks.iter().position(|task| task.label == *label).unwrap_or_default()
+            })
+        };
+        let mut lines: Vec<(usize, String)> = warnings
+            .into_iter()
+            .map(|noted| Ok((place(&noted), Line::Warning(noted).sealed()?)))
+            .collect::<Result<_>>()?;
+        lines.sort();
+        text.extend(lines.iter().map(|(_, line)| line.as_str()));
+        for part in self.tasks.iter().flat_map(|task| &task.parts) {
+            for image in self.header.image_numbers() {
+                if let Some((_, line)) = part.entries.get(&image) {
+                    text.push_str(line);
+                    text.push('\n');
+                }
+            }
+        }
+        Ok(text)
+    }
+}
+
+/// The first line, which tells what made the journal.
+fn read_header(path: &Path, line: &str) -> Result<Header> {
+    let invalid = |reason: &str| Error::format(path, format!("line 1 {reason}"));
+    let value: Value = serde_json::from_str(line).map_err(|e| {
+        invalid(&format!("should be the journal's header, but is not valid JSON ({})", plain(&e)))
+    })?;
+    match value.get("format").map(Value::as_u64) {
+        Some(Some(format)) if format == u64::from(FORMAT) => {}
+        None => {
+            return Err(Error::format(
+                path,
+                "this journal was begun by an earlier version, which did not write down the whole configuration of \
+                 the model; begin a new one in another file",
+            ));
+        }
+        Some(_) => return Err(Error::format(path, "this journal was begun by a later version of Bandwise")),
+    }
+    match Line::open(line).map_err(|reason| invalid(&reason))? {
+        Line::Header(header) => Ok(*header),
+        Line::Extension { .. } | Line::Begun(_) | Line::Warning(_) | Line::Entry(_) => {
+            Err(invalid("should be the journal's header"))
+        }
+    }
+}
+
+/// What a file that is no journal holds, in a few words.
+fn content(path: &Path, bytes: &[u8]) -> String {
+    let Ok(text) = std::str::from_utf8(bytes) else { return "binary data".into() };
+    if text.starts_with("{\"kind\":") && text.contains("\"kind\":\"image\"") {
+        return "judgements without the first line of a journal".into();
+    }
+    if let Ok(records) = record::parse(path, text)
+        && !records.is_empty()
+    {
+        return format!("{} result records", records.len());
+    }
+    if serde_json::from_str::<Value>(text).is_ok() {
+        return "other JSON".into();
+    }
+    let beginning: String = text.chars().take(20).flat_map(char::escape_debug).collect();
+    format!("other text, beginning with `{beginning}`")
+}

@@ -1,0 +1,421 @@
+//! A journal belongs to one evaluation, grows with it, and is nothing but a journal.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::engine::run;
+use super::engine_tests::{IMAGES, Linear, dataset, header, judge, text};
+use super::journal::{Begun, CLEAN, Header, Journal, Noted, merge};
+use super::record::{Provenance, Record, append_jsonl, write_json};
+use super::shard::Shard;
+use super::tables;
+use crate::attack::{Attack, AttackContext, AutoAttack, Classifier, Epsilon, Version, Warning};
+use crate::data::load_all;
+use crate::job::Stage;
+use crate::{Error, Interrupt, Job};
+
+fn refusal(path: &Path, header: Header) -> String {
+    let before = std::fs::read(path).unwrap();
+    let message = Journal::open(path, header).unwrap_err().to_string();
+    assert_eq!(std::fs::read(path).unwrap(), before, "a refused file was changed: {message}");
+    message
+}
+
+fn attack(name: &str, levels: f64) -> Attack {
+    let mut value = serde_json::to_value(name.parse::<Attack>().unwrap()).unwrap();
+    value["epsilon"] = format!("{levels}/255").into();
+    serde_json::from_value(value).unwrap()
+}
+
+/// A small AutoAttack that leaves survivors and breaks images with several of its parts.
+fn autoattack(levels: f64) -> Attack {
+    Attack::AutoAttack(AutoAttack {
+        epsilon: Epsilon::of_255(levels),
+        version: Version::Custom,
+        attacks: ["square", "apgd-ce", "apgd-t", "fab-t", "square"].map(String::from).to_vec(),
+        queries: 150,
+        steps: 4,
+        ..AutoAttack::default()
+    })
+}
+
+#[test]
+fn another_evaluation_is_refused_by_the_parameter_and_both_values() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal.jsonl");
+    drop(Journal::open(&path, header(Shard::WHOLE)).unwrap());
+    let changes: Vec<(Box<dyn Fn(&mut Header)>, &str)> = vec![
+        (Box::new(|h| h.seed = 8), "seed: the journal has 7, the command 8;"),
+        (
+            Box::new(|h| h.weights_sha256 = "a".repeat(64)),
+            "weights_sha256: the journal has w, the command aaaaaaaaaaaa…;",
+        ),
+        (
+            Box::new(|h| h.configuration["normalization"]["mean"][1] = 0.5.into()),
+            "configuration.normalization.mean[1]: the journal has 0.25, the command 0.5;",
+        ),
+        (
+            Box::new(|h| h.configuration["normalization"] = serde_json::Value::Null),
+            "configuration.normalization: the journal has {\"mean\":[0.1,0.25],\"std\":[1.0,0.2]}, the command none;",
+        ),
+        (
+            Box::new(|h| h.configuration["fpcm"] = 3.into()),
+            "configuration.fpcm: the journal has none, the command 3;",
+        ),
+        (
+            Box::new(|h| h.attacks[1] = attack("pgd", 2.0)),
+            "attacks[1].epsilon: the journal has 3/255, the command 2/255;",
+        ),
+        (
+            Box::new(|h| {
+                h.attacks[1] = Attack::Pgd(crate::attack::Pgd {
+                    steps: 20,
+                    epsilon: Epsilon::of_255(2.0),
+                    ..Default::default()
+                })
+            }),
+            "attacks[1].epsilon: the journal has 3/255, the command 2/255 (and 1 more);",
+        ),
+        (Box::new(|h| drop(h.attacks.remove(2))), "attacks[2]: the journal has Square"),
+        (Box::new(|h| h.images -= 1), "images: the journal has 23, the command 22;"),
+        (Box::new(|h| h.data_sha256 = "e".into()), "data_sha256: the journal has d, the command e;"),
+        (Box::new(|h| h.precision = "bf16".into()), "precision: the journal has f32, the command bf16;"),
+        (
+            Box::new(|h| h.shard = Shard { index: 1, count: 2 }),
+            "shard: the journal has 1/1, the command 1/2;",
+        ),
+    ];
+    for (change, expected) in changes {
+        let mut changed = header(Shard::WHOLE);
+        change(&mut changed);
+        let message = refusal(&path, changed.clone());
+        assert!(message.contains(expected) && message.len() < 300, "{message}");
+        // The same holds between journals that are to be merged.
+        if changed.shard == Shard::WHOLE {
+            let other = folder.path().join("other.jsonl");
+            drop(Journal::open(&other, changed).unwrap());
+            let message =
+                merge(&[path.clone(), other.clone()], &folder.path().join("m")).unwrap_err().to_string();
+            assert!(message.contains("journal.jsonl has") && message.contains("other.jsonl "), "{message}");
+            std::fs::remove_file(other).unwrap();
+        }
+    }
+    let moved = Header { data: "elsewhere".into(), ..header(Shard::WHOLE) };
+    Journal::open(&path, moved).unwrap();
+}
+
+#[test]
+fn more_images_and_attacks_continue_a_journal() {
+    let folder = tempfile::tempdir().unwrap();
+    let (grown, fresh) = (folder.path().join("grown.jsonl"), folder.path().join("fresh.jsonl"));
+    let all = header(Shard::WHOLE);
+    let stages = [(9, 1), (9, 2), (15, 2), (IMAGES, 4)];
+    let mut judged_before = 0;
+    for (images, attacks) in stages {
+        let asked = Header { images, attacks: all.attacks[..attacks].to_vec(), ..all.clone() };
+        let kept =
+            if grown.exists() { Journal::read(&grown).unwrap() } else { Journal::in_memory(asked.clone()) };
+        let judged = kept.header().labels().iter().map(|label| kept.known(label, None).0).sum::<usize>();
+        assert!(judged >= judged_before);
+        judged_before = judged;
+        let journal = judge(&grown, asked, 4).unwrap();
+        assert_eq!(tables::rows(&journal).unwrap()[0].total as usize, images);
+    }
+    judge(&fresh, all.clone(), 8).unwrap();
+    assert_eq!(text(&grown), text(&fresh));
+    // Judgements are kept: with all of them there, a model is not even asked.
+    let mut more = all.clone();
+    more.attacks.push(attack("fgsm", 1.0));
+    let mut journal = Journal::open(&grown, more).unwrap();
+    for label in all.labels() {
+        assert!(journal.missing(&label).is_empty());
+    }
+    assert_eq!(journal.header().labels().last().unwrap(), "fgsm 1/255");
+    // Killed before the new attack was judged, the journal still reads, with the extension in it.
+    drop(Journal::read(&grown).unwrap());
+    let model = Linear::new();
+    run(&model, &dataset(&model), &mut journal, &Job::default(), None).unwrap();
+    assert_eq!(tables::rows(&journal).unwrap().len(), 1 + 5 + 1);
+}
+
+#[test]
+fn autoattack_is_journalled_part_by_part_with_the_verdicts_of_the_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = Linear::new();
+    let data = dataset(&model);
+    let asked = Header { attacks: vec![autoattack(6.0)], ..header(Shard::WHOLE) };
+    let label = asked.labels()[0].clone();
+    let path = folder.path().join("whole.jsonl");
+    let journal = judge(&path, asked.clone(), 3).unwrap();
+    let attacked: Vec<usize> = (0..IMAGES).filter(|&i| journal.correct(CLEAN, i) == Some(true)).collect();
+    let all = load_all(&data, None).unwrap();
+    let ids: Vec<u64> = (0..IMAGES as u64).collect();
+    let context = AttackContext::evaluation(7, &ids, 100);
+    let whole = asked.attacks[0].run(&model, &all.images, &all.labels, &context).unwrap();
+    let mut by = std::collections::BTreeSet::new();
+    for image in attacked {
+        let (ours, theirs) = (journal.get(&label, image).unwrap(), &whole.outcomes[image]);
+        assert_eq!(ours.correct, !theirs.broken, "image {image}");
+        assert_eq!(ours.margin, theirs.margin, "image {image}");
+        assert_eq!((ours.gradients, ours.restart), (theirs.gradients, theirs.restart), "image {image}");
+        // The whole looks at the clean image once more, to begin with.
+        assert_eq!(ours.queries + 1, theirs.queries, "image {image}");
+        let name = ours.by.as_deref().map(|by| by.trim_end_matches("#2").to_string());
+        assert_eq!(name, theirs.by, "image {image}");
+        by.insert(ours.by);
+    }
+    assert!(
+        by.len() > 2 && by.contains(&None),
+        "too few parts broke something: the test shows nothing ({by:?})"
+    );
+    assert!(text(&path).contains("\"part\":\"square#2\""));
+    // Shares, and other batches, give the same bytes.
+    let paths: Vec<_> = (1..=3)
+        .map(|index| {
+            let path = folder.path().join(format!("{index}.jsonl"));
+            judge(&path, Header { shard: Shard { index, count: 3 }, ..asked.clone() }, 4 * index).unwrap();
+            path
+        })
+        .collect();
+    let merged = folder.path().join("merged.jsonl");
+    merge(&paths, &merged).unwrap();
+    assert_eq!(text(&merged), text(&path));
+}
+
+#[test]
+fn what_a_stop_cuts_short_is_tried_in_smaller_waves() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal.jsonl");
+    let model = Linear::new();
+    let asked = Header { attacks: vec![autoattack(6.0)], ..header(Shard::WHOLE) };
+    let label = asked.labels()[0].clone();
+    let (mut waves, mut stops) = (Vec::new(), 0);
+    loop {
+        // Every process is stopped in its second pass of an attack on more than two images, or after some waves.
+        let interrupt = Interrupt::default();
+        let raised = interrupt.clone();
+        let progress = Arc::new(move |stage: &Stage<'_>| {
+            let images = stage.message.split(' ').nth(2).and_then(|n| n.parse::<usize>().ok()).unwrap_or(0);
+            if stage.message.contains("pass 2 ") && images > 2 {
+                raised.raise();
+            }
+        });
+        let mut journal = Journal::open(&path, asked.clone()).unwrap();
+        waves.extend(journal.unfinished().map(|begun| (begun.part.clone().unwrap(), begun.images)));
+        let job = Job { batch_size: 40, interrupt, progress, ..Job::default() };
+        match run(&model, &dataset(&model), &mut journal, &job, None) {
+            Ok(_) => break,
+            Err(Error::Interrupted(_)) => stops += 1,
+            Err(error) => panic!("{error}"),
+        }
+        assert!(stops < 60, "no end after {waves:?}");
+    }
+    let first: Vec<usize> = waves.iter().filter(|(part, _)| part == "square").map(|(_, n)| *n).collect();
+    assert!(first.len() >= 3 && first[1] <= first[0].div_ceil(2), "{waves:?}");
+    let undisturbed = folder.path().join("undisturbed.jsonl");
+    judge(&undisturbed, asked, 8).unwrap();
+    assert_eq!(text(&path), text(&undisturbed));
+    assert!(!text(&path).contains("begun"), "{label}");
+}
+
+#[test]
+fn files_that_are_no_journals_are_left_as_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("file");
+    let records = [Record::accuracy(&[true, false])];
+    append_jsonl(&folder.path().join("lines"), &records).unwrap();
+    write_json(&folder.path().join("json"), &records).unwrap();
+    let json = text(&folder.path().join("json"));
+    let in_one_line = json.lines().map(str::trim).collect::<String>();
+    let old = "{\"kind\":\"journal\",\"model\":\"resnet20\",\"images\":3}\n";
+    let cases: [(&[u8], &str); 10] = [
+        (b"precious", "holds other text, beginning with `precious`"),
+        (b"precious\n", "holds other text, beginning with `precious"),
+        (b"{\"kind\":\"image\",\"image\":3}\n", "judgements without the first line"),
+        (in_one_line.as_bytes(), "holds 1 result records"),
+        (json.as_bytes(), "holds 1 result records"),
+        (&std::fs::read(folder.path().join("lines")).unwrap(), "holds 1 result records"),
+        (b"[1, 2]", "holds other JSON"),
+        (b"\xff\xfe\x00", "holds binary data"),
+        (b"\x1b[31mred", "`\\u{1b}[31mred`"),
+        (old.as_bytes(), "begun by an earlier version"),
+    ];
+    for (bytes, expected) in cases {
+        std::fs::write(&path, bytes).unwrap();
+        let message = refusal(&path, header(Shard::WHOLE));
+        assert!(message.contains(expected), "{message}");
+        assert!(Journal::read(&path).unwrap_err().to_string().contains(expected));
+        let good = folder.path().join("good");
+        judge(&good, header(Shard::WHOLE), 8).unwrap();
+        assert!(merge(&[good], &path).unwrap_err().to_string().contains(expected));
+        assert_eq!(std::fs::read(&path).unwrap(), bytes);
+    }
+    // An empty file, and a header that was never finished, are where a journal may begin.
+    for bytes in ["", "{\"ki", "{\"kind\":\"journal\",\"format\":2,\"mod"] {
+        std::fs::write(&path, bytes).unwrap();
+        Journal::open(&path, header(Shard::WHOLE)).unwrap();
+        Journal::read(&path).unwrap();
+    }
+}
+
+#[test]
+fn damaged_journals_are_refused_with_their_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal.jsonl");
+    judge(&path, header(Shard::WHOLE), 8).unwrap();
+    let good = text(&path);
+    let flipped = good.replacen("\"correct\":true", "\"correct\":false", 1);
+    let at = 1 + flipped.lines().zip(good.lines()).position(|(one, other)| one != other).unwrap();
+    // A judgement of another evaluation, whole in itself.
+    let other = folder.path().join("other.jsonl");
+    judge(&other, Header { seed: 8, ..header(Shard::WHOLE) }, 8).unwrap();
+    let foreign = text(&other);
+    let differs =
+        foreign.lines().skip(1).find(|line| line.contains("square") && !good.contains(line)).unwrap();
+    let header_changed = good.replacen("\"seed\":7", "\"seed\":9", 1);
+    for (damage, expected) in [
+        (flipped, format!("line {at} was changed after it was written")),
+        (header_changed, "line 1 was changed after it was written".into()),
+        (format!("{good}{differs}\n"), "once more, differently".into()),
+        (good.replacen("\"image\":3,", "\"image\":{},", 1), "was changed".into()),
+        (format!("{good}{{broken\n"), "is not valid JSON".into()),
+        (
+            format!("{good}{}", good.lines().next().unwrap().to_string() + "\n"),
+            "begins a second journal".into(),
+        ),
+    ] {
+        std::fs::write(&path, damage).unwrap();
+        let message = Journal::read(&path).unwrap_err().to_string();
+        assert!(message.contains(&expected), "{message}");
+        refusal(&path, header(Shard::WHOLE));
+    }
+}
+
+#[test]
+fn one_evaluation_writes_a_journal_at_a_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal.jsonl");
+    let first = Journal::open(&path, header(Shard::WHOLE)).unwrap();
+    let message = Journal::open(&path, header(Shard::WHOLE)).unwrap_err().to_string();
+    assert!(message.contains(&format!("written by process {}", std::process::id())), "{message}");
+    assert!(Journal::read(&path).is_ok(), "reading needs no lock");
+    drop(first);
+    Journal::open(&path, header(Shard::WHOLE)).unwrap();
+}
+
+#[test]
+fn shares_without_images_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal.jsonl");
+    let model = Linear::new();
+    for (images, index, count, expected) in
+        [(IMAGES, 99, 99, "share 99/99 of 23 images has no image"), (0, 1, 1, "no images to evaluate")]
+    {
+        let empty = Header { images, ..header(Shard { index, count }) };
+        let message = Journal::open(&path, empty.clone()).unwrap_err().to_string();
+        assert!(message.contains(expected) && !path.exists(), "{message}");
+        let mut journal = Journal::in_memory(empty);
+        assert!(run(&model, &dataset(&model), &mut journal, &Job::default(), None).is_err());
+    }
+}
+
+#[test]
+fn warnings_stay_with_the_result() {
+    let folder = tempfile::tempdir().unwrap();
+    let asked = Header { attacks: vec![attack("fgsm", 3.0), autoattack(6.0)], ..header(Shard::WHOLE) };
+    let model = Linear { softmax: true, ..Linear::new() };
+    let data = dataset(&model);
+    let evaluate = |path: &Path, shard| {
+        let mut journal = Journal::open(path, Header { shard, ..asked.clone() }).unwrap();
+        journal.note(None, &[Warning::SoftmaxOutput]).unwrap();
+        run(&model, &data, &mut journal, &Job::default(), None).unwrap().warnings
+    };
+    let path = folder.path().join("whole.jsonl");
+    let expected = evaluate(&path, Shard::WHOLE);
+    let of = |label: Option<&str>| Noted { attack: label.map(Into::into), warning: Warning::SoftmaxOutput };
+    assert!(expected.starts_with(&[of(None), of(Some("autoattack-custom 6/255"))]), "{expected:?}");
+    let bytes = text(&path);
+    // Continued with nothing to do, read, and merged from shares: the same warnings, the same bytes.
+    assert_eq!(evaluate(&path, Shard::WHOLE), expected);
+    assert_eq!(text(&path), bytes);
+    assert_eq!(Journal::read(&path).unwrap().warnings(), expected);
+    let shares: Vec<_> = (1..=2)
+        .map(|index| {
+            let path = folder.path().join(format!("{index}.jsonl"));
+            evaluate(&path, Shard { index, count: 2 });
+            path
+        })
+        .collect();
+    let merged = merge(&shares, &folder.path().join("merged.jsonl")).unwrap();
+    assert_eq!(merged.warnings(), expected);
+    assert_eq!(text(merged.path()), bytes);
+    let records = tables::records(&merged, &Provenance::default()).unwrap();
+    let softmax = Warning::SoftmaxOutput.to_string();
+    assert!(records.iter().all(|record| record.warnings.contains(&softmax)));
+    let json = serde_json::to_value(&records[1]).unwrap();
+    assert_eq!(json["warnings"][0], softmax.as_str());
+    // A copy of a share adds nothing; images with zero gradients in different shares add up.
+    let zeros = |journal: &mut Journal, images| {
+        let warning = Warning::ZeroGradients { images };
+        let noted = Noted { attack: Some("fgsm 3/255".into()), warning };
+        journal.append(Vec::new(), vec![noted]).unwrap();
+    };
+    for (index, images) in [(1, 3), (2, 4)] {
+        let header = Header { shard: Shard { index, count: 2 }, ..asked.clone() };
+        zeros(&mut Journal::open(&shares[index - 1], header).unwrap(), images);
+    }
+    let copy = folder.path().join("copy.jsonl");
+    std::fs::copy(&shares[0], &copy).unwrap();
+    let all = [shares[0].clone(), shares[1].clone(), copy];
+    let merged = merge(&all, &folder.path().join("again.jsonl")).unwrap();
+    let counted: Vec<Warning> = merged.warnings().into_iter().map(|noted| noted.warning).collect();
+    assert!(counted.contains(&Warning::ZeroGradients { images: 7 }), "{counted:?}");
+}
+
+#[test]
+fn square_breaking_what_gradients_left_is_told_from_the_judgements() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal.jsonl");
+    /// Right on every clean image; its gradients are zero, and large changes break it.
+    struct Masked(Linear);
+    impl Classifier for Masked {
+        fn logits(&self, images: &candle_core::Tensor) -> crate::Result<candle_core::Tensor> {
+            // Rounding has no gradient.
+            self.0.logits(&images.affine(12.0, 0.0)?.round()?.affine(1.0 / 12.0, 0.0)?.detach())
+        }
+        fn num_classes(&self) -> usize {
+            self.0.num_classes()
+        }
+    }
+    let model = Masked(Linear::new());
+    let data = dataset(&model.0);
+    let attack = Attack::AutoAttack(AutoAttack {
+        epsilon: Epsilon::of_255(24.0),
+        version: Version::Custom,
+        attacks: vec!["apgd-t".into(), "square".into()],
+        queries: 60,
+        steps: 2,
+        ..AutoAttack::default()
+    });
+    let asked = Header { attacks: vec![attack], ..header(Shard::WHOLE) };
+    let mut journal = Journal::open(&path, asked).unwrap();
+    let warnings = run(&model, &data, &mut journal, &Job::default(), None).unwrap().warnings;
+    drop(journal);
+    let better = warnings.iter().any(|noted| matches!(noted.warning, Warning::SquareBetter { .. }));
+    let zero = warnings.iter().any(|noted| matches!(noted.warning, Warning::ZeroGradients { .. }));
+    assert!(better && zero, "{warnings:?}");
+    assert_eq!(Journal::read(&path).unwrap().warnings(), warnings);
+}
+
+#[test]
+fn a_begun_wave_is_known_until_something_is_judged() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal.jsonl");
+    let mut journal = Journal::open(&path, header(Shard::WHOLE)).unwrap();
+    journal.begin("fgsm 3/255", None, 12).unwrap();
+    drop(journal);
+    let expected = Begun { attack: "fgsm 3/255".into(), part: None, images: 12 };
+    assert_eq!(Journal::read(&path).unwrap().unfinished(), Some(&expected));
+    assert_eq!(judge(&path, header(Shard::WHOLE), 8).unwrap().unfinished(), None);
+    assert_eq!(Journal::read(&path).unwrap().unfinished(), None);
+}
