@@ -22,7 +22,7 @@ use super::method::{AttackMethod, Passes, Preset, Settings, Wording};
 use super::oracle::{Objective, Oracle};
 use super::square::Square;
 use super::wave::{Wave, select_all};
-use super::{Attack, AttackContext, AttackResult, Classifier, Epsilon, Norm, Passes};
+use super::{Attack, AttackContext, AttackResult, Classifier, Epsilon, Norm};
 use crate::{Error, Result};
 
 /// Which sequence is run.
