@@ -36,7 +36,7 @@ fn convolution(c: &mut Criterion) {
     let mut group = c.benchmark_group("conv2d");
     group.sample_size(10);
     for [inner, outer, size, kernel, stride, groups] in SHAPES {
-        for precision in [Precision::F32, Precision::F32x3, Precision::Bf16] {
+        for precision in [Precision::F32, Precision::F32Fast, Precision::Bf16] {
             let config = ConvConfig { stride, padding: kernel / 2, groups, precision, ..Default::default() };
             let x = normal(&[BATCH, size, size, inner]);
             let w = normal(&[outer, inner / groups, kernel, kernel]);

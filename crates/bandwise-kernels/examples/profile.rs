@@ -43,7 +43,7 @@ fn main() -> candle_core::Result<()> {
         (256, 512, 8, 3, 2),
         (512, 512, 4, 3, 1),
     ];
-    for precision in [Precision::F32, Precision::F32x3, Precision::Bf16] {
+    for precision in [Precision::F32, Precision::F32Fast, Precision::Bf16] {
         println!("{precision:?}: {}", capabilities().path(precision));
         for (inner, outer, size, kernel, stride) in shapes {
             let config = ConvConfig { stride, padding: kernel / 2, precision, ..Default::default() };

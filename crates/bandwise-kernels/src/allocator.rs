@@ -146,6 +146,13 @@ impl RecyclingAllocator {
     }
 }
 
+impl Drop for RecyclingAllocator {
+    /// Gives back what is kept. A global allocator is never dropped.
+    fn drop(&mut self) {
+        self.lists().make_room(0, 0);
+    }
+}
+
 impl Default for RecyclingAllocator {
     fn default() -> Self {
         Self::new()

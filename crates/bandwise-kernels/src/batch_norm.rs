@@ -4,12 +4,13 @@ use std::sync::{Arc, OnceLock};
 
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
 
+use crate::backend::Backend;
 use crate::batch_norm_tangent::train_tangent;
 use crate::composed;
 use crate::conv::wrap;
-use crate::cpu::batch_norm::{Backward, Gate, affine, moments};
+use crate::cpu::batch_norm::{Backward, ReluMask, affine, moments};
 use crate::element::{Element, elements, with_element};
-use crate::frozen::Mask;
+use crate::elementwise::Mask;
 
 /// Statistics of one training batch, for the running averages.
 #[derive(Debug, Clone)]
@@ -23,7 +24,7 @@ pub struct BatchStatistics {
     pub count: usize,
 }
 
-/// Training-mode batch norm: normalises `x` `[batch, height, width, channels]` (or `[batch, channels]`) by its own
+/// Training-mode batch norm: normalizes `x` `[batch, height, width, channels]` (or `[batch, channels]`) by its own
 /// statistics, scales by `gamma`, shifts by `beta` (both `[channels]`), then adds `residual` and applies ReLU
 /// where asked.
 ///
@@ -44,15 +45,18 @@ pub fn batch_norm_train(
     if count == 0 {
         bail!("batch_norm: no values to take statistics of in {:?}", x.dims());
     }
-    #[cfg(feature = "cuda")]
-    if x.device().is_cuda() {
-        let (y, statistics) = crate::cuda::batch_norm::train(x, gamma, beta, epsilon, residual, relu)?;
-        let (mean, variance) = (statistics.get(0)?, statistics.get(1)?);
-        return Ok((y, BatchStatistics { mean, variance, count }));
-    }
-    if !x.device().is_cpu() {
-        let (y, mean, variance) = composed::batch_norm_train(x, gamma, beta, epsilon, residual, relu)?;
-        return Ok((y, BatchStatistics { mean, variance, count }));
+    match Backend::of(x) {
+        Backend::Cpu => {}
+        #[cfg(feature = "cuda")]
+        Backend::Cuda => {
+            let (y, statistics) = crate::cuda::batch_norm::train(x, gamma, beta, epsilon, residual, relu)?;
+            let (mean, variance) = (statistics.get(0)?, statistics.get(1)?);
+            return Ok((y, BatchStatistics { mean, variance, count }));
+        }
+        Backend::Composed => {
+            let (y, mean, variance) = composed::batch_norm_train(x, gamma, beta, epsilon, residual, relu)?;
+            return Ok((y, BatchStatistics { mean, variance, count }));
+        }
     }
     let saved = Arc::new(OnceLock::new());
     let op = Train { epsilon, relu, saved: saved.clone() };
@@ -83,13 +87,16 @@ pub fn batch_norm_eval(
     relu: bool,
 ) -> Result<Tensor> {
     check(x, &[("gamma", gamma), ("beta", beta), ("mean", mean), ("variance", variance)], residual)?;
-    #[cfg(feature = "cuda")]
-    if x.device().is_cuda() {
-        let statistics = Tensor::stack(&[mean, variance], 0)?;
-        return crate::cuda::batch_norm::eval(x, gamma, beta, &statistics, epsilon, residual, relu);
-    }
-    if !x.device().is_cpu() {
-        return composed::batch_norm_eval(x, gamma, beta, mean, variance, epsilon, residual, relu);
+    match Backend::of(x) {
+        Backend::Cpu => {}
+        #[cfg(feature = "cuda")]
+        Backend::Cuda => {
+            let statistics = Tensor::stack(&[mean, variance], 0)?;
+            return crate::cuda::batch_norm::eval(x, gamma, beta, &statistics, epsilon, residual, relu);
+        }
+        Backend::Composed => {
+            return composed::batch_norm_eval(x, gamma, beta, mean, variance, epsilon, residual, relu);
+        }
     }
     let vector = |t: &Tensor| t.to_dtype(candle_core::DType::F64)?.to_vec1::<f64>();
     let (mean, variance) = (vector(mean)?, vector(variance)?);
@@ -110,11 +117,11 @@ pub fn batch_norm_train_tangent(
     gamma: &Tensor,
     epsilon: f64,
 ) -> Result<Tensor> {
-    let channels = check(x, &[("gamma", gamma)], Some(tangent))?;
-    if !x.device().is_cpu() || channels == 0 || x.elem_count() == 0 {
-        return composed::batch_norm_train_tangent(x, tangent, gamma, epsilon);
+    check(x, &[("gamma", gamma)], Some(tangent))?;
+    match Backend::of(x) {
+        Backend::Cpu if x.elem_count() > 0 => train_tangent(x, tangent, gamma, epsilon),
+        _ => composed::batch_norm_train_tangent(x, tangent, gamma, epsilon),
     }
-    train_tangent(x, tangent, gamma, epsilon)
 }
 
 /// Checks the shapes and returns the number of channels.
@@ -229,7 +236,7 @@ fn forward<T: Element>(
     wrap(affine(x, &scale, &shift, residual, op.relu()))
 }
 
-/// Scale and shift of the normalised values.
+/// Scale and shift of the normalized values.
 fn constants<T: Element>(gamma: &[f64], beta: &[f64], mean: &[f64], inverse: &[f64]) -> [Vec<T>; 2] {
     let scale = gamma.iter().zip(inverse).map(|(g, i)| g * i);
     let products = gamma.iter().zip(inverse).zip(mean);
@@ -263,12 +270,12 @@ impl<O: Normalisation> Gradients<'_, O> {
         let (mean_t, inverse_t): (Vec<T>, Vec<T>) =
             (convert(mean.iter().copied()), convert(inverse.iter().copied()));
         let [scale, shift] = constants::<T>(&self.gamma, &self.beta, mean, inverse);
-        let gate = match result {
-            _ if !self.op.relu() => Gate::Open,
-            Some(result) => Gate::Result(result),
-            None => Gate::Affine { scale: &scale, shift: &shift },
+        let mask = match result {
+            _ if !self.op.relu() => ReluMask::None,
+            Some(result) => ReluMask::Result(result),
+            None => ReluMask::Affine { scale: &scale, shift: &shift },
         };
-        let pass = Backward { x, gradient, gate, mean: &mean_t, inverse: &inverse_t };
+        let pass = Backward { x, gradient, mask, mean: &mean_t, inverse: &inverse_t };
         let (plain, along) = pass.sums();
         let zeros = || vec![T::ZERO; channels];
         let [slope, offset] = match O::OWN_STATISTICS {

@@ -9,14 +9,14 @@
 //! ∂x  = −γ·s²·( b·(g − ḡ) + a·(t − t̄) + x̂·(Q/N − 2·a·b) )
 //! ```
 //!
-//! The last line is what reverse over forward is about: how the normalisation of the tangent depends on x.
+//! The last line is what reverse over forward is about: how the normalization of the tangent depends on x.
 
 use std::sync::OnceLock;
 
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, DType, Layout, Result, Shape, Tensor, bail};
 
 use crate::conv::wrap;
-use crate::cpu::batch_norm::{Backward, Gate, moments};
+use crate::cpu::batch_norm::{Backward, ReluMask, moments};
 use crate::cpu::tangent::{Coefficients, combine, products};
 use crate::element::{Element, elements, with_element};
 
@@ -48,10 +48,10 @@ fn convert<T: Element>(values: impl IntoIterator<Item = f64>) -> Vec<T> {
     values.into_iter().map(T::from_f64).collect()
 }
 
-/// Means of `values`, and of `values` times the normalised x, per channel.
+/// Means of `values`, and of `values` times the normalized x, per channel.
 fn means<T: Element>(x: &[T], values: &[T], mean: &[f64], inverse: &[f64]) -> (Vec<f64>, Vec<f64>) {
     let (mean, inverse): (Vec<T>, Vec<T>) = (convert(mean.iter().copied()), convert(inverse.iter().copied()));
-    let pass = Backward { x, gradient: values, gate: Gate::Open, mean: &mean, inverse: &inverse };
+    let pass = Backward { x, gradient: values, mask: ReluMask::None, mean: &mean, inverse: &inverse };
     let (mut plain, mut along) = pass.sums();
     let count = (x.len() / mean.len()) as f64;
     plain.iter_mut().chain(&mut along).for_each(|sum| *sum /= count);
@@ -68,7 +68,7 @@ fn project<T: Element>(
 ) -> Vec<T> {
     let channels = gamma.len();
     let mean: Vec<T> = convert(saved.mean.iter().copied());
-    let pass = Backward { x, gradient: values, gate: Gate::Open, mean: &mean, inverse: &mean };
+    let pass = Backward { x, gradient: values, mask: ReluMask::None, mean: &mean, inverse: &mean };
     let scale = |c: usize| gamma[c] * saved.inverse[c];
     let slope = convert::<T>((0..channels).map(|c| -scale(c) * saved.inverse[c] * along[c]));
     let offset = convert::<T>((0..channels).map(|c| -scale(c) * plain[c]));

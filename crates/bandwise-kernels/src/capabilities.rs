@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use crate::conv::Precision;
-use crate::cpu::detect;
+use crate::cpu::detect::Detected;
+use crate::precision::Precision;
 
 /// What the CPU offers; prints as one line for a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,8 +14,8 @@ pub struct Capabilities {
     pub f64_path: &'static str,
     /// Instructions for [`Precision::Bf16`], or `None` where it runs as f32.
     pub bf16_path: Option<&'static str>,
-    /// How [`Precision::F32x3`] is computed.
-    pub f32x3_path: &'static str,
+    /// How [`Precision::F32Fast`] is computed.
+    pub f32_fast_path: &'static str,
     /// Threads that the operators use.
     pub threads: usize,
 }
@@ -23,11 +23,11 @@ pub struct Capabilities {
 /// Asks the CPU.
 pub fn capabilities() -> Capabilities {
     Capabilities {
-        f32_path: detect::kernels_f32().name,
-        f64_path: detect::kernels_f64().name,
-        bf16_path: detect::kernels_f32().halves.as_ref().map(|halves| halves.name),
-        f32x3_path: match &detect::kernels_f32().halves {
-            Some(halves) if halves.matrix_unit => "three bf16 products on AMX",
+        f32_path: f32::kernels().name,
+        f64_path: f64::kernels().name,
+        bf16_path: f32::kernels().bf16.as_ref().map(|bf16| bf16.name),
+        f32_fast_path: match &f32::kernels().bf16 {
+            Some(bf16) if bf16.matrix_unit => "three bf16 products on AMX",
             _ => "F(4, 3) Winograd filtering",
         },
         threads: rayon::current_num_threads(),
@@ -39,7 +39,7 @@ impl Capabilities {
     pub fn path(&self, precision: Precision) -> &'static str {
         match precision {
             Precision::F32 | Precision::Tf32 => self.f32_path,
-            Precision::F32x3 => self.f32x3_path,
+            Precision::F32Fast => self.f32_fast_path,
             Precision::Bf16 => self.bf16_path.unwrap_or(self.f32_path),
         }
     }
@@ -51,7 +51,7 @@ impl Capabilities {
         let path = self.path(precision);
         match precision {
             Precision::F32 | Precision::Tf32 => format!("convolutions in f32 by {path}"),
-            Precision::F32x3 => format!("convolutions in f32x3 by {path}"),
+            Precision::F32Fast => format!("convolutions in f32-fast by {path}"),
             Precision::Bf16 if self.bf16_path.is_none() => {
                 format!("convolutions in f32 by {path}: this processor does not multiply bf16")
             }
@@ -64,12 +64,12 @@ impl fmt::Display for Capabilities {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "CPU: {} threads, f32 by {}, f64 by {}, bf16 {}, f32x3 by {}",
+            "CPU: {} threads, f32 by {}, f64 by {}, bf16 {}, f32-fast by {}",
             self.threads,
             self.f32_path,
             self.f64_path,
             self.bf16_path.map_or("runs as f32".into(), |path| format!("by {path}")),
-            self.f32x3_path,
+            self.f32_fast_path,
         )
     }
 }

@@ -2,14 +2,14 @@
 
 use candle_core::{D, Result, Tensor};
 
-use crate::conv::ConvConfig;
+use crate::geometry::ConvConfig;
 
 /// `[batch, height, width, channels]` to `[batch, channels, height, width]`, contiguous.
 fn channels_first(x: &Tensor) -> Result<Tensor> {
     x.permute((0, 3, 1, 2))?.contiguous()
 }
 
-/// The way back.
+/// The inverse of [`channels_first`].
 fn channels_last(x: &Tensor) -> Result<Tensor> {
     x.permute((0, 2, 3, 1))?.contiguous()
 }
@@ -98,7 +98,7 @@ fn rows(x: &Tensor) -> Result<Tensor> {
     x.reshape(((), x.dim(D::Minus1)?))
 }
 
-/// The normalised tensor, biased variance and mean; differentiable throughout.
+/// The normalized tensor, biased variance and mean; differentiable throughout.
 pub(crate) fn batch_norm_train(
     x: &Tensor,
     gamma: &Tensor,
@@ -109,10 +109,10 @@ pub(crate) fn batch_norm_train(
 ) -> Result<(Tensor, Tensor, Tensor)> {
     let flat = rows(x)?;
     let mean = flat.mean_keepdim(0)?;
-    let centred = flat.broadcast_sub(&mean)?;
-    let variance = centred.sqr()?.mean_keepdim(0)?;
+    let centered = flat.broadcast_sub(&mean)?;
+    let variance = centered.sqr()?.mean_keepdim(0)?;
     let inverse = (&variance + epsilon)?.sqrt()?.recip()?;
-    let y = centred.broadcast_mul(&inverse)?.broadcast_mul(gamma)?.broadcast_add(beta)?;
+    let y = centered.broadcast_mul(&inverse)?.broadcast_mul(gamma)?.broadcast_add(beta)?;
     let y = finish(y.reshape(x.shape())?, residual, relu)?;
     Ok((y, mean.squeeze(0)?.detach(), variance.squeeze(0)?.detach()))
 }
@@ -140,12 +140,12 @@ pub(crate) fn batch_norm_train_tangent(
     epsilon: f64,
 ) -> Result<Tensor> {
     let (flat, moving) = (rows(x)?, rows(tangent)?);
-    let centred = flat.broadcast_sub(&flat.mean_keepdim(0)?)?;
-    let inverse = (centred.sqr()?.mean_keepdim(0)? + epsilon)?.sqrt()?.recip()?;
-    let normal = centred.broadcast_mul(&inverse)?;
-    let moving_centred = moving.broadcast_sub(&moving.mean_keepdim(0)?)?;
+    let centered = flat.broadcast_sub(&flat.mean_keepdim(0)?)?;
+    let inverse = (centered.sqr()?.mean_keepdim(0)? + epsilon)?.sqrt()?.recip()?;
+    let normal = centered.broadcast_mul(&inverse)?;
+    let moving_centered = moving.broadcast_sub(&moving.mean_keepdim(0)?)?;
     let along = (&normal * &moving)?.mean_keepdim(0)?;
-    let result = (moving_centred - normal.broadcast_mul(&along)?)?;
+    let result = (moving_centered - normal.broadcast_mul(&along)?)?;
     result.broadcast_mul(&inverse)?.broadcast_mul(gamma)?.reshape(x.shape())
 }
 

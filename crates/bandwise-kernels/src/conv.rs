@@ -2,59 +2,23 @@
 
 #[cfg(feature = "cudnn")]
 use candle_core::CudaStorage;
-use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp2, DType, Device, Layout, Result, Shape, Tensor};
 
+use crate::algorithm::Algorithm;
+use crate::backend::Backend;
 use crate::composed;
 use crate::cpu::conv_weight;
 use crate::cpu::depthwise;
+use crate::cpu::detect::Detected;
 use crate::cpu::gather::{Epilogue, gather};
-use crate::cpu::geometry::Geometry;
+use crate::cpu::gather_plan::GatherPlan;
 use crate::cpu::pack::{Direction, Packed, pack};
+use crate::cpu::strategy::Strategy;
 use crate::cpu::winograd;
-use crate::cpu::winograd_kernel::Spectrum;
+use crate::cpu::winograd_kernel::WinogradWeights;
 use crate::element::{Element, elements, with_element};
+use crate::geometry::{ConvConfig, Geometry};
 use crate::memory::produce;
-
-/// How products are computed. Tensors of type f64 are always computed in f64.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Precision {
-    /// Single precision throughout. 3×3 convolutions of stride 1 go through Winograd's filtering with tiles of
-    /// 2 × 2, whose rounding error is no larger than that of the direct sum.
-    #[default]
-    F32,
-    /// Near single precision, by what is fastest: three bf16 products on matrix units, or larger tiles of
-    /// Winograd's filtering where there are none (about four times the rounding error of [`Precision::F32`]).
-    /// Convolutions that neither serves are computed as [`Precision::F32`].
-    F32x3,
-    /// Factors rounded to ten bits of mantissa on CUDA's tensor cores, sums in f32; on the CPU the same as
-    /// [`Precision::F32`].
-    Tf32,
-    /// Factors rounded to bf16, sums in f32, where the machine has bf16 products; elsewhere the same as
-    /// [`Precision::F32`].
-    Bf16,
-}
-
-/// The parameters of a convolution, the same in both spatial directions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct ConvConfig {
-    /// Step between output pixels, in input pixels.
-    pub stride: usize,
-    /// Zeros added on every side.
-    pub padding: usize,
-    /// Distance between kernel positions, in input pixels.
-    pub dilation: usize,
-    /// Channel groups that are convolved separately.
-    pub groups: usize,
-    /// How products are computed.
-    pub precision: Precision,
-}
-
-impl Default for ConvConfig {
-    /// Stride 1, no padding, dilation 1, one group, f32.
-    fn default() -> Self {
-        Self { stride: 1, padding: 0, dilation: 1, groups: 1, precision: Precision::F32 }
-    }
-}
 
 /// Convolves `x` `[batch, height, width, in]` with `w` `[out, in / groups, kernel height, kernel width]` to
 /// `[batch, out height, out width, out]`.
@@ -65,14 +29,26 @@ impl Default for ConvConfig {
 /// If shapes, groups or number types do not fit together.
 pub fn conv2d(x: &Tensor, w: &Tensor, config: &ConvConfig) -> Result<Tensor> {
     let geometry = Geometry::new(x.dims(), w.dims(), config)?;
-    #[cfg(feature = "cudnn")]
-    if x.device().is_cuda() {
-        return crate::cuda::conv::conv2d(x, w, geometry);
+    match Backend::of(x) {
+        Backend::Cpu => x.contiguous()?.apply_op2(&w.contiguous()?, Conv2d { geometry }),
+        #[cfg(feature = "cudnn")]
+        Backend::Cuda => crate::cuda::conv::conv2d(x, w, geometry),
+        #[cfg(all(feature = "cuda", not(feature = "cudnn")))]
+        Backend::Cuda => composed::conv2d(x, w, config),
+        Backend::Composed => composed::conv2d(x, w, config),
     }
-    if !x.device().is_cpu() {
-        return composed::conv2d(x, w, config);
+}
+
+/// What a convolution with weights `[out, in / groups, kernel height, kernel width]` of that number type runs as on the
+/// device.
+pub fn algorithm(weight: [usize; 4], config: &ConvConfig, dtype: DType, device: &Device) -> Algorithm {
+    let in_channels = weight[1] * config.groups;
+    match (device, dtype) {
+        (Device::Cpu, DType::F32) => Strategy::choose(f32::kernels(), weight, config).algorithm(in_channels),
+        (Device::Cpu, DType::F64) => Strategy::choose(f64::kernels(), weight, config).algorithm(in_channels),
+        (Device::Cuda(_), _) if cfg!(feature = "cudnn") => Algorithm::Cudnn,
+        _ => Algorithm::Candle,
     }
-    x.contiguous()?.apply_op2(&w.contiguous()?, Conv2d { geometry })
 }
 
 /// (x, weight) to y. On CUDA the weight is `[out, kh, kw, in / groups]`.
@@ -207,21 +183,24 @@ pub(crate) fn wrap<T: Element>(values: Vec<T>) -> CpuStorage {
 }
 
 /// Weights packed for the forward pass; the batch and image size may change between runs.
-pub(crate) enum PackedForward<T> {
+pub(crate) enum PackedForward<T: 'static> {
     Direct(Packed<T>),
-    Winograd(Spectrum<T>),
     Depthwise(Vec<T>),
+    Winograd(WinogradWeights<T>),
 }
 
-impl<T: Element> PackedForward<T> {
+impl<T: Detected> PackedForward<T> {
     pub(crate) fn new(geometry: &Geometry, weight: &[T]) -> Self {
         let kernels = T::kernels();
-        match winograd::suitable(kernels, geometry) {
-            Some(t) => Self::Winograd(Spectrum::new(kernels, t, weight, geometry, Direction::Forward)),
-            None if depthwise::suitable(geometry) => Self::Depthwise(depthwise::pack(geometry, weight)),
-            None => {
-                let walk = geometry.forward_walk();
-                Self::Direct(pack(kernels, weight, geometry, &walk, Direction::Forward))
+        match Strategy::of(kernels, geometry) {
+            Strategy::Direct(bf16) => {
+                let plan = GatherPlan::forward(geometry);
+                Self::Direct(pack(kernels, bf16, weight, geometry, &plan, Direction::Forward))
+            }
+            Strategy::Depthwise => Self::Depthwise(depthwise::pack(geometry, weight)),
+            Strategy::Winograd(winograd) => {
+                let direction = Direction::Forward;
+                Self::Winograd(WinogradWeights::new(kernels, winograd, weight, geometry, direction))
             }
         }
     }
@@ -229,85 +208,86 @@ impl<T: Element> PackedForward<T> {
     pub(crate) fn run(&self, geometry: &Geometry, input: &[T], epilogue: Epilogue<'_, T>) -> Vec<T> {
         let kernels = T::kernels();
         let (inner, outer) = (geometry.in_channels, geometry.out_channels);
-        let packed = match (self, winograd::suitable(kernels, geometry)) {
-            (Self::Direct(packed), _) => packed,
-            (Self::Depthwise(weights), _) => {
-                return depthwise::run(kernels, &[geometry.forward_walk()], input, weights, inner, epilogue);
+        match self {
+            Self::Direct(packed) => {
+                let plan = GatherPlan::forward(geometry);
+                let length = geometry.output_shape().iter().product();
+                // SAFETY: the forward plan visits every output pixel, in every block of channels.
+                unsafe {
+                    produce(length, |target| {
+                        gather(kernels, &plan, input, inner, packed, epilogue, target, outer)
+                    })
+                }
             }
-            (Self::Winograd(spectrum), Some(transforms)) => {
-                return winograd::forward(kernels, transforms, geometry, spectrum, input, epilogue);
+            Self::Depthwise(weights) => {
+                depthwise::run(kernels, &[GatherPlan::forward(geometry)], input, weights, inner, epilogue)
             }
-            (Self::Winograd(_), None) => unreachable!("suitability does not depend on the image"),
-        };
-        let walk = geometry.forward_walk();
-        let length = geometry.output_shape().iter().product();
-        // SAFETY: the forward walk visits every output pixel, in every block of channels.
-        unsafe {
-            produce(length, |target| gather(kernels, &walk, input, inner, packed, epilogue, target, outer))
+            Self::Winograd(weights) => winograd::forward(kernels, geometry, weights, input, epilogue),
         }
     }
 }
 
 /// Weights packed for the data gradient.
-pub(crate) enum PackedData<T> {
+pub(crate) enum PackedData<T: 'static> {
     /// One set of panels per phase of the stride.
     Direct(Vec<Packed<T>>),
-    Winograd(Spectrum<T>),
     Depthwise(Vec<T>),
+    Winograd(WinogradWeights<T>),
 }
 
-impl<T: Element> PackedData<T> {
+impl<T: Detected> PackedData<T> {
     pub(crate) fn new(geometry: &Geometry, weight: &[T]) -> Self {
         let kernels = T::kernels();
-        match winograd::suitable(kernels, geometry) {
-            Some(t) => Self::Winograd(Spectrum::new(kernels, t, weight, geometry, Direction::Data)),
-            None if depthwise::suitable(geometry) => Self::Depthwise(depthwise::pack(geometry, weight)),
-            None => {
-                let walks = geometry.data_walks();
-                let pack = |walk| pack(kernels, weight, geometry, walk, Direction::Data);
-                Self::Direct(walks.iter().map(pack).collect())
+        match Strategy::of(kernels, geometry) {
+            Strategy::Direct(bf16) => {
+                let plans = GatherPlan::data(geometry);
+                let pack = |plan| pack(kernels, bf16, weight, geometry, plan, Direction::Data);
+                Self::Direct(plans.iter().map(pack).collect())
+            }
+            Strategy::Depthwise => Self::Depthwise(depthwise::pack(geometry, weight)),
+            Strategy::Winograd(winograd) => {
+                let direction = Direction::Data;
+                Self::Winograd(WinogradWeights::new(kernels, winograd, weight, geometry, direction))
             }
         }
     }
 
-    /// The gradient with respect to the input, through `epilogue`. The geometry's input must be at least as large as the stride,
-    /// or the same as at packing.
+    /// The gradient with respect to the input, through `epilogue`. The geometry's input must be at least as large as
+    /// the stride, or the same as at packing.
     pub(crate) fn run(&self, geometry: &Geometry, gradient: &[T], epilogue: Epilogue<'_, T>) -> Vec<T> {
         let kernels = T::kernels();
         let (inner, outer) = (geometry.in_channels, geometry.out_channels);
-        let phases = match (self, winograd::suitable(kernels, geometry)) {
-            (Self::Direct(phases), _) => phases,
-            (Self::Depthwise(weights), _) => {
-                let walks = geometry.data_walks();
-                return depthwise::run(kernels, &walks, gradient, weights, inner, epilogue);
-            }
-            (Self::Winograd(spectrum), Some(transforms)) => {
-                let mirrored = winograd::mirrored(geometry);
-                return winograd::forward(kernels, transforms, &mirrored, spectrum, gradient, epilogue);
-            }
-            (Self::Winograd(_), None) => unreachable!("suitability does not depend on the image"),
-        };
-        let length = geometry.input_shape().iter().product();
-        // SAFETY: the walks of all phases together visit every input pixel, in every block of channels; a
-        // walk without taps stores zeros.
-        unsafe {
-            produce(length, |target| {
-                for (walk, packed) in geometry.data_walks().iter().zip(phases) {
-                    gather(kernels, walk, gradient, outer, packed, epilogue, target, inner);
+        match self {
+            Self::Direct(phases) => {
+                let length = geometry.input_shape().iter().product();
+                // SAFETY: the plans of all phases together visit every input pixel, in every block of channels; a
+                // plan without taps stores zeros.
+                unsafe {
+                    produce(length, |target| {
+                        for (plan, packed) in GatherPlan::data(geometry).iter().zip(phases) {
+                            gather(kernels, plan, gradient, outer, packed, epilogue, target, inner);
+                        }
+                    })
                 }
-            })
+            }
+            Self::Depthwise(weights) => {
+                depthwise::run(kernels, &GatherPlan::data(geometry), gradient, weights, inner, epilogue)
+            }
+            Self::Winograd(weights) => {
+                winograd::forward(kernels, &winograd::mirrored(geometry), weights, gradient, epilogue)
+            }
         }
     }
 }
 
 /// The gradient with respect to the weight.
-fn weight_gradient<T: Element>(geometry: &Geometry, input: &[T], gradient: &[T]) -> Vec<T> {
+fn weight_gradient<T: Detected>(geometry: &Geometry, input: &[T], gradient: &[T]) -> Vec<T> {
     let kernels = T::kernels();
-    match winograd::suitable(kernels, geometry) {
-        Some(transforms) => winograd::weight_gradient(kernels, transforms, geometry, input, gradient),
-        None if depthwise::suitable(geometry) => {
-            depthwise::weight_gradient(kernels, geometry, input, gradient)
+    match Strategy::of(kernels, geometry) {
+        Strategy::Direct(bf16) => conv_weight::weight_gradient(kernels, bf16, geometry, input, gradient),
+        Strategy::Depthwise => depthwise::weight_gradient(kernels, geometry, input, gradient),
+        Strategy::Winograd(winograd) => {
+            winograd::weight_gradient(kernels, winograd, geometry, input, gradient)
         }
-        None => conv_weight::weight_gradient(kernels, geometry, input, gradient),
     }
 }

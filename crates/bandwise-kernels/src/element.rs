@@ -4,15 +4,10 @@ use std::ops::Neg;
 
 use candle_core::{CpuStorage, Layout, Result, WithDType, bail};
 
-use crate::cpu::kernel::Kernels;
-
 /// `f32` (fast paths) or `f64` (plain, for verification).
 pub(crate) trait Element: WithDType + Neg<Output = Self> + Default {
     const ZERO: Self;
     const ONE: Self;
-
-    /// The matrix kernels of the best path that this machine has.
-    fn kernels() -> &'static Kernels<Self>;
 
     /// `self * a + b`; rounds once where `FUSED` (only fast inside functions that enable FMA).
     fn multiply_add<const FUSED: bool>(self, a: Self, b: Self) -> Self;
@@ -23,10 +18,6 @@ pub(crate) trait Element: WithDType + Neg<Output = Self> + Default {
 impl Element for f32 {
     const ZERO: Self = 0.0;
     const ONE: Self = 1.0;
-
-    fn kernels() -> &'static Kernels<Self> {
-        crate::cpu::detect::kernels_f32()
-    }
 
     #[inline(always)]
     fn multiply_add<const FUSED: bool>(self, a: Self, b: Self) -> Self {
@@ -42,10 +33,6 @@ impl Element for f32 {
 impl Element for f64 {
     const ZERO: Self = 0.0;
     const ONE: Self = 1.0;
-
-    fn kernels() -> &'static Kernels<Self> {
-        crate::cpu::detect::kernels_f64()
-    }
 
     #[inline(always)]
     fn multiply_add<const FUSED: bool>(self, a: Self, b: Self) -> Self {

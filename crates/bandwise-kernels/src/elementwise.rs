@@ -4,23 +4,18 @@
 use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
 
+use crate::backend::Backend;
 use crate::composed;
 use crate::conv::wrap;
 use crate::cpu::elementwise as kernels;
 use crate::element::{Element, elements, with_element};
-use crate::frozen::Mask;
-
-/// Whether this crate has kernels for the tensor's device.
-pub(crate) fn has_kernels(x: &Tensor) -> bool {
-    x.device().is_cpu() || (cfg!(feature = "cuda") && x.device().is_cuda())
-}
 
 /// `max(x, 0)`, any shape. The gradient at 0 is 0.
 ///
 /// # Errors
 /// If the tensor is neither f32 nor f64.
 pub fn relu(x: &Tensor) -> Result<Tensor> {
-    if !has_kernels(x) {
+    if let Backend::Composed = Backend::of(x) {
         return x.relu();
     }
     x.contiguous()?.apply_op1(Relu)
@@ -57,7 +52,7 @@ pub fn relu_tangent(y: &Tensor, tangent: &Tensor) -> Result<Tensor> {
     if y.dims() != tangent.dims() {
         bail!("relu_tangent: value {:?} and tangent {:?} differ", y.dims(), tangent.dims());
     }
-    if !has_kernels(y) {
+    if let Backend::Composed = Backend::of(y) {
         return composed::relu_tangent(y, tangent);
     }
     y.detach().contiguous()?.apply_op2(&tangent.contiguous()?, MaskTangent)
@@ -119,7 +114,7 @@ pub fn sign_step(x: &Tensor, gradient: &Tensor, origin: &Tensor, step: f64, epsi
         );
     }
     let (x, gradient, origin) = (x.detach(), gradient.detach(), origin.detach());
-    if !has_kernels(&x) {
+    if let Backend::Composed = Backend::of(&x) {
         return composed::sign_step(&x, &gradient, &origin, step, epsilon);
     }
     let op = SignStep { step, epsilon };
@@ -168,5 +163,37 @@ impl CustomOp3 for SignStep {
         l3: &Layout,
     ) -> Result<(CudaStorage, Shape)> {
         crate::cuda::elementwise::sign_step([s1, s2, s3], [l1, l2, l3], self.step, self.epsilon)
+    }
+}
+
+/// `gradient` where the first argument is positive, else zero.
+pub(crate) struct Mask;
+
+impl CustomOp2 for Mask {
+    fn name(&self) -> &'static str {
+        "relu mask"
+    }
+
+    fn cpu_fwd(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        with_element!(s1, self.name(), T => {
+            Ok((wrap(kernels::mask::<T>(elements(s1, l1)?, elements(s2, l2)?)), l1.shape().clone()))
+        })
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        s1: &CudaStorage,
+        l1: &Layout,
+        s2: &CudaStorage,
+        l2: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        crate::cuda::elementwise::mask(s1, l1, s2, l2)
     }
 }

@@ -2,15 +2,16 @@
 
 use std::sync::{Arc, OnceLock};
 
-#[cfg(feature = "cuda")]
-use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Layout, Result, Shape, Tensor, bail};
 
-use crate::conv::{ConvConfig, PackedData, PackedForward, conv2d, wrap};
-use crate::cpu::elementwise::mask;
+use crate::algorithm::Algorithm;
+use crate::backend::Backend;
+use crate::conv::{PackedData, PackedForward, algorithm, conv2d, wrap};
+use crate::cpu::detect::Detected;
 use crate::cpu::gather::Epilogue;
-use crate::cpu::geometry::Geometry;
 use crate::element::{Element, elements, with_element};
+use crate::elementwise::Mask;
+use crate::geometry::{ConvConfig, Geometry};
 
 /// A convolution whose weights no longer change, for inference and for attacks on a trained network.
 ///
@@ -25,39 +26,39 @@ pub(crate) struct Weights {
     pub weight: Tensor,
     bias: Option<Tensor>,
     pub config: ConvConfig,
-    packed: Slots,
+    cache: PackedCache,
 }
 
 /// Packed weights of whichever number type the tensor has, made on first use.
 #[derive(Default)]
-pub(crate) struct Slots {
+pub(crate) struct PackedCache {
     forward_single: OnceLock<PackedForward<f32>>,
     forward_double: OnceLock<PackedForward<f64>>,
     data_single: OnceLock<PackedData<f32>>,
     data_double: OnceLock<PackedData<f64>>,
 }
 
-/// Picks the slots of a number type.
-pub(crate) trait Slotted: Element {
-    fn forward(slots: &Slots) -> &OnceLock<PackedForward<Self>>;
-    fn data(slots: &Slots) -> &OnceLock<PackedData<Self>>;
+/// Picks the part of the cache for a number type.
+pub(crate) trait Cached: Detected {
+    fn forward(cache: &PackedCache) -> &OnceLock<PackedForward<Self>>;
+    fn data(cache: &PackedCache) -> &OnceLock<PackedData<Self>>;
 }
 
-impl Slotted for f32 {
-    fn forward(slots: &Slots) -> &OnceLock<PackedForward<f32>> {
-        &slots.forward_single
+impl Cached for f32 {
+    fn forward(cache: &PackedCache) -> &OnceLock<PackedForward<f32>> {
+        &cache.forward_single
     }
-    fn data(slots: &Slots) -> &OnceLock<PackedData<f32>> {
-        &slots.data_single
+    fn data(cache: &PackedCache) -> &OnceLock<PackedData<f32>> {
+        &cache.data_single
     }
 }
 
-impl Slotted for f64 {
-    fn forward(slots: &Slots) -> &OnceLock<PackedForward<f64>> {
-        &slots.forward_double
+impl Cached for f64 {
+    fn forward(cache: &PackedCache) -> &OnceLock<PackedForward<f64>> {
+        &cache.forward_double
     }
-    fn data(slots: &Slots) -> &OnceLock<PackedData<f64>> {
-        &slots.data_double
+    fn data(cache: &PackedCache) -> &OnceLock<PackedData<f64>> {
+        &cache.data_double
     }
 }
 
@@ -77,7 +78,7 @@ impl FrozenConv2d {
             None => None,
         };
         let weight = w.detach().contiguous()?;
-        let weights = Weights { weight, bias, config: *config, packed: Slots::default() };
+        let weights = Weights { weight, bias, config: *config, cache: PackedCache::default() };
         Ok(Self { weights: Arc::new(weights) })
     }
 
@@ -96,24 +97,28 @@ impl FrozenConv2d {
         {
             bail!("FrozenConv2d: residual {:?} for a result {:?}", residual.dims(), geometry.output_shape());
         }
-        if !x.device().is_cpu() || !matches!(x.dtype(), DType::F32 | DType::F64) {
-            let mut y = conv2d(x, weight, config)?;
+        match (Backend::of(x), x.dtype()) {
+            (Backend::Cpu, DType::F32 | DType::F64) => {}
             #[cfg(feature = "cuda")]
-            if x.device().is_cuda() {
+            (Backend::Cuda, _) => {
                 // bias, residual and ReLU as one pass: batch norm of mean 0 and variance 1
+                let y = conv2d(x, weight, config)?;
                 let ones = Tensor::ones(weight.dim(0)?, x.dtype(), x.device())?;
                 let zeros = ones.zeros_like()?;
                 let statistics = Tensor::stack(&[&zeros, &ones], 0)?;
                 let bias = bias.as_ref().unwrap_or(&zeros);
                 return crate::cuda::batch_norm::eval(&y, &ones, bias, &statistics, 0.0, residual, relu);
             }
-            if let Some(bias) = bias {
-                y = y.broadcast_add(bias)?;
+            _ => {
+                let mut y = conv2d(x, weight, config)?;
+                if let Some(bias) = bias {
+                    y = y.broadcast_add(bias)?;
+                }
+                if let Some(residual) = residual {
+                    y = (y + residual)?;
+                }
+                return if relu { y.relu() } else { Ok(y) };
             }
-            if let Some(residual) = residual {
-                y = (y + residual)?;
-            }
-            return if relu { y.relu() } else { Ok(y) };
         }
         let op = FrozenForward { weights: self.weights.clone(), geometry, relu };
         let x = x.contiguous()?;
@@ -122,11 +127,19 @@ impl FrozenConv2d {
             None => x.apply_op1(op),
         }
     }
+
+    /// What the convolution runs as.
+    pub fn algorithm(&self) -> Algorithm {
+        let Weights { weight, config, .. } = &*self.weights;
+        let shape = weight.dims4().map(<[usize; 4]>::from);
+        // `new` has checked the shape
+        shape.map_or(Algorithm::Candle, |shape| algorithm(shape, config, weight.dtype(), weight.device()))
+    }
 }
 
 impl Weights {
     /// `relu(conv(input) + bias + residual)` as the epilogue says; the bias is the weights' own.
-    pub(crate) fn forward<T: Slotted>(
+    pub(crate) fn forward<T: Cached>(
         &self,
         geometry: &Geometry,
         input: &[T],
@@ -142,7 +155,7 @@ impl Weights {
     }
 
     /// The gradient with respect to the input, through the epilogue.
-    pub(crate) fn data_gradient<T: Slotted>(
+    pub(crate) fn data_gradient<T: Cached>(
         &self,
         geometry: &Geometry,
         gradient: &[T],
@@ -158,18 +171,18 @@ impl Weights {
     }
 
     /// The weights packed for the forward pass, once.
-    pub(crate) fn packed_forward<T: Slotted>(&self, geometry: &Geometry) -> Result<&PackedForward<T>> {
-        kept(T::forward(&self.packed), || with_slice(&self.weight, |w| PackedForward::new(geometry, w)))
+    pub(crate) fn packed_forward<T: Cached>(&self, geometry: &Geometry) -> Result<&PackedForward<T>> {
+        kept(T::forward(&self.cache), || with_slice(&self.weight, |w| PackedForward::new(geometry, w)))
     }
 
     /// The weights packed for the data gradient, once; `None` for an image smaller than the stride, which lacks
     /// phases that a later, larger image would need.
-    pub(crate) fn packed_data<T: Slotted>(&self, geometry: &Geometry) -> Result<Option<&PackedData<T>>> {
+    pub(crate) fn packed_data<T: Cached>(&self, geometry: &Geometry) -> Result<Option<&PackedData<T>>> {
         let stride = geometry.config.stride;
         if geometry.in_height < stride || geometry.in_width < stride {
             return Ok(None);
         }
-        kept(T::data(&self.packed), || with_slice(&self.weight, |w| PackedData::new(geometry, w))).map(Some)
+        kept(T::data(&self.cache), || with_slice(&self.weight, |w| PackedData::new(geometry, w))).map(Some)
     }
 }
 
@@ -190,7 +203,7 @@ struct FrozenForward {
 }
 
 impl FrozenForward {
-    fn run<T: Slotted>(&self, input: &[T], residual: Option<&[T]>) -> Result<(CpuStorage, Shape)> {
+    fn run<T: Cached>(&self, input: &[T], residual: Option<&[T]>) -> Result<(CpuStorage, Shape)> {
         let epilogue = Epilogue { residual, relu: self.relu, ..Epilogue::NONE };
         let values = self.weights.forward(&self.geometry, input, epilogue)?;
         Ok((wrap(values), Shape::from(&self.geometry.output_shape())))
@@ -273,37 +286,5 @@ impl CustomOp1 for FrozenData {
             let values = self.weights.data_gradient(&self.geometry, gradient, Epilogue::NONE)?;
             Ok((wrap(values), Shape::from(&self.geometry.input_shape())))
         })
-    }
-}
-
-/// `gradient` where the first argument is positive, else zero.
-pub(crate) struct Mask;
-
-impl CustomOp2 for Mask {
-    fn name(&self) -> &'static str {
-        "relu mask"
-    }
-
-    fn cpu_fwd(
-        &self,
-        s1: &CpuStorage,
-        l1: &Layout,
-        s2: &CpuStorage,
-        l2: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        with_element!(s1, self.name(), T => {
-            Ok((wrap(mask::<T>(elements(s1, l1)?, elements(s2, l2)?)), l1.shape().clone()))
-        })
-    }
-
-    #[cfg(feature = "cuda")]
-    fn cuda_fwd(
-        &self,
-        s1: &CudaStorage,
-        l1: &Layout,
-        s2: &CudaStorage,
-        l2: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        crate::cuda::elementwise::mask(s1, l1, s2, l2)
     }
 }

@@ -11,7 +11,9 @@
 //!
 //! The crate knows nothing of networks, robustness or spectra.
 
+mod algorithm;
 mod allocator;
+mod backend;
 mod batch_norm;
 mod batch_norm_tangent;
 mod capabilities;
@@ -24,14 +26,19 @@ mod element;
 mod elementwise;
 mod frozen;
 mod frozen_graph;
+mod geometry;
 mod memory;
 mod pool;
+mod precision;
 
+pub use algorithm::Algorithm;
 pub use allocator::RecyclingAllocator;
 pub use batch_norm::{BatchStatistics, batch_norm_eval, batch_norm_train, batch_norm_train_tangent};
 pub use capabilities::{Capabilities, capabilities};
-pub use conv::{ConvConfig, Precision, conv2d};
+pub use conv::{algorithm, conv2d};
 pub use elementwise::{relu, relu_tangent, sign_step};
 pub use frozen::FrozenConv2d;
 pub use frozen_graph::{FrozenGraph, Value};
+pub use geometry::ConvConfig;
 pub use pool::{avg_pool2d, global_avg_pool, max_pool2d, max_pool2d_tangent};
+pub use precision::{Precision, UnknownPrecision};

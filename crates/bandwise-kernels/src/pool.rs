@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 
+use crate::backend::Backend;
 use crate::composed;
 use crate::conv::wrap;
 use crate::cpu::pool::{self, Windows};
@@ -46,14 +47,12 @@ impl Windows {
 /// If the window does not fit, or the padding exceeds half the kernel.
 pub fn max_pool2d(x: &Tensor, kernel: usize, stride: usize, padding: usize) -> Result<Tensor> {
     let windows = windows(x.dims4()?.into(), kernel, stride, padding)?;
-    #[cfg(feature = "cuda")]
-    if x.device().is_cuda() {
-        return crate::cuda::pool::max(&windows, x, x);
+    match Backend::of(x) {
+        Backend::Cpu => x.contiguous()?.apply_op1(MaxPool { windows, positions: OnceLock::new() }),
+        #[cfg(feature = "cuda")]
+        Backend::Cuda => crate::cuda::pool::max(&windows, x, x),
+        Backend::Composed => composed::max_pool2d(x, kernel, stride, padding),
     }
-    if !x.device().is_cpu() {
-        return composed::max_pool2d(x, kernel, stride, padding);
-    }
-    x.contiguous()?.apply_op1(MaxPool { windows, positions: OnceLock::new() })
 }
 
 /// The tangent of [`max_pool2d`] along `tangent`: its values where `x` is largest. Differentiable in `tangent`
@@ -72,12 +71,11 @@ pub fn max_pool2d_tangent(
     if x.dims() != tangent.dims() {
         bail!("max_pool2d_tangent: value {:?} and tangent {:?} differ", x.dims(), tangent.dims());
     }
-    #[cfg(feature = "cuda")]
-    if x.device().is_cuda() {
-        return crate::cuda::pool::max(&windows, x, tangent);
-    }
-    if !x.device().is_cpu() {
-        return composed::max_pool2d_tangent(x, tangent, kernel, stride, padding);
+    match Backend::of(x) {
+        Backend::Cpu => {}
+        #[cfg(feature = "cuda")]
+        Backend::Cuda => return crate::cuda::pool::max(&windows, x, tangent),
+        Backend::Composed => return composed::max_pool2d_tangent(x, tangent, kernel, stride, padding),
     }
     let positions = Arc::new(OnceLock::new());
     x.detach().contiguous()?.apply_op1_no_bwd(&FindLargest { windows, positions: positions.clone() })?;
@@ -94,14 +92,12 @@ pub fn max_pool2d_tangent(
 /// If the window does not fit, or the padding exceeds half the kernel.
 pub fn avg_pool2d(x: &Tensor, kernel: usize, stride: usize, padding: usize) -> Result<Tensor> {
     let windows = windows(x.dims4()?.into(), kernel, stride, padding)?;
-    #[cfg(feature = "cuda")]
-    if x.device().is_cuda() {
-        return crate::cuda::pool::average(&windows, x);
+    match Backend::of(x) {
+        Backend::Cpu => x.contiguous()?.apply_op1(AveragePool { windows }),
+        #[cfg(feature = "cuda")]
+        Backend::Cuda => crate::cuda::pool::average(&windows, x),
+        Backend::Composed => composed::avg_pool2d(x, kernel, stride, padding),
     }
-    if !x.device().is_cpu() {
-        return composed::avg_pool2d(x, kernel, stride, padding);
-    }
-    x.contiguous()?.apply_op1(AveragePool { windows })
 }
 
 /// The mean over height and width: `[batch, height, width, channels]` to `[batch, channels]`.
@@ -113,10 +109,10 @@ pub fn global_avg_pool(x: &Tensor) -> Result<Tensor> {
     if height * width == 0 {
         bail!("global_avg_pool: empty images in {:?}", x.dims());
     }
-    if !x.device().is_cpu() {
-        return composed::global_avg_pool(x);
+    match Backend::of(x) {
+        Backend::Cpu => x.contiguous()?.apply_op1(GlobalAverage { shape: [batch, height, width, channels] }),
+        _ => composed::global_avg_pool(x),
     }
-    x.contiguous()?.apply_op1(GlobalAverage { shape: [batch, height, width, channels] })
 }
 
 struct MaxPool {

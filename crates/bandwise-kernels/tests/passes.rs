@@ -14,9 +14,9 @@ fn definition(x: &Tensor, gamma: &Tensor, beta: &Tensor) -> (Tensor, Vec<f64>, V
     let channels = gamma.dims()[0];
     let flat = x.reshape(((), channels)).unwrap();
     let mean = flat.mean_keepdim(0).unwrap();
-    let centred = flat.broadcast_sub(&mean).unwrap();
-    let variance = centred.sqr().unwrap().mean_keepdim(0).unwrap();
-    let normal = centred.broadcast_div(&(&variance + EPSILON).unwrap().sqrt().unwrap()).unwrap();
+    let centered = flat.broadcast_sub(&mean).unwrap();
+    let variance = centered.sqr().unwrap().mean_keepdim(0).unwrap();
+    let normal = centered.broadcast_div(&(&variance + EPSILON).unwrap().sqrt().unwrap()).unwrap();
     let y = normal.broadcast_mul(gamma).unwrap().broadcast_add(beta).unwrap();
     (y.reshape(x.shape()).unwrap(), values(&mean), values(&variance))
 }

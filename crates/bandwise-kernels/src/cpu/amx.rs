@@ -7,6 +7,7 @@ use std::arch::asm;
 use std::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
 use std::ptr::copy_nonoverlapping;
 
+use super::bf16::Bf16Pair;
 use super::dense::{self, Dense};
 
 /// Rows of a tile, columns of a tile of sums, and pairs in a row of factors.
@@ -56,11 +57,11 @@ fn agrees() -> bool {
     let (rows, depth, columns) = (37, 2 * TILE, 3 * TILE);
     let pair = |i: usize| {
         let half = |i: usize| (((i * 7919 % 17) as f32) - 8.0).to_bits() >> 16;
-        f32::from_bits(half(2 * i + 1) << 16 | half(2 * i))
+        Bf16Pair(half(2 * i + 1) << 16 | half(2 * i))
     };
-    let left: Vec<f32> = (0..rows * depth).map(pair).collect();
-    let panel: Vec<f32> = (0..depth * columns).map(|i| pair(i + 5)).collect();
-    let run = |product: unsafe fn(&Dense<f32>)| {
+    let left: Vec<Bf16Pair> = (0..rows * depth).map(pair).collect();
+    let panel: Vec<Bf16Pair> = (0..depth * columns).map(|i| pair(i + 5)).collect();
+    let run = |product: unsafe fn(&Dense<f32, Bf16Pair>)| {
         let mut out = vec![1.0; rows * columns];
         let (left, panel) = (left.as_ptr(), panel.as_ptr());
         let matrices = Dense {
@@ -127,7 +128,7 @@ unsafe fn configure() {
 ///
 /// # Safety
 /// All pointers are valid for the sizes that the product states; [`available`] has returned true.
-pub(super) unsafe fn product(product: &Dense<f32>) {
+pub(super) unsafe fn product(product: &Dense<f32, Bf16Pair>) {
     // The loops count the depth down to zero.
     assert!(product.depth > 0 && product.depth.is_multiple_of(TILE) && product.columns.is_multiple_of(TILE));
     let tiled = product.rows / TILE * TILE;
@@ -157,9 +158,9 @@ pub(super) unsafe fn product(product: &Dense<f32>) {
 ///
 /// # Safety
 /// As [`product`].
-unsafe fn rest(product: &Dense<f32>, first: usize) {
+unsafe fn rest(product: &Dense<f32, Bf16Pair>, first: usize) {
     let Dense { rows, depth, columns, left_stride, out_stride, .. } = *product;
-    let mut left = vec![0.0; TILE * depth];
+    let mut left = vec![Bf16Pair::ZERO; TILE * depth];
     let mut out = vec![0.0; TILE * columns];
     // SAFETY: rows of `depth` and of `columns` values lie inside the product (caller's promise) and the buffers.
     unsafe {
@@ -194,7 +195,7 @@ const fn bytes(elements: usize) -> usize {
 
 /// # Safety
 /// 16 rows and columns from here on lie inside the product, and this thread's tiles are configured.
-unsafe fn block(product: &Dense<f32>, row: usize, column: usize) {
+unsafe fn block(product: &Dense<f32, Bf16Pair>, row: usize, column: usize) {
     // SAFETY: the loads and stores cover 16 rows of 64 bytes each, inside the matrices (caller's promise); the
     // assembly changes its own registers and the tiles only.
     unsafe {
@@ -232,7 +233,7 @@ unsafe fn block(product: &Dense<f32>, row: usize, column: usize) {
 ///
 /// # Safety
 /// As [`block`], for 32 rows and columns.
-unsafe fn block_of_four(product: &Dense<f32>, row: usize, column: usize) {
+unsafe fn block_of_four(product: &Dense<f32, Bf16Pair>, row: usize, column: usize) {
     // SAFETY: as in `block`.
     unsafe {
         let out = product.out.add(row * product.out_stride + column);
@@ -306,13 +307,13 @@ mod tests {
     }
 
     /// Pairs of values in [-1, 1) whose sums depend on the order.
-    fn pairs(count: usize, seed: u32) -> Vec<f32> {
+    fn pairs(count: usize, seed: u32) -> Vec<Bf16Pair> {
         let mut state = seed;
         let mut next = || {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             ((state >> 8) as f32 / (1u32 << 23) as f32 - 1.0).to_bits() >> 16
         };
-        (0..count).map(|_| f32::from_bits(next() << 16 | next())).collect()
+        (0..count).map(|_| Bf16Pair(next() << 16 | next())).collect()
     }
 
     struct Case {
@@ -335,7 +336,7 @@ mod tests {
         }
 
         /// The first `rows` rows of the case's product; what lies between them is still 3.
-        fn run(&self, product: unsafe fn(&Dense<f32>), rows: usize) -> Vec<f32> {
+        fn run(&self, product: unsafe fn(&Dense<f32, Bf16Pair>), rows: usize) -> Vec<f32> {
             let Self { depth, columns, gap, accumulate } = *self;
             let (left, panel) = (pairs(100 * (depth + gap), 1), pairs(depth * (columns + gap), 2));
             let mut out = vec![3.0; rows * (columns + gap)];

@@ -114,10 +114,10 @@ fn rectified<T: Element>(value: T, relu: bool) -> T {
     if relu && value <= T::ZERO { T::ZERO } else { value }
 }
 
-/// Where the gradient passes the ReLU behind the normalisation.
-pub(crate) enum Gate<'a, T> {
+/// Where the gradient passes the ReLU behind the normalization.
+pub(crate) enum ReluMask<'a, T> {
     /// There is no ReLU.
-    Open,
+    None,
     /// Where this result is positive.
     Result(&'a [T]),
     /// Where `x · scale + shift` is positive: the result computed again, which costs less than reading it.
@@ -128,7 +128,7 @@ pub(crate) enum Gate<'a, T> {
 pub(crate) struct Backward<'a, T> {
     pub x: &'a [T],
     pub gradient: &'a [T],
-    pub gate: Gate<'a, T>,
+    pub mask: ReluMask<'a, T>,
     pub mean: &'a [T],
     /// `1 / sqrt(variance + epsilon)` per channel.
     pub inverse: &'a [T],
@@ -140,27 +140,27 @@ impl<T: Element> Backward<'_, T> {
     fn row<'b>(&'b self, start: usize, buffer: &'b mut [T]) -> &'b [T] {
         let channels = self.mean.len();
         let gradient = &self.gradient[start..start + channels];
-        let gated = |open: bool, gradient: T| if open { gradient } else { T::ZERO };
-        match self.gate {
-            Gate::Open => return gradient,
-            Gate::Result(result) => {
+        let masked = |passes: bool, gradient: T| if passes { gradient } else { T::ZERO };
+        match self.mask {
+            ReluMask::None => return gradient,
+            ReluMask::Result(result) => {
                 let result = &result[start..start + channels];
                 for ((out, &gradient), &result) in buffer.iter_mut().zip(gradient).zip(result) {
-                    *out = gated(result > T::ZERO, gradient);
+                    *out = masked(result > T::ZERO, gradient);
                 }
             }
-            Gate::Affine { scale, shift } => {
+            ReluMask::Affine { scale, shift } => {
                 let x = &self.x[start..start + channels];
                 let values = buffer.iter_mut().zip(gradient).zip(x).zip(scale).zip(shift);
                 for ((((out, &gradient), &x), &scale), &shift) in values {
-                    *out = gated(x * scale + shift > T::ZERO, gradient);
+                    *out = masked(x * scale + shift > T::ZERO, gradient);
                 }
             }
         }
         buffer
     }
 
-    /// Sums over rows of the gradient (behind the ReLU), and of gradient times normalised input.
+    /// Sums over rows of the gradient (behind the ReLU), and of gradient times normalized input.
     pub(crate) fn sums(&self) -> (Vec<f64>, Vec<f64>) {
         let channels = self.mean.len();
         let pieces = map_pieces(self.x.len(), channels, |range| {

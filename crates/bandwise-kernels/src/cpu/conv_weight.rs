@@ -5,10 +5,11 @@
 
 use rayon::prelude::*;
 
-use super::geometry::{Geometry, Walk};
-use super::kernel::{Halves, Kernels, OuterTile};
-use super::pack::halves;
+use super::bf16::{Bf16Kernels, Bf16Pair, paired};
+use super::gather_plan::GatherPlan;
+use super::kernel::{Kernels, OuterTile};
 use crate::element::Element;
+use crate::geometry::Geometry;
 
 /// Pixels whose pointers are made at once.
 const BLOCK_PIXELS: usize = 256;
@@ -17,14 +18,16 @@ const SPLIT_PIXELS: usize = 1024;
 /// Tasks to aim for; a constant, so that results do not depend on the number of threads.
 const TASKS: usize = 32;
 
-/// Gradient with respect to the weight, `[out, in / groups, kh, kw]`.
+/// Gradient with respect to the weight, `[out, in / groups, kh, kw]`; of pairs, if there are kernels for them and the
+/// channels allow it.
 pub(crate) fn weight_gradient<T: Element>(
     kernels: &Kernels<T>,
+    bf16: Option<&Bf16Kernels<T>>,
     geometry: &Geometry,
     input: &[T],
     gradient: &[T],
 ) -> Vec<T> {
-    let call = Call::new(kernels, geometry, input, gradient);
+    let call = Call::new(kernels, bf16, geometry, input, gradient);
     let panel = call.panel_length();
     let mut partial = vec![T::ZERO; call.splits * call.panels.len() * panel];
     partial.par_chunks_mut(panel.max(1)).enumerate().for_each(|(task, sums)| {
@@ -43,17 +46,17 @@ struct Panel {
 
 /// Buffers of paired pixels.
 #[derive(Default)]
-struct Pairs<T> {
-    lefts: Vec<T>,
-    rights: Vec<T>,
+struct Pairs {
+    lefts: Vec<Bf16Pair>,
+    rights: Vec<Bf16Pair>,
 }
 
 struct Call<'a, T> {
     kernels: &'a Kernels<T>,
     /// Set where products are to be in bf16.
-    halves: Option<&'a Halves<T>>,
+    bf16: Option<&'a Bf16Kernels<T>>,
     geometry: &'a Geometry,
-    walk: Walk,
+    plan: GatherPlan,
     input: &'a [T],
     gradient: &'a [T],
     zeros: Vec<T>,
@@ -65,7 +68,13 @@ struct Call<'a, T> {
 }
 
 impl<'a, T: Element> Call<'a, T> {
-    fn new(kernels: &'a Kernels<T>, geometry: &'a Geometry, input: &'a [T], gradient: &'a [T]) -> Self {
+    fn new(
+        kernels: &'a Kernels<T>,
+        bf16: Option<&'a Bf16Kernels<T>>,
+        geometry: &'a Geometry,
+        input: &'a [T],
+        gradient: &'a [T],
+    ) -> Self {
         let groups = geometry.config.groups;
         let (inner, outer) = (geometry.in_channels / groups, geometry.out_channels / groups);
         let mut panels = Vec::new();
@@ -75,11 +84,11 @@ impl<'a, T: Element> Call<'a, T> {
                 panels.push(Panel { group, first: group * outer + first, columns });
             }
         }
-        let walk = geometry.forward_walk();
-        let splits = (walk.rows() / SPLIT_PIXELS).min(TASKS / panels.len().max(1)).max(1);
+        let plan = GatherPlan::forward(geometry);
+        let splits = (plan.rows() / SPLIT_PIXELS).min(TASKS / panels.len().max(1)).max(1);
         let (zeros, taps) = (vec![T::ZERO; inner.max(kernels.columns)], geometry.taps());
-        let halves = halves(kernels, geometry).filter(|_| groups == 1);
-        Self { kernels, halves, geometry, walk, input, gradient, zeros, panels, splits, inner, taps }
+        let bf16 = bf16.filter(|_| paired(inner) && paired(outer));
+        Self { kernels, bf16, geometry, plan, input, gradient, zeros, panels, splits, inner, taps }
     }
 
     /// `[tap][inner][columns]`
@@ -89,7 +98,7 @@ impl<'a, T: Element> Call<'a, T> {
 
     /// Adds the outer products of one split to the sums of one panel.
     fn run(&self, split: usize, panel: Panel, sums: &mut [T]) {
-        let pixels = self.walk.rows();
+        let pixels = self.plan.rows();
         let split_pixels = pixels.div_ceil(self.splits);
         let (first, last) = (split * split_pixels, pixels.min((split + 1) * split_pixels));
         let mut rights = vec![T::ZERO; BLOCK_PIXELS * panel.columns];
@@ -102,72 +111,70 @@ impl<'a, T: Element> Call<'a, T> {
                 let from = (start + p) * self.geometry.out_channels + panel.first;
                 rights.copy_from_slice(&self.gradient[from..from + panel.columns]);
             }
-            match self.halves {
+            match self.bf16 {
                 None => {
                     for tap in 0..self.taps {
                         let lefts = &lefts[tap * BLOCK_PIXELS..][..count];
                         self.add_tap(self.kernels.outer, tap, panel.columns, lefts, &rights, sums);
                     }
                 }
-                Some(halves) => {
-                    self.add_pairs(halves, count, panel.columns, &lefts, &rights, &mut pairs, sums)
-                }
+                Some(bf16) => self.add_pairs(bf16, count, panel.columns, &lefts, &rights, &mut pairs, sums),
             }
         }
     }
 
-    /// The block's products in bf16: neighbouring pixels become pairs.
+    /// The block's products in bf16: neighboring pixels become pairs.
     #[allow(clippy::too_many_arguments)]
     fn add_pairs(
         &self,
-        halves: &Halves<T>,
+        bf16: &Bf16Kernels<T>,
         count: usize,
         columns: usize,
         lefts: &[*const T],
         rights: &[T],
-        pairs: &mut Pairs<T>,
+        pairs: &mut Pairs,
         sums: &mut [T],
     ) {
         let half = count.div_ceil(2);
-        pairs.rights.resize(half * columns, T::ZERO);
-        halves.pair_all_rows(&rights[..count * columns], columns, &self.zeros, &mut pairs.rights);
-        pairs.lefts.resize(half * self.inner, T::ZERO);
+        pairs.rights.resize(half * columns, Bf16Pair::ZERO);
+        bf16.pair_all_rows(&rights[..count * columns], columns, &self.zeros, &mut pairs.rights);
+        pairs.lefts.resize(half * self.inner, Bf16Pair::ZERO);
         for tap in 0..self.taps {
             let pixels = &lefts[tap * BLOCK_PIXELS..][..count];
             for (pixels, pair) in pixels.chunks(2).zip(pairs.lefts.chunks_exact_mut(self.inner)) {
                 let second = pixels.get(1).copied().unwrap_or(self.zeros.as_ptr());
                 // SAFETY: every pointer has `inner` values, a multiple of what is paired at a time; the table comes
                 // from feature detection.
-                unsafe { (halves.pair_rows)(pixels[0], second, pair.as_mut_ptr(), self.inner) };
+                unsafe { (bf16.pair_rows)(pixels[0], second, pair.as_mut_ptr(), self.inner) };
             }
-            let rows: Vec<*const T> = pairs.lefts.chunks_exact(self.inner).map(<[T]>::as_ptr).collect();
-            self.add_tap(halves.outer, tap, columns, &rows, &pairs.rights, sums);
+            let rows: Vec<_> = pairs.lefts.chunks_exact(self.inner).map(<[_]>::as_ptr).collect();
+            self.add_tap(bf16.outer, tap, columns, &rows, &pairs.rights, sums);
         }
     }
 
     /// Pointers `[tap][pixel]` to the input pixels of a block.
     fn point(&self, start: usize, count: usize, group: usize, lefts: &mut [*const T]) {
         let channels = self.geometry.in_channels;
-        let mut position = self.walk.position(start);
+        let mut position = self.plan.position(start);
         for p in 0..count {
-            for (t, tap) in self.walk.taps.iter().enumerate() {
-                lefts[t * BLOCK_PIXELS + p] = match self.walk.source_pixel(&position, tap) {
+            for (t, tap) in self.plan.taps.iter().enumerate() {
+                lefts[t * BLOCK_PIXELS + p] = match self.plan.source_pixel(&position, tap) {
                     Some(pixel) => self.input[pixel * channels + group * self.inner..][..self.inner].as_ptr(),
                     None => self.zeros.as_ptr(),
                 };
             }
-            self.walk.advance(&mut position);
+            self.plan.advance(&mut position);
         }
     }
 
     /// Adds the outer products of `lefts` and the rows of `rights` to the sums of one tap.
-    fn add_tap(
+    fn add_tap<F>(
         &self,
-        outer: unsafe fn(&OuterTile<T>),
+        outer: unsafe fn(&OuterTile<T, F>),
         tap: usize,
         columns: usize,
-        lefts: &[*const T],
-        rights: &[T],
+        lefts: &[*const F],
+        rights: &[F],
         sums: &mut [T],
     ) {
         let width = self.kernels.columns;

@@ -5,9 +5,10 @@ use std::mem::MaybeUninit;
 use rayon::prelude::*;
 
 use super::gather::Epilogue;
-use super::geometry::{Geometry, Walk};
+use super::gather_plan::GatherPlan;
 use super::kernel::Kernels;
 use crate::element::Element;
+use crate::geometry::Geometry;
 use crate::memory::{SharedMut, produce};
 
 /// Target pixels per task.
@@ -18,11 +19,6 @@ const MOST_SPLITS: usize = 32;
 /// Channels whose sums are kept in registers.
 const LANES: usize = 64;
 
-/// Whether every channel is convolved alone.
-pub(crate) fn suitable(geometry: &Geometry) -> bool {
-    geometry.config.groups == geometry.in_channels && geometry.out_channels == geometry.in_channels
-}
-
 /// Weights `[channels, 1, kh, kw]` as `[tap][channels]`.
 pub(crate) fn pack<T: Element>(geometry: &Geometry, weight: &[T]) -> Vec<T> {
     let (taps, channels) = (geometry.taps(), geometry.in_channels);
@@ -31,14 +27,14 @@ pub(crate) fn pack<T: Element>(geometry: &Geometry, weight: &[T]) -> Vec<T> {
 }
 
 /// One target pixel: `out = relu(Σ_tap inputs[tap] · weights[tap] + bias + residual)`, channel by channel,
-/// and 0 where the gate is not positive.
+/// and 0 where the mask is not positive.
 pub(crate) struct PixelSum<'a, T> {
     pub inputs: &'a [&'a [T]],
     pub weights: &'a [&'a [T]],
     pub bias: Option<&'a [T]>,
     pub residual: Option<&'a [T]>,
     pub relu: bool,
-    pub gate: Option<&'a [T]>,
+    pub relu_mask: Option<&'a [T]>,
     pub out: &'a mut [MaybeUninit<T>],
 }
 
@@ -59,9 +55,9 @@ fn sum_pixel<T: Element, const FUSED: bool>(pixel: PixelSum<'_, T>) {
                 *sum += value;
             }
         }
-        if let Some(gate) = pixel.gate {
-            for (sum, &gate) in sums.iter_mut().zip(&gate[first..first + count]) {
-                *sum = if gate > T::ZERO { *sum } else { T::ZERO };
+        if let Some(mask) = pixel.relu_mask {
+            for (sum, &mask) in sums.iter_mut().zip(&mask[first..first + count]) {
+                *sum = if mask > T::ZERO { *sum } else { T::ZERO };
             }
         }
         for (out, &sum) in pixel.out[first..first + count].iter_mut().zip(&sums) {
@@ -117,48 +113,48 @@ instantiate!(avx2, true, "avx2,fma");
 #[cfg(target_arch = "x86_64")]
 instantiate!(avx512, true, "avx512f,avx512vl,avx2,fma");
 
-/// The forward pass, or with the data walks the data gradient.
+/// The forward pass, or with the plans of the data gradient that.
 pub(crate) fn run<T: Element>(
     kernels: &Kernels<T>,
-    walks: &[Walk],
+    plans: &[GatherPlan],
     source: &[T],
     weights: &[T],
     channels: usize,
     epilogue: Epilogue<'_, T>,
 ) -> Vec<T> {
     let zeros = vec![T::ZERO; channels];
-    let length = walks.first().map_or(0, |walk| walk.batch * walk.target[0] * walk.target[1] * channels);
+    let length = plans.first().map_or(0, |plan| plan.batch * plan.target[0] * plan.target[1] * channels);
     let fill = |target: &SharedMut<'_, T>| {
-        for walk in walks {
+        for plan in plans {
             let weights: Vec<&[T]> =
-                walk.taps.iter().map(|tap| &weights[tap.kernel * channels..][..channels]).collect();
-            let rows = walk.rows();
+                plan.taps.iter().map(|tap| &weights[tap.kernel * channels..][..channels]).collect();
+            let rows = plan.rows();
             (0..rows.div_ceil(TASK_ROWS)).into_par_iter().for_each(|task| {
                 let first = task * TASK_ROWS;
-                let mut position = walk.position(first);
+                let mut position = plan.position(first);
                 let mut inputs: Vec<&[T]> = Vec::with_capacity(weights.len());
                 for _ in first..rows.min(first + TASK_ROWS) {
                     inputs.clear();
-                    inputs.extend(walk.taps.iter().map(|tap| match walk.source_pixel(&position, tap) {
+                    inputs.extend(plan.taps.iter().map(|tap| match plan.source_pixel(&position, tap) {
                         Some(pixel) => &source[pixel * channels..][..channels],
                         None => &zeros[..],
                     }));
-                    let start = walk.target_pixel(&position) * channels;
-                    // SAFETY: tasks and walks own disjoint pixels of the target.
+                    let start = plan.target_pixel(&position) * channels;
+                    // SAFETY: tasks and plans own disjoint pixels of the target.
                     let out = unsafe { target.slice(start, channels) };
                     let Epilogue { bias, relu, .. } = epilogue;
-                    let [residual, gate] = [epilogue.residual, epilogue.gate]
+                    let [residual, relu_mask] = [epilogue.residual, epilogue.relu_mask]
                         .map(|values| values.map(|values| &values[start..start + channels]));
                     let pixel =
-                        PixelSum { inputs: &inputs, weights: &weights, bias, residual, relu, gate, out };
+                        PixelSum { inputs: &inputs, weights: &weights, bias, residual, relu, relu_mask, out };
                     // SAFETY: the table comes from feature detection.
                     unsafe { (kernels.pixels.sum)(pixel) };
-                    walk.advance(&mut position);
+                    plan.advance(&mut position);
                 }
             });
         }
     };
-    // SAFETY: the walks together visit every target pixel, with all channels.
+    // SAFETY: the plans together visit every target pixel, with all channels.
     unsafe { produce(length, fill) }
 }
 
@@ -170,24 +166,24 @@ pub(crate) fn weight_gradient<T: Element>(
     gradient: &[T],
 ) -> Vec<T> {
     let (taps, channels) = (geometry.taps(), geometry.in_channels);
-    let walk = geometry.forward_walk();
-    let pixels = walk.rows();
+    let plan = GatherPlan::forward(geometry);
+    let pixels = plan.rows();
     let splits = (pixels / SPLIT_PIXELS).clamp(1, MOST_SPLITS);
     let step = pixels.div_ceil(splits);
     let mut partial = vec![T::ZERO; splits * taps * channels];
     partial.par_chunks_mut((taps * channels).max(1)).enumerate().for_each(|(split, sums)| {
         let first = split * step;
-        let mut position = walk.position(first);
+        let mut position = plan.position(first);
         for p in first..pixels.min(first + step) {
             let gradient = &gradient[p * channels..][..channels];
-            for (tap, sums) in walk.taps.iter().zip(sums.chunks_exact_mut(channels)) {
-                if let Some(pixel) = walk.source_pixel(&position, tap) {
+            for (tap, sums) in plan.taps.iter().zip(sums.chunks_exact_mut(channels)) {
+                if let Some(pixel) = plan.source_pixel(&position, tap) {
                     let input = &input[pixel * channels..][..channels];
                     // SAFETY: the table comes from feature detection.
                     unsafe { (kernels.pixels.add_products)(input, gradient, sums) };
                 }
             }
-            walk.advance(&mut position);
+            plan.advance(&mut position);
         }
     });
     let at = |i: usize| {

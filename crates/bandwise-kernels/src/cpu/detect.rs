@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use super::kernel::Kernels;
 use super::portable;
 use super::winograd_tile;
+use crate::element::Element;
 
 static F32: LazyLock<Vec<Kernels<f32>>> = LazyLock::new(find_f32);
 static F64: LazyLock<Vec<Kernels<f64>>> = LazyLock::new(find_f64);
@@ -26,23 +27,23 @@ pub(crate) fn find_f32() -> Vec<Kernels<f32>> {
     {
         if has_avx512() {
             let bf16 = is_x86_feature_detected!("avx512bf16") && is_x86_feature_detected!("avx512bw");
-            let halves = bf16.then(|| match super::amx::available() {
-                true => super::gemm_bf16::AMX_HALVES,
-                false => super::gemm_bf16::HALVES,
+            let bf16 = bf16.then(|| match super::amx::available() {
+                true => super::gemm_bf16::AMX_KERNELS,
+                false => super::gemm_bf16::KERNELS,
             });
-            found.push(Kernels { halves, ..super::gemm_avx512::KERNELS });
+            found.push(Kernels { bf16, ..super::gemm_avx512::KERNELS });
         }
         if has_avx2() {
             found.push(super::gemm_avx2::KERNELS);
         }
     }
-    let transforms = [Some(winograd_tile::PORTABLE_TWO), Some(winograd_tile::PORTABLE_FOUR)];
-    found.push(Kernels { transforms, ..portable::base::kernels() });
+    let (f2x3, f4x3) = (Some(winograd_tile::PORTABLE_F2X3), Some(winograd_tile::PORTABLE_F4X3));
+    found.push(Kernels { f2x3, f4x3, ..portable::base::kernels() });
     found
 }
 
 /// The f64 paths of this machine, best first: the portable code, compiled for wider vectors.
-pub(crate) fn find_f64() -> Vec<Kernels<f64>> {
+fn find_f64() -> Vec<Kernels<f64>> {
     let mut found = Vec::new();
     #[cfg(target_arch = "x86_64")]
     {
@@ -57,12 +58,25 @@ pub(crate) fn find_f64() -> Vec<Kernels<f64>> {
     found
 }
 
-/// The best f32 path of this machine.
-pub(crate) fn kernels_f32() -> &'static Kernels<f32> {
-    &F32[0]
+/// A number type with kernels.
+pub(crate) trait Detected: Element {
+    /// The paths of this machine, best first.
+    fn paths() -> &'static [Kernels<Self>];
+
+    /// The kernels of the best path.
+    fn kernels() -> &'static Kernels<Self> {
+        &Self::paths()[0]
+    }
 }
 
-/// The best f64 path of this machine.
-pub(crate) fn kernels_f64() -> &'static Kernels<f64> {
-    &F64[0]
+impl Detected for f32 {
+    fn paths() -> &'static [Kernels<Self>] {
+        &F32
+    }
+}
+
+impl Detected for f64 {
+    fn paths() -> &'static [Kernels<Self>] {
+        &F64
+    }
 }

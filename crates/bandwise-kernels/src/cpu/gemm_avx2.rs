@@ -16,14 +16,15 @@ pub(crate) const KERNELS: Kernels<f32> = Kernels {
     name: "AVX2",
     rows: ROWS,
     columns: 2 * LANES,
-    narrow: LANES,
+    half_columns: LANES,
     dot: dot_tile,
-    thin: None,
+    narrow_dot: None,
     outer: outer_tile,
     pixels: depthwise::avx2::kernels(),
     signs: SignKernels::PORTABLE,
-    transforms: [Some(winograd_tile::AVX2_TWO), Some(winograd_tile::AVX2_FOUR)],
-    halves: None,
+    f2x3: Some(winograd_tile::AVX2_F2X3),
+    f4x3: Some(winograd_tile::AVX2_F4X3),
+    bf16: None,
 };
 
 /// Calls `$function::<R, V>` for the tile's number of rows.
@@ -100,9 +101,9 @@ unsafe fn store<const V: usize>(tile: &DotTile<f32>, r: usize, sums: [__m256; V]
                 // the second operand comes back for NaN
                 value = _mm256_max_ps(_mm256_setzero_ps(), value);
             }
-            if !tile.gates.is_null() {
-                let gate = _mm256_maskload_ps((*tile.gates.add(r)).add(v * LANES), mask);
-                value = value.gated(gate);
+            if !tile.relu_masks.is_null() {
+                let values = _mm256_maskload_ps((*tile.relu_masks.add(r)).add(v * LANES), mask);
+                value = value.where_positive(values);
             }
             _mm256_maskstore_ps((*tile.outputs.add(r)).add(v * LANES), mask, value);
         }

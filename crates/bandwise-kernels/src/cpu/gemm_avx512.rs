@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::depthwise;
-use super::kernel::{DotTile, Kernels, OuterTile, THIN, THIN_DEPTH};
+use super::kernel::{DotTile, Kernels, NARROW_COLUMNS, NARROW_DEPTH, OuterTile};
 use super::lanes::Lanes;
 use super::{signs, winograd_tile};
 
@@ -15,14 +15,15 @@ pub(crate) const KERNELS: Kernels<f32> = Kernels {
     name: "AVX-512",
     rows: ROWS,
     columns: 2 * LANES,
-    narrow: LANES,
+    half_columns: LANES,
     dot: dot_tile,
-    thin: Some(thin_tile),
+    narrow_dot: Some(narrow_tile),
     outer: outer_tile,
     pixels: depthwise::avx512::kernels(),
     signs: signs::avx512::KERNELS,
-    transforms: [Some(winograd_tile::AVX512_TWO), Some(winograd_tile::AVX512_FOUR)],
-    halves: None,
+    f2x3: Some(winograd_tile::AVX512_F2X3),
+    f4x3: Some(winograd_tile::AVX512_F4X3),
+    bf16: None,
 };
 
 /// Calls `$function::<R, V>` for the tile's number of rows: every size has its own code, so that sums never
@@ -95,8 +96,8 @@ unsafe fn dot_sized<const R: usize, const V: usize>(tile: &DotTile<f32>) {
 /// As [`DotTile`] states.
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub(super) unsafe fn store<const V: usize>(tile: &DotTile<f32>, r: usize, sums: [__m512; V]) {
-    // SAFETY: the masks select columns that outputs, bias, residuals and gates hold.
+pub(super) unsafe fn store<const V: usize, F>(tile: &DotTile<f32, F>, r: usize, sums: [__m512; V]) {
+    // SAFETY: the masks select columns that outputs, bias, residuals and ReLU masks hold.
     unsafe {
         for (v, mut value) in sums.into_iter().enumerate() {
             let mask = lane_mask(tile.columns, v);
@@ -111,9 +112,9 @@ pub(super) unsafe fn store<const V: usize>(tile: &DotTile<f32>, r: usize, sums: 
                 // the second operand comes back for NaN
                 value = _mm512_max_ps(_mm512_setzero_ps(), value);
             }
-            if !tile.gates.is_null() {
-                let gate = _mm512_maskz_loadu_ps(mask, (*tile.gates.add(r)).add(v * LANES));
-                value = value.gated(gate);
+            if !tile.relu_masks.is_null() {
+                let values = _mm512_maskz_loadu_ps(mask, (*tile.relu_masks.add(r)).add(v * LANES));
+                value = value.where_positive(values);
             }
             _mm512_mask_storeu_ps((*tile.outputs.add(r)).add(v * LANES), mask, value);
         }
@@ -121,37 +122,37 @@ pub(super) unsafe fn store<const V: usize>(tile: &DotTile<f32>, r: usize, sums: 
 }
 
 #[target_feature(enable = "avx512f")]
-unsafe fn thin_tile(tile: &DotTile<f32>) {
-    debug_assert!(tile.columns <= THIN && tile.depth.is_multiple_of(THIN_DEPTH));
+unsafe fn narrow_tile(tile: &DotTile<f32>) {
+    debug_assert!(tile.columns <= NARROW_COLUMNS && tile.depth.is_multiple_of(NARROW_DEPTH));
     // SAFETY: the caller's promise is passed on.
     unsafe {
         match tile.columns {
-            1 => thin_columns::<1>(tile),
-            2 => thin_columns::<2>(tile),
-            3 => thin_columns::<3>(tile),
-            _ => thin_columns::<4>(tile),
+            1 => narrow_columns::<1>(tile),
+            2 => narrow_columns::<2>(tile),
+            3 => narrow_columns::<3>(tile),
+            _ => narrow_columns::<4>(tile),
         }
     }
 }
 
 #[target_feature(enable = "avx512f")]
-unsafe fn thin_columns<const J: usize>(tile: &DotTile<f32>) {
+unsafe fn narrow_columns<const J: usize>(tile: &DotTile<f32>) {
     let mut row = 0;
     // SAFETY: the caller's promise is passed on for rows of the tile.
     unsafe {
         while tile.rows - row >= 6 {
-            thin_sized::<6, J>(tile, row);
+            narrow_sized::<6, J>(tile, row);
             row += 6;
         }
         while row < tile.rows {
-            thin_sized::<1, J>(tile, row);
+            narrow_sized::<1, J>(tile, row);
             row += 1;
         }
     }
 }
 
 #[target_feature(enable = "avx512f")]
-unsafe fn thin_sized<const R: usize, const J: usize>(tile: &DotTile<f32>, first: usize) {
+unsafe fn narrow_sized<const R: usize, const J: usize>(tile: &DotTile<f32>, first: usize) {
     let mut sums = [[_mm512_setzero_ps(); J]; R];
     // SAFETY: inputs hold `depth` values per pointer, the panel `taps * columns * depth` (caller's promise).
     unsafe {

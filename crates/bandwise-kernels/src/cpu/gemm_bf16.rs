@@ -1,15 +1,16 @@
-//! Matrix kernels on pairs of bf16 (AVX-512 BF16): every 32-bit element holds two neighbours along the sum, and one
+//! Matrix kernels on pairs of bf16 (AVX-512 BF16): every factor holds two neighbors along the sum, and one
 //! instruction multiplies and adds both. Tiles, panels and tables are those of the f32 kernels, at half the depth.
 
 use std::arch::x86_64::*;
 use std::mem::transmute;
 
+use super::bf16::{Bf16Kernels, Bf16Pair};
 use super::gemm_avx512::{LANES, for_rows, lane_mask, store};
-use super::kernel::{DotTile, Halves, OuterTile};
+use super::kernel::{DotTile, OuterTile};
 use super::{amx, dense};
 
 /// The kernels; call them only where the machine has AVX-512F, BW and BF16.
-pub(crate) const HALVES: Halves<f32> = Halves {
+pub(crate) const KERNELS: Bf16Kernels<f32> = Bf16Kernels {
     name: "AVX-512 BF16",
     dot: dot_tile,
     outer: outer_tile,
@@ -21,38 +22,38 @@ pub(crate) const HALVES: Halves<f32> = Halves {
 };
 
 /// With the products of whole matrices on AMX; call them only where [`amx::available`].
-pub(crate) const AMX_HALVES: Halves<f32> =
-    Halves { name: "AMX and AVX-512 BF16", product: amx::product, matrix_unit: true, ..HALVES };
+pub(crate) const AMX_KERNELS: Bf16Kernels<f32> =
+    Bf16Kernels { name: "AMX and AVX-512 BF16", product: amx::product, matrix_unit: true, ..KERNELS };
 
 /// Sixteen pairs.
 #[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn load(mask: __mmask16, from: *const f32) -> __m512bh {
+unsafe fn load(mask: __mmask16, from: *const Bf16Pair) -> __m512bh {
     // SAFETY: the mask selects readable elements (caller's promise); both types are 64 bytes of plain bits.
     unsafe { transmute(_mm512_maskz_loadu_epi32(mask, from.cast())) }
 }
 
 /// One pair in all lanes.
 #[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn splat(from: *const f32) -> __m512bh {
+unsafe fn splat(from: *const Bf16Pair) -> __m512bh {
     // SAFETY: readable (caller's promise); both types are 64 bytes of plain bits.
-    unsafe { transmute(_mm512_set1_epi32(from.cast::<i32>().read())) }
+    unsafe { transmute(_mm512_set1_epi32((*from).0 as i32)) }
 }
 
 #[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn dot_tile(tile: &DotTile<f32>) {
+unsafe fn dot_tile(tile: &DotTile<f32, Bf16Pair>) {
     // SAFETY: the caller's promise is passed on.
     unsafe { if tile.width == LANES { for_rows!(dot_sized, 1, tile) } else { for_rows!(dot_sized, 2, tile) } }
 }
 
 #[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn dot_sized<const R: usize, const V: usize>(tile: &DotTile<f32>) {
+unsafe fn dot_sized<const R: usize, const V: usize>(tile: &DotTile<f32, Bf16Pair>) {
     let mut sums = [[_mm512_setzero_ps(); V]; R];
     // SAFETY: inputs hold `depth` pairs per pointer, the panel `taps * depth * width` (caller's promise).
     unsafe {
         let mut panel = tile.panel;
         for tap in 0..tile.taps {
             let rows = tile.inputs.add(tap * tile.row_stride);
-            let inputs: [*const f32; R] = std::array::from_fn(|r| *rows.add(r));
+            let inputs: [*const Bf16Pair; R] = std::array::from_fn(|r| *rows.add(r));
             for d in 0..tile.depth {
                 let mut weights = [splat(panel); V];
                 for (v, weights) in weights.iter_mut().enumerate() {
@@ -74,7 +75,7 @@ unsafe fn dot_sized<const R: usize, const V: usize>(tile: &DotTile<f32>) {
 }
 
 #[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn outer_tile(tile: &OuterTile<f32>) {
+unsafe fn outer_tile(tile: &OuterTile<f32, Bf16Pair>) {
     // SAFETY: the caller's promise is passed on.
     unsafe {
         if tile.columns <= LANES { for_rows!(outer_sized, 1, tile) } else { for_rows!(outer_sized, 2, tile) }
@@ -82,7 +83,7 @@ unsafe fn outer_tile(tile: &OuterTile<f32>) {
 }
 
 #[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn outer_sized<const R: usize, const V: usize>(tile: &OuterTile<f32>) {
+unsafe fn outer_sized<const R: usize, const V: usize>(tile: &OuterTile<f32, Bf16Pair>) {
     let masks: [__mmask16; V] = std::array::from_fn(|v| lane_mask(tile.columns, v));
     // SAFETY: lefts hold `left_offset + rows` pairs each, rights and out the columns that the masks select
     // (caller's promise).
@@ -113,9 +114,9 @@ unsafe fn outer_sized<const R: usize, const V: usize>(tile: &OuterTile<f32>) {
     }
 }
 
-/// Rounds neighbours to pairs: `to[k] = (from[2k], from[2k + 1])`.
+/// Rounds neighbors to pairs: `to[k] = (from[2k], from[2k + 1])`.
 #[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn pair_columns(from: *const f32, to: *mut f32, count: usize) {
+unsafe fn pair_columns(from: *const f32, to: *mut Bf16Pair, count: usize) {
     debug_assert!(count.is_multiple_of(2 * LANES));
     // SAFETY: `count` values are readable, half as many writable (caller's promise); the vectors are plain bits.
     unsafe {
@@ -144,7 +145,7 @@ unsafe fn low(from: *const f32, to: *mut f32, count: usize) {
 
 /// Rounds two rows to pairs: `to[k] = (first[k], second[k])`.
 #[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn pair_rows(first: *const f32, second: *const f32, to: *mut f32, count: usize) {
+unsafe fn pair_rows(first: *const f32, second: *const f32, to: *mut Bf16Pair, count: usize) {
     debug_assert!(count.is_multiple_of(LANES));
     // SAFETY: `count` values are readable and writable (caller's promise); the vectors are plain bits.
     unsafe {

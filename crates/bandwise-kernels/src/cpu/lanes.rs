@@ -38,10 +38,10 @@ pub(crate) trait Lanes: Copy {
     /// # Safety
     /// See `splat`.
     unsafe fn rectify(self) -> Self;
-    /// `self` where `gate > 0`, else 0.
+    /// `self` where `mask > 0`, else 0.
     /// # Safety
     /// See `splat`.
-    unsafe fn gated(self, gate: Self) -> Self;
+    unsafe fn where_positive(self, mask: Self) -> Self;
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -95,8 +95,8 @@ mod x86 {
                     unsafe { $max($zero(), self) }
                 }
                 #[inline(always)]
-                unsafe fn gated(self, gate: Self) -> Self {
-                    unsafe { $select($compare::<_CMP_GT_OQ>(gate, $zero()), self) }
+                unsafe fn where_positive(self, mask: Self) -> Self {
+                    unsafe { $select($compare::<_CMP_GT_OQ>(mask, $zero()), self) }
                 }
             }
         };
@@ -134,18 +134,18 @@ mod x86 {
     );
 }
 
-/// Four numbers, on any machine.
+/// FourLanes numbers, on any machine.
 #[derive(Clone, Copy)]
-pub(crate) struct Four([f32; 4]);
+pub(crate) struct FourLanes([f32; 4]);
 
-impl Four {
+impl FourLanes {
     #[inline(always)]
     fn zip(self, other: Self, f: impl Fn(f32, f32) -> f32) -> Self {
         Self(std::array::from_fn(|i| f(self.0[i], other.0[i])))
     }
 }
 
-impl Lanes for Four {
+impl Lanes for FourLanes {
     type Element = f32;
     const COUNT: usize = 4;
 
@@ -189,7 +189,7 @@ impl Lanes for Four {
         self.zip(self, |a, _| if a <= 0.0 { 0.0 } else { a })
     }
     #[inline(always)]
-    unsafe fn gated(self, gate: Self) -> Self {
-        self.zip(gate, |a, gate| if gate > 0.0 { a } else { 0.0 })
+    unsafe fn where_positive(self, mask: Self) -> Self {
+        self.zip(mask, |a, mask| if mask > 0.0 { a } else { 0.0 })
     }
 }

@@ -2,22 +2,26 @@
 
 use rayon::prelude::*;
 
-use super::geometry::{Geometry, Walk};
-use super::kernel::{Halves, Kernels, PAIRED_COLUMNS, THIN, THIN_DEPTH};
-use crate::conv::Precision;
+use super::bf16::{Bf16Kernels, Bf16Pair, paired};
+use super::gather_plan::GatherPlan;
+use super::kernel::{DotTile, Kernels, NARROW_COLUMNS, NARROW_DEPTH};
 use crate::element::Element;
+use crate::geometry::Geometry;
 
-/// Packed weights of one walk: per group and block of columns a panel `[taps][depth][width]`, zero beyond the
+/// Packed weights of one plan: per group and block of columns a panel `[taps][depth][width]`, zero beyond the
 /// last column.
-pub(crate) struct Packed<T> {
-    pub values: Vec<T>,
+pub(crate) struct Packed<T: 'static> {
+    pub panels: Panels<T>,
     pub blocks: Vec<Block>,
-    /// Elements per tap: channels, or pairs of channels.
-    pub depth: usize,
-    /// Whether elements are pairs of bf16.
-    pub halved: bool,
-    /// Whether the panel is one for [`Kernels::thin`].
-    pub thin: bool,
+}
+
+/// The panels, and the kernel that reads them unless it is [`Kernels::dot`].
+pub(crate) enum Panels<T: 'static> {
+    Plain(Vec<T>),
+    /// One panel of few columns, see [`Kernels::narrow_dot`].
+    Narrow(Vec<T>, unsafe fn(&DotTile<T>)),
+    /// Pairs along the depth.
+    Bf16(Vec<Bf16Pair>, &'static Bf16Kernels<T>),
 }
 
 /// One panel: columns `first .. first + columns` of the output of one group.
@@ -40,12 +44,13 @@ pub(crate) enum Direction {
     Data,
 }
 
-/// Packs `weight` `[out, in / groups, kh, kw]` for one walk.
+/// Packs `weight` `[out, in / groups, kh, kw]` for one plan; as pairs, if there are kernels for them and the depth is even enough.
 pub(crate) fn pack<T: Element>(
     kernels: &Kernels<T>,
+    bf16: Option<&'static Bf16Kernels<T>>,
     weight: &[T],
     geometry: &Geometry,
-    walk: &Walk,
+    plan: &GatherPlan,
     direction: Direction,
 ) -> Packed<T> {
     let groups = geometry.config.groups;
@@ -55,11 +60,17 @@ pub(crate) fn pack<T: Element>(
         Direction::Forward => (outer, inner),
         Direction::Data => (inner, outer),
     };
-    let taps = walk.taps.len();
-    if kernels.thin.is_some() && groups == 1 && columns <= THIN && depth.is_multiple_of(THIN_DEPTH) {
-        return pack_thin(weight, geometry, walk, direction, [columns, depth]);
+    let taps = plan.taps.len();
+    if let Some(dot) = kernels.narrow_dot
+        && groups == 1
+        && columns <= NARROW_COLUMNS
+        && depth.is_multiple_of(NARROW_DEPTH)
+    {
+        let values = narrow_panel(weight, geometry, plan, direction, [columns, depth]);
+        let blocks = vec![Block { group: 0, first: 0, columns, width: columns, offset: 0 }];
+        return Packed { panels: Panels::Narrow(values, dot), blocks };
     }
-    let blocks = blocks(kernels, groups, columns, taps * depth);
+    let mut blocks = blocks(kernels, groups, columns, taps * depth);
     let size = blocks.last().map_or(0, |b| b.offset + taps * depth * b.width);
     let mut values = vec![T::ZERO; size];
     let kernel_size = geometry.taps();
@@ -79,31 +90,29 @@ pub(crate) fn pack<T: Element>(
                     Direction::Data => (block.group * outer + d, local + j),
                 };
                 let source = &weight[(o * inner + i) * kernel_size..][..kernel_size];
-                for (t, tap) in walk.taps.iter().enumerate() {
+                for (t, tap) in plan.taps.iter().enumerate() {
                     panel[(t * depth + d) * block.width + j] = source[tap.kernel];
                 }
             }
         }
     });
-    let packed = Packed { values, blocks, depth, halved: false, thin: false };
-    match &kernels.halves {
-        Some(halves) if geometry.config.precision == Precision::Bf16 && groups == 1 && can_halve(depth) => {
-            packed.halve(halves, taps)
-        }
-        _ => packed,
-    }
+    let panels = match bf16.filter(|_| paired(depth)) {
+        Some(bf16) => Panels::Bf16(pair_panels(bf16, &values, &mut blocks, taps * depth), bf16),
+        None => Panels::Plain(values),
+    };
+    Packed { panels, blocks }
 }
 
-/// Packs `weight` for [`Kernels::thin`].
-fn pack_thin<T: Element>(
+/// The panel for [`Kernels::narrow_dot`].
+fn narrow_panel<T: Element>(
     weight: &[T],
     geometry: &Geometry,
-    walk: &Walk,
+    plan: &GatherPlan,
     direction: Direction,
     [columns, depth]: [usize; 2],
-) -> Packed<T> {
-    let mut values = Vec::with_capacity(walk.taps.len() * columns * depth);
-    for tap in &walk.taps {
+) -> Vec<T> {
+    let mut values = Vec::with_capacity(plan.taps.len() * columns * depth);
+    for tap in &plan.taps {
         for j in 0..columns {
             values.extend((0..depth).map(|d| {
                 let (o, i) = match direction {
@@ -114,50 +123,27 @@ fn pack_thin<T: Element>(
             }));
         }
     }
-    let blocks = vec![Block { group: 0, first: 0, columns, width: columns, offset: 0 }];
-    Packed { values, blocks, depth, halved: false, thin: true }
-}
-
-/// The bf16 kernels, where the convolution is to use them.
-pub(crate) fn halves<'a, T>(kernels: &'a Kernels<T>, geometry: &Geometry) -> Option<&'a Halves<T>> {
-    kernels.halves.as_ref().filter(|_| {
-        geometry.config.precision == Precision::Bf16
-            && can_halve(geometry.in_channels)
-            && can_halve(geometry.out_channels)
-    })
-}
-
-/// Whether that many channels can be read as pairs.
-pub(crate) fn can_halve(depth: usize) -> bool {
-    depth.is_multiple_of(PAIRED_COLUMNS)
-}
-
-impl<T: Element> Packed<T> {
-    /// The same panels as pairs of bf16 along the depth.
-    fn halve(mut self, halves: &Halves<T>, taps: usize) -> Self {
-        self.values = halve_panels(halves, &self.values, &mut self.blocks, taps * self.depth);
-        Self { depth: self.depth / 2, halved: true, ..self }
-    }
+    values
 }
 
 /// Panels of `height` rows each as panels of half the height, whose elements are pairs.
-pub(crate) fn halve_panels<T: Element>(
-    halves: &Halves<T>,
+pub(crate) fn pair_panels<T: Element>(
+    bf16: &Bf16Kernels<T>,
     values: &[T],
     blocks: &mut [Block],
     height: usize,
-) -> Vec<T> {
-    let mut halved = vec![T::ZERO; values.len() / 2];
+) -> Vec<Bf16Pair> {
+    let mut pairs = vec![Bf16Pair::ZERO; values.len() / 2];
     let mut parts = Vec::with_capacity(blocks.len());
-    let mut rest = halved.as_mut_slice();
+    let mut rest = pairs.as_mut_slice();
     for block in blocks.iter_mut() {
         let (part, tail) = rest.split_at_mut(height * block.width / 2);
         parts.push((&values[block.offset..][..height * block.width], part, block.width));
         rest = tail;
         block.offset /= 2;
     }
-    parts.into_par_iter().for_each(|(from, to, width)| halves.pair_all_rows(from, width, &[], to));
-    halved
+    parts.into_par_iter().for_each(|(from, to, width)| bf16.pair_all_rows(from, width, &[], to));
+    pairs
 }
 
 /// The panels of `groups` times `columns` columns, for products of `height` rows.
@@ -168,7 +154,7 @@ pub(crate) fn blocks<T>(kernels: &Kernels<T>, groups: usize, columns: usize, hei
         let mut first = 0;
         while first < columns {
             let left = columns - first;
-            let width = if left <= kernels.narrow { kernels.narrow } else { kernels.columns };
+            let width = if left <= kernels.half_columns { kernels.half_columns } else { kernels.columns };
             let taken = left.min(width);
             blocks.push(Block { group, first: group * columns + first, columns: taken, width, offset });
             offset += height * width;

@@ -9,7 +9,7 @@ use super::signs::SignKernels;
 
 const ROWS: usize = 4;
 const COLUMNS: usize = 16;
-const NARROW: usize = 8;
+const HALF_COLUMNS: usize = 8;
 
 #[inline(always)]
 unsafe fn dot<T: Element, const FUSED: bool>(tile: &DotTile<T>) {
@@ -18,8 +18,8 @@ unsafe fn dot<T: Element, const FUSED: bool>(tile: &DotTile<T>) {
         match (tile.width, tile.rows) {
             (COLUMNS, ROWS) => dot_rows::<T, ROWS, COLUMNS, FUSED>(tile, 0),
             (COLUMNS, rows) => (0..rows).for_each(|r| dot_rows::<T, 1, COLUMNS, FUSED>(tile, r)),
-            (_, ROWS) => dot_rows::<T, ROWS, NARROW, FUSED>(tile, 0),
-            (_, rows) => (0..rows).for_each(|r| dot_rows::<T, 1, NARROW, FUSED>(tile, r)),
+            (_, ROWS) => dot_rows::<T, ROWS, HALF_COLUMNS, FUSED>(tile, 0),
+            (_, rows) => (0..rows).for_each(|r| dot_rows::<T, 1, HALF_COLUMNS, FUSED>(tile, r)),
         }
     }
 }
@@ -113,14 +113,15 @@ macro_rules! instantiate {
                     name: $label,
                     rows: ROWS,
                     columns: COLUMNS,
-                    narrow: NARROW,
+                    half_columns: HALF_COLUMNS,
                     dot: dot_tile::<T>,
-                    thin: None,
+                    narrow_dot: None,
                     outer: outer_tile::<T>,
                     pixels: depthwise::$module::kernels(),
                     signs: SignKernels::PORTABLE,
-                    transforms: [None, None],
-                    halves: None,
+                    f2x3: None,
+                    f4x3: None,
+                    bf16: None,
                 }
             }
         }

@@ -4,6 +4,7 @@ use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
+use super::detect::Detected;
 use crate::element::Element;
 use crate::memory::{SharedMut, produce};
 
@@ -50,7 +51,7 @@ impl Signs {
         Self { words: Vec::new(), length: 0 }
     }
 
-    pub(crate) fn new<T: Element>(values: &[T]) -> Self {
+    pub(crate) fn new<T: Detected>(values: &[T]) -> Self {
         let kernels = &T::kernels().signs;
         let mut words = vec![0; values.len().div_ceil(WORD)];
         words.par_chunks_mut(PIECE).zip(values.par_chunks(PIECE * WORD)).for_each(|(words, values)| {
@@ -63,7 +64,7 @@ impl Signs {
     }
 
     /// 1 where the value was positive, else 0.
-    pub(crate) fn gate<T: Element>(&self) -> Vec<T> {
+    pub(crate) fn mask<T: Detected>(&self) -> Vec<T> {
         let kernels = &T::kernels().signs;
         let fill = |out: &SharedMut<'_, T>| {
             self.words.par_chunks(PIECE).enumerate().for_each(|(piece, words)| {
@@ -123,16 +124,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn positive_values_open_the_gate() {
+    fn positive_values_pass_the_mask() {
         for length in [0, 1, 63, 64, 65, 70_000] {
             let values: Vec<f32> = (0..length).map(|i| ((i * 7919 % 13) as f32) - 6.0).collect();
             let expected: Vec<f32> = values.iter().map(|&v| if v > 0.0 { 1.0 } else { 0.0 }).collect();
-            assert!(Signs::new(&values).gate::<f32>() == expected, "{length}");
+            assert!(Signs::new(&values).mask::<f32>() == expected, "{length}");
             let doubles: Vec<f64> = values.iter().map(|&v| v.into()).collect();
-            let gate = Signs::new(&doubles).gate::<f64>();
-            assert!(gate.iter().zip(&expected).all(|(&a, &b)| a == f64::from(b)) && gate.len() == length);
+            let mask = Signs::new(&doubles).mask::<f64>();
+            assert!(mask.iter().zip(&expected).all(|(&a, &b)| a == f64::from(b)) && mask.len() == length);
         }
         let odd = [f32::NAN, -0.0, f32::INFINITY, f32::MIN_POSITIVE];
-        assert_eq!(Signs::new(&odd).gate::<f32>(), [0.0, 0.0, 1.0, 1.0]);
+        assert_eq!(Signs::new(&odd).mask::<f32>(), [0.0, 0.0, 1.0, 1.0]);
     }
 }

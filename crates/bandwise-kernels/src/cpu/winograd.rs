@@ -4,13 +4,13 @@
 use rayon::prelude::*;
 
 use super::gather::Epilogue;
-use super::geometry::Geometry;
 use super::kernel::Kernels;
-use super::winograd_kernel::{Spectrum, back};
-use super::winograd_product::{self, Outer, Products, split};
-use super::winograd_tile::{CollectTile, SpreadTile, Transforms};
-use crate::conv::Precision;
+use super::strategy::Winograd;
+use super::winograd_kernel::{WinogradWeights, back};
+use super::winograd_product::{self, Outer};
+use super::winograd_tile::{InputTransform, OutputTransform, Transforms};
 use crate::element::Element;
+use crate::geometry::Geometry;
 use crate::memory::{SharedMut, produce};
 
 /// Most tiles per task of the forward pass.
@@ -19,31 +19,6 @@ const TASK_TILES: usize = 96;
 const ROUND_BYTES: usize = 28 << 10;
 /// Tiles per round of the weight gradient.
 const ROUND_TILES: usize = 384;
-/// Fewer channels than this do not pay for the transforms.
-const LEAST_CHANNELS: usize = 16;
-
-/// Most pairs of channels for tiles of 4 × 4.
-const LARGEST_FOR_FOUR: usize = 320 * 320;
-
-/// The transforms to use for a convolution, if it can be done this way.
-pub(crate) fn suitable<'a, T>(kernels: &'a Kernels<T>, geometry: &Geometry) -> Option<&'a Transforms<T>> {
-    let config = geometry.config;
-    let transforms = match config.precision {
-        Precision::F32 | Precision::Tf32 | Precision::Bf16 => kernels.transforms[0].as_ref()?,
-        Precision::F32x3 if split(kernels, geometry).is_some() => kernels.transforms[0].as_ref()?,
-        // Without matrix units, near-f32 accuracy is had fastest by the larger tile, unless its transformed
-        // kernel (four times the weights) is too large for the caches.
-        Precision::F32x3 => {
-            let large = geometry.in_channels * geometry.out_channels > LARGEST_FOR_FOUR;
-            kernels.transforms[usize::from(!large)].as_ref()?
-        }
-    };
-    let fits = |channels: usize| channels.is_multiple_of(transforms.lanes) && channels >= LEAST_CHANNELS;
-    let plain = config.stride == 1 && config.dilation == 1 && config.groups == 1 && config.padding <= 2;
-    let square = geometry.kernel_height == 3 && geometry.kernel_width == 3;
-    (plain && square && fits(geometry.in_channels) && fits(geometry.out_channels)).then_some(transforms)
-}
-
 /// The convolution whose forward pass is the data gradient of `geometry` (stride 1, 3×3).
 pub(crate) fn mirrored(geometry: &Geometry) -> Geometry {
     let mut config = geometry.config;
@@ -141,16 +116,15 @@ fn padded(length: usize) -> usize {
 /// The forward pass with its epilogue.
 pub(crate) fn forward<T: Element>(
     kernels: &Kernels<T>,
-    transforms: &Transforms<T>,
     geometry: &Geometry,
-    spectrum: &Spectrum<T>,
+    weights: &WinogradWeights<T>,
     input: &[T],
     epilogue: Epilogue<'_, T>,
 ) -> Vec<T> {
+    let transforms = weights.transforms;
     let tiling = Tiling::new(geometry, transforms.outputs);
     let tiles = tiling.tiles();
-    let products = Products::of(kernels, geometry);
-    let rows = products.rows(kernels);
+    let rows = weights.panels.rows(kernels);
     let per_task = tiles.div_ceil(16).next_multiple_of(rows).min(TASK_TILES);
     let positions = transforms.kernel.len() * transforms.kernel.len();
     let tile_bytes = positions * (geometry.in_channels + geometry.out_channels) * size_of::<T>();
@@ -158,7 +132,7 @@ pub(crate) fn forward<T: Element>(
     // where few tiles fit, the panels count for more
     let round = if fitting == 0 { per_task } else { fitting.min(per_task) };
     let Geometry { in_channels, out_channels, .. } = *geometry;
-    let product = winograd_product::Forward { products, transforms, spectrum, in_channels, out_channels };
+    let product = winograd_product::Forward { weights, in_channels, out_channels };
     let pass =
         Forward { transforms, product, tiling, input, epilogue, zeros: vec![T::ZERO; geometry.in_channels] };
     let fill = |out: &SharedMut<'_, T>| {
@@ -174,7 +148,7 @@ pub(crate) fn forward<T: Element>(
     unsafe { produce(geometry.output_shape().iter().product(), fill) }
 }
 
-struct Forward<'a, T> {
+struct Forward<'a, T: 'static> {
     transforms: &'a Transforms<T>,
     product: winograd_product::Forward<'a, T>,
     tiling: Tiling<'a>,
@@ -202,7 +176,7 @@ impl<T: Element> Forward<'_, T> {
         scratch.sums.resize(positions * sums_stride, T::ZERO);
         for t in 0..count {
             let pixels = self.tiling.inputs(first + t, self.input, &self.zeros);
-            let tile = SpreadTile {
+            let tile = InputTransform {
                 pixels: pixels.as_ptr(),
                 channels: in_channels,
                 out: scratch.spread[t * in_channels..].as_mut_ptr(),
@@ -230,7 +204,7 @@ impl<T: Element> Forward<'_, T> {
         let channels = self.tiling.geometry.out_channels;
         let mut outputs = [std::ptr::null_mut(); 16];
         let mut residuals = [std::ptr::null(); 16];
-        let mut gates = [std::ptr::null(); 16];
+        let mut masks = [std::ptr::null(); 16];
         self.tiling.outputs(tile, |k, offset| {
             if let Some(offset) = offset {
                 // SAFETY: the pixel lies inside the output and belongs to this tile.
@@ -238,12 +212,12 @@ impl<T: Element> Forward<'_, T> {
                 if let Some(values) = self.epilogue.residual {
                     residuals[k] = values[offset..][..channels].as_ptr();
                 }
-                if let Some(values) = self.epilogue.gate {
-                    gates[k] = values[offset..][..channels].as_ptr();
+                if let Some(values) = self.epilogue.relu_mask {
+                    masks[k] = values[offset..][..channels].as_ptr();
                 }
             }
         });
-        let tile = CollectTile {
+        let tile = OutputTransform {
             sums: sums[row * channels..].as_ptr(),
             stride: padded(count * channels),
             channels,
@@ -251,9 +225,9 @@ impl<T: Element> Forward<'_, T> {
             bias: self.epilogue.bias.map_or(std::ptr::null(), <[T]>::as_ptr),
             residuals: if self.epilogue.residual.is_some() { residuals.as_ptr() } else { std::ptr::null() },
             relu: self.epilogue.relu,
-            gates: if self.epilogue.gate.is_some() { gates.as_ptr() } else { std::ptr::null() },
+            relu_masks: if self.epilogue.relu_mask.is_some() { masks.as_ptr() } else { std::ptr::null() },
         };
-        // SAFETY: sums hold `count` rows per position; outputs, residuals and gates `channels` values each.
+        // SAFETY: sums hold `count` rows per position; outputs, residuals and masks `channels` values each.
         unsafe { (self.transforms.output)(&tile) };
     }
 }
@@ -262,7 +236,7 @@ impl<T: Element> Forward<'_, T> {
 /// gradient, summed per position, then transformed back.
 pub(crate) fn weight_gradient<T: Element>(
     kernels: &Kernels<T>,
-    transforms: &Transforms<T>,
+    Winograd { transforms, products }: Winograd<T>,
     geometry: &Geometry,
     input: &[T],
     gradient: &[T],
@@ -291,9 +265,14 @@ pub(crate) fn weight_gradient<T: Element>(
             // comes from feature detection.
             unsafe {
                 let (pixels, channels, stride) = (pixels.as_ptr(), in_channels, left_stride);
-                (transforms.input)(&SpreadTile { pixels, channels, out: left.at(t * in_channels), stride });
+                (transforms.input)(&InputTransform {
+                    pixels,
+                    channels,
+                    out: left.at(t * in_channels),
+                    stride,
+                });
                 let (pixels, channels, stride) = (targets.as_ptr(), out_channels, right_stride);
-                (transforms.adjoint)(&SpreadTile {
+                (transforms.adjoint)(&InputTransform {
                     pixels,
                     channels,
                     out: right.at(t * out_channels),
@@ -301,7 +280,6 @@ pub(crate) fn weight_gradient<T: Element>(
                 });
             }
         });
-        let products = Products::of(kernels, geometry);
         let product = Outer { kernels, products, in_channels, out_channels };
         let positions = sums.par_chunks_mut(in_channels * out_channels).enumerate();
         positions.for_each_init(Default::default, |scratch, (position, sums)| {

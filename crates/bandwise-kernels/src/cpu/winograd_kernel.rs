@@ -3,29 +3,29 @@
 
 use rayon::prelude::*;
 
-use super::geometry::Geometry;
 use super::kernel::Kernels;
 use super::pack::{Block, Direction, blocks};
-use super::winograd_product::Products;
+use super::strategy::Winograd;
+use super::winograd_product::Panels;
 use super::winograd_tile::Transforms;
 use crate::element::Element;
+use crate::geometry::Geometry;
 
 /// The transformed kernel, packed: per block of columns `[position][depth][width]`.
-pub(crate) struct Spectrum<T> {
-    pub values: Vec<T>,
-    /// The low parts of split factors.
-    pub lows: Vec<T>,
+pub(crate) struct WinogradWeights<T: 'static> {
+    pub transforms: &'static Transforms<T>,
+    pub panels: Panels<T>,
     pub blocks: Vec<Block>,
 }
 
 /// Columns transformed at a time.
 const COLUMNS: usize = 16;
 
-impl<T: Element> Spectrum<T> {
+impl<T: Element> WinogradWeights<T> {
     /// Transforms `weight` `[out, in, 3, 3]`; for [`Direction::Data`] mirrored and transposed.
     pub(crate) fn new(
         kernels: &Kernels<T>,
-        transforms: &Transforms<T>,
+        Winograd { transforms, products }: Winograd<T>,
         weight: &[T],
         geometry: &Geometry,
         direction: Direction,
@@ -62,8 +62,8 @@ impl<T: Element> Spectrum<T> {
                 }
             }
         });
-        let [values, lows] = Products::of(kernels, geometry).panels(values, &mut blocks, positions * depth);
-        Self { values, lows, blocks }
+        let panels = products.pack(values, &mut blocks, positions * depth);
+        Self { transforms, panels, blocks }
     }
 }
 

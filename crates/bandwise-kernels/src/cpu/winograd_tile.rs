@@ -5,9 +5,10 @@ use std::marker::PhantomData;
 
 use super::dense::{self, Dense};
 use super::lanes::Lanes;
+use crate::algorithm::Algorithm;
 
 /// One tile of source pixels to its transform, all channels.
-pub(crate) struct SpreadTile<T> {
+pub(crate) struct InputTransform<T> {
     /// A pointer to `channels` values for each pixel of the tile, row by row.
     pub pixels: *const *const T,
     pub channels: usize,
@@ -17,7 +18,7 @@ pub(crate) struct SpreadTile<T> {
 }
 
 /// One transformed tile to its target pixels: `relu(A' M A + bias + residual)`.
-pub(crate) struct CollectTile<T> {
+pub(crate) struct OutputTransform<T> {
     /// Position `k` of the transform lies at `sums + k · stride`, `channels` values.
     pub sums: *const T,
     pub stride: usize,
@@ -29,12 +30,14 @@ pub(crate) struct CollectTile<T> {
     /// A pointer per pixel, or null.
     pub residuals: *const *const T,
     pub relu: bool,
-    /// A pointer per pixel, or null: where a gate is not positive, 0 is stored.
-    pub gates: *const *const T,
+    /// A pointer per pixel, or null: where the mask is not positive, 0 is stored.
+    pub relu_masks: *const *const T,
 }
 
 /// The transforms of one tile size, for one instruction set.
 pub(crate) struct Transforms<T> {
+    /// F(2 × 2, 3 × 3) or F(4 × 4, 3 × 3).
+    pub algorithm: Algorithm,
     /// Outputs per tile and direction.
     pub outputs: usize,
     /// Channels must be a multiple of this.
@@ -42,15 +45,15 @@ pub(crate) struct Transforms<T> {
     /// `B' d B` of `(outputs + 2)²` input pixels.
     /// # Safety
     /// The tile's pointers are valid for the sizes it states, and the machine has the instruction set.
-    pub input: unsafe fn(&SpreadTile<T>),
+    pub input: unsafe fn(&InputTransform<T>),
     /// `A y A'` of `outputs²` pixels of the output gradient: the adjoint of `output`.
     /// # Safety
     /// See `input`.
-    pub adjoint: unsafe fn(&SpreadTile<T>),
+    pub adjoint: unsafe fn(&InputTransform<T>),
     /// `A' M A` with epilogue.
     /// # Safety
     /// See `input`.
-    pub output: unsafe fn(&CollectTile<T>),
+    pub output: unsafe fn(&OutputTransform<T>),
     /// The product at one position.
     /// # Safety
     /// See `input`.
@@ -60,7 +63,7 @@ pub(crate) struct Transforms<T> {
 }
 
 /// One-dimensional transforms: `M` outputs from `N = M + 2` inputs.
-pub(crate) trait Minimal<const M: usize, const N: usize> {
+pub(crate) trait WinogradAlgorithm<const M: usize, const N: usize> {
     const KERNEL: [[f64; 3]; N];
     /// # Safety
     /// The machine has the lanes' instruction set (also below).
@@ -74,9 +77,9 @@ pub(crate) trait Minimal<const M: usize, const N: usize> {
 }
 
 /// F(2, 3): only additions, as exact as the direct sum.
-pub(crate) struct Two;
+pub(crate) struct F2x3;
 
-impl Minimal<2, 4> for Two {
+impl WinogradAlgorithm<2, 4> for F2x3 {
     const KERNEL: [[f64; 3]; 4] = [[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0]];
 
     #[inline(always)]
@@ -97,9 +100,9 @@ impl Minimal<2, 4> for Two {
 }
 
 /// F(4, 3): about a digit less exact than the direct sum.
-pub(crate) struct Four;
+pub(crate) struct F4x3;
 
-impl Minimal<4, 6> for Four {
+impl WinogradAlgorithm<4, 6> for F4x3 {
     const KERNEL: [[f64; 3]; 6] = [
         [0.25, 0.0, 0.0],
         [-1.0 / 6.0, -1.0 / 6.0, -1.0 / 6.0],
@@ -160,7 +163,7 @@ trait Spreading<const P: usize, const N: usize> {
 struct Input<K>(PhantomData<K>);
 struct Adjoint<K>(PhantomData<K>);
 
-impl<K: Minimal<M, N>, const M: usize, const N: usize> Spreading<N, N> for (Input<K>, [(); M]) {
+impl<K: WinogradAlgorithm<M, N>, const M: usize, const N: usize> Spreading<N, N> for (Input<K>, [(); M]) {
     #[inline(always)]
     unsafe fn apply<L: Lanes>(values: [L; N]) -> [L; N] {
         // SAFETY: the caller's promise is passed on.
@@ -168,7 +171,7 @@ impl<K: Minimal<M, N>, const M: usize, const N: usize> Spreading<N, N> for (Inpu
     }
 }
 
-impl<K: Minimal<M, N>, const M: usize, const N: usize> Spreading<M, N> for Adjoint<K> {
+impl<K: WinogradAlgorithm<M, N>, const M: usize, const N: usize> Spreading<M, N> for Adjoint<K> {
     #[inline(always)]
     unsafe fn apply<L: Lanes>(values: [L; M]) -> [L; N] {
         // SAFETY: the caller's promise is passed on.
@@ -179,7 +182,7 @@ impl<K: Minimal<M, N>, const M: usize, const N: usize> Spreading<M, N> for Adjoi
 /// Both directions of a spreading transform `[P; P] → [N; N]`.
 #[inline(always)]
 unsafe fn spread<L: Lanes, S: Spreading<P, N>, const P: usize, const N: usize>(
-    tile: &SpreadTile<L::Element>,
+    tile: &InputTransform<L::Element>,
 ) {
     // SAFETY: pixels and out cover `channels` values each (caller's promise).
     unsafe {
@@ -207,8 +210,10 @@ unsafe fn spread<L: Lanes, S: Spreading<P, N>, const P: usize, const N: usize>(
 }
 
 #[inline(always)]
-unsafe fn output<L: Lanes, K: Minimal<M, N>, const M: usize, const N: usize>(tile: &CollectTile<L::Element>) {
-    // SAFETY: sums, outputs, bias, residuals and gates cover `channels` values each (caller's promise).
+unsafe fn output<L: Lanes, K: WinogradAlgorithm<M, N>, const M: usize, const N: usize>(
+    tile: &OutputTransform<L::Element>,
+) {
+    // SAFETY: sums, outputs, bias, residuals and ReLU masks cover `channels` values each (caller's promise).
     unsafe {
         let zero = L::splat(0.0);
         for c in (0..tile.channels).step_by(L::COUNT) {
@@ -239,8 +244,8 @@ unsafe fn output<L: Lanes, K: Minimal<M, N>, const M: usize, const N: usize>(til
                     if tile.relu {
                         value = value.rectify();
                     }
-                    if !tile.gates.is_null() {
-                        value = value.gated(L::load((*tile.gates.add(y * M + x)).add(c)));
+                    if !tile.relu_masks.is_null() {
+                        value = value.where_positive(L::load((*tile.relu_masks.add(y * M + x)).add(c)));
                     }
                     value.store(out.add(c));
                 }
@@ -251,41 +256,42 @@ unsafe fn output<L: Lanes, K: Minimal<M, N>, const M: usize, const N: usize>(til
 
 /// A table of transforms: tile size, lanes, and the instruction set to enable.
 macro_rules! transforms {
-    ($table:ident, $size:ident, $m:literal, $n:literal, $product:ident, $lanes:ty $(, $feature:literal)?) => {
+    ($table:ident, $size:ident, $name:ident, $m:literal, $n:literal, $product:ident, $lanes:ty $(, $feature:literal)?) => {
         pub(crate) const $table: Transforms<f32> = {
             $(#[target_feature(enable = $feature)])?
-            unsafe fn input_tile(tile: &SpreadTile<f32>) {
+            unsafe fn input_tile(tile: &InputTransform<f32>) {
                 // SAFETY (all three): the caller's promise is passed on.
                 unsafe { spread::<$lanes, (Input<$size>, [(); $m]), $n, $n>(tile) }
             }
             $(#[target_feature(enable = $feature)])?
-            unsafe fn adjoint_tile(tile: &SpreadTile<f32>) {
+            unsafe fn adjoint_tile(tile: &InputTransform<f32>) {
                 unsafe { spread::<$lanes, Adjoint<$size>, $m, $n>(tile) }
             }
             $(#[target_feature(enable = $feature)])?
-            unsafe fn output_tile(tile: &CollectTile<f32>) {
+            unsafe fn output_tile(tile: &OutputTransform<f32>) {
                 unsafe { output::<$lanes, $size, $m, $n>(tile) }
             }
             Transforms {
+                algorithm: Algorithm::$name,
                 outputs: $m,
                 lanes: <$lanes>::COUNT,
                 input: input_tile,
                 adjoint: adjoint_tile,
                 output: output_tile,
                 product: dense::$product,
-                kernel: &<$size as Minimal<$m, $n>>::KERNEL,
+                kernel: &<$size as WinogradAlgorithm<$m, $n>>::KERNEL,
             }
         };
     };
 }
 
-transforms!(PORTABLE_TWO, Two, 2, 4, portable, super::lanes::Four);
-transforms!(PORTABLE_FOUR, Four, 4, 6, portable, super::lanes::Four);
+transforms!(PORTABLE_F2X3, F2x3, WinogradF2x3, 2, 4, portable, super::lanes::FourLanes);
+transforms!(PORTABLE_F4X3, F4x3, WinogradF4x3, 4, 6, portable, super::lanes::FourLanes);
 #[cfg(target_arch = "x86_64")]
-transforms!(AVX2_TWO, Two, 2, 4, avx2, std::arch::x86_64::__m256, "avx2,fma");
+transforms!(AVX2_F2X3, F2x3, WinogradF2x3, 2, 4, avx2, std::arch::x86_64::__m256, "avx2,fma");
 #[cfg(target_arch = "x86_64")]
-transforms!(AVX2_FOUR, Four, 4, 6, avx2, std::arch::x86_64::__m256, "avx2,fma");
+transforms!(AVX2_F4X3, F4x3, WinogradF4x3, 4, 6, avx2, std::arch::x86_64::__m256, "avx2,fma");
 #[cfg(target_arch = "x86_64")]
-transforms!(AVX512_TWO, Two, 2, 4, avx512, std::arch::x86_64::__m512, "avx512f");
+transforms!(AVX512_F2X3, F2x3, WinogradF2x3, 2, 4, avx512, std::arch::x86_64::__m512, "avx512f");
 #[cfg(target_arch = "x86_64")]
-transforms!(AVX512_FOUR, Four, 4, 6, avx512, std::arch::x86_64::__m512, "avx512f");
+transforms!(AVX512_F4X3, F4x3, WinogradF4x3, 4, 6, avx512, std::arch::x86_64::__m512, "avx512f");

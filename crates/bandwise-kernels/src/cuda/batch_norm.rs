@@ -5,9 +5,9 @@ use candle_core::{
     CpuStorage, CudaStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Storage, Tensor, bail,
 };
 
-use super::launch::{CudaElement, NULL, kernel, launch, per_element, uninitialised, view, with_cuda_element};
+use super::launch::{CudaElement, NULL, kernel, launch, per_element, uninitialized, view, with_cuda_element};
 use super::operator::{Argument, apply, no_cpu};
-use crate::frozen::Mask;
+use crate::elementwise::Mask;
 
 /// Most splits of the rows in a column sum.
 const MOST_SPLITS: usize = 256;
@@ -71,7 +71,7 @@ fn column_sums<T: CudaElement>(summands: &Summands<'_>) -> Result<(CudaStorage, 
     let rows = layout.shape().elem_count() / channels.max(1);
     let split_rows = rows.div_ceil(MOST_SPLITS).max(SPLIT_ROWS);
     let splits = rows.div_ceil(split_rows);
-    let mut partial = uninitialised::<f64>(device, splits * 2 * channels)?;
+    let mut partial = uninitialized::<f64>(device, splits * 2 * channels)?;
     let config = LaunchConfig {
         grid_dim: (channels.div_ceil(32) as u32, splits as u32, 1),
         block_dim: (32, 8, 1),
@@ -102,7 +102,7 @@ fn column_sums<T: CudaElement>(summands: &Summands<'_>) -> Result<(CudaStorage, 
         Some(tensor) => with_storage(tensor, |storage, layout| run(Some(&view::<T>(storage, layout)?)))?,
         None => run(None)?,
     }
-    let mut out = uninitialised::<T>(device, 2 * channels)?;
+    let mut out = uninitialized::<T>(device, 2 * channels)?;
     launch!(
         kernel::<T>(device, "combine_splits")?, per_element(channels);
         &summands.kind, &partial, &mut out, &counts.0, &counts.1, &counts.2, &counts.3
@@ -146,11 +146,11 @@ impl Normalise {
         with_cuda_element!(x.0, "batch norm", T => with_storage(&self.statistics, |storage, layout| {
             let (device, count) = (&x.0.device, x.1.shape().elem_count());
             let channels = parameters.1.shape().elem_count() / 2;
-            let mut out = uninitialised::<T>(device, count)?;
+            let mut out = uninitialized::<T>(device, count)?;
             let (input, statistics) = (view::<T>(x.0, x.1)?, view::<T>(storage, layout)?);
             let parameters = view::<T>(parameters.0, parameters.1)?;
             let (relu, sizes) = (i32::from(self.relu), (count as u64, channels as u64));
-            let function = kernel::<T>(device, "normalise")?;
+            let function = kernel::<T>(device, "normalize")?;
             match residual {
                 Some((storage, layout)) => launch!(
                     function, per_element(count);
@@ -198,7 +198,7 @@ impl Normalise {
         Ok(found)
     }
 
-    /// `[Σ gradient; Σ gradient · normalised x]` of (gradient, x) or (gradient, x, result).
+    /// `[Σ gradient; Σ gradient · normalized x]` of (gradient, x) or (gradient, x, result).
     fn sums(&self, tensors: &[&Tensor]) -> Result<Tensor> {
         apply("batch norm sums", tensors, |arguments| {
             let summands = Summands {
@@ -233,7 +233,7 @@ impl Normalise {
                 let (gradient, x) = (arguments[0], arguments[1]);
                 let (device, count) = (&x.0.device, x.1.shape().elem_count());
                 let sizes = (count as u64, p_layout.shape().elem_count() as u64 / 2);
-                let mut out = uninitialised::<T>(device, count)?;
+                let mut out = uninitialized::<T>(device, count)?;
                 let (input, gradient) = (view::<T>(x.0, x.1)?, view::<T>(gradient.0, gradient.1)?);
                 let (parameters, statistics) = (view::<T>(parameters, p_layout)?, view::<T>(statistics, s_layout)?);
                 let result = arguments.get(2).map(|(storage, layout)| view::<T>(storage, layout)).transpose()?;
@@ -244,7 +244,7 @@ impl Normalise {
                     },
                     None => None,
                 };
-                let function = kernel::<T>(device, "normalise_gradient")?;
+                let function = kernel::<T>(device, "normalize_gradient")?;
                 let mut builder = function.builder();
                 builder.arg(&input).arg(&gradient);
                 match &result {

@@ -17,10 +17,11 @@ use candle_core::cuda_backend::{CudaDType, CudaStorageSlice, DeviceId};
 use candle_core::{CudaDevice, CudaStorage, DType, Error, Layout, Result, Shape, Tensor, WithDType, bail};
 use half::bf16;
 
-use super::launch::uninitialised;
+use super::launch::uninitialized;
 use super::operator::{Argument, Output};
-use crate::conv::{Conv2d, Precision};
-use crate::cpu::geometry::Geometry;
+use crate::conv::Conv2d;
+use crate::geometry::Geometry;
+use crate::precision::Precision;
 
 thread_local! {
     /// Handles are tied to a thread.
@@ -138,11 +139,11 @@ pub(crate) fn forward(geometry: &Geometry, (x, lx): Argument<'_>, (w, lw): Argum
     with_multiplied!(x, T => {
         let device = &x.device;
         let shape = geometry.output_shape();
-        let mut y = uninitialised::<T>(device, shape.iter().product())?;
+        let mut y = uninitialized::<T>(device, shape.iter().product())?;
         let with = Descriptors::<T>::new(device, geometry)?;
         let pass = ConvForward { conv: &with.convolution, x: &with.x, w: &with.w, y: &with.y };
         let algorithm = pass.pick_algorithm().map_err(failed)?;
-        let mut space = uninitialised::<u8>(device, pass.get_workspace_size(algorithm).map_err(failed)?)?;
+        let mut space = uninitialized::<u8>(device, pass.get_workspace_size(algorithm).map_err(failed)?)?;
         let (x, w) = (view::<T>(x, lx)?, view::<T>(w, lw)?);
         // SAFETY: the buffers have the sizes of their descriptors.
         unsafe { pass.launch::<CudaSlice<u8>, _, _, _>(algorithm, Some(&mut space), factors::<T>(), &x, &w, &mut y) }
@@ -156,11 +157,11 @@ pub(crate) fn data_gradient(geometry: &Geometry, (dy, ly): Argument<'_>, (w, lw)
     with_multiplied!(dy, T => {
         let device = &dy.device;
         let shape = geometry.input_shape();
-        let mut dx = uninitialised::<T>(device, shape.iter().product())?;
+        let mut dx = uninitialized::<T>(device, shape.iter().product())?;
         let with = Descriptors::<T>::new(device, geometry)?;
         let pass = ConvBackwardData { conv: &with.convolution, dx: &with.x, w: &with.w, dy: &with.y };
         let algorithm = pass.pick_algorithm().map_err(failed)?;
-        let mut space = uninitialised::<u8>(device, pass.get_workspace_size(algorithm).map_err(failed)?)?;
+        let mut space = uninitialized::<u8>(device, pass.get_workspace_size(algorithm).map_err(failed)?)?;
         let (dy, w) = (view::<T>(dy, ly)?, view::<T>(w, lw)?);
         // SAFETY: the buffers have the sizes of their descriptors.
         unsafe { pass.launch::<CudaSlice<u8>, _, _, _>(algorithm, Some(&mut space), factors::<T>(), &mut dx, &w, &dy) }
@@ -174,11 +175,11 @@ pub(crate) fn weight_gradient(geometry: &Geometry, (dy, ly): Argument<'_>, (x, l
     with_multiplied!(dy, T => {
         let device = &dy.device;
         let [out, inner, height, width] = geometry.weight_shape();
-        let mut dw = uninitialised::<T>(device, out * inner * height * width)?;
+        let mut dw = uninitialized::<T>(device, out * inner * height * width)?;
         let with = Descriptors::<T>::new(device, geometry)?;
         let pass = ConvBackwardFilter { conv: &with.convolution, x: &with.x, dw: &with.w, dy: &with.y };
         let algorithm = pass.pick_algorithm().map_err(failed)?;
-        let mut space = uninitialised::<u8>(device, pass.get_workspace_size(algorithm).map_err(failed)?)?;
+        let mut space = uninitialized::<u8>(device, pass.get_workspace_size(algorithm).map_err(failed)?)?;
         let (dy, x) = (view::<T>(dy, ly)?, view::<T>(x, lx)?);
         // SAFETY: the buffers have the sizes of their descriptors.
         unsafe { pass.launch::<CudaSlice<u8>, _, _, _>(algorithm, Some(&mut space), factors::<T>(), &x, &mut dw, &dy) }

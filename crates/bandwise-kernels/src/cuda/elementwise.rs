@@ -2,14 +2,14 @@
 
 use candle_core::{CudaStorage, Layout};
 
-use super::launch::{kernel, launch, per_element, uninitialised, view, with_cuda_element};
+use super::launch::{kernel, launch, per_element, uninitialized, view, with_cuda_element};
 use super::operator::Output;
 
 /// `max(x, 0)`.
 pub(crate) fn relu(x: &CudaStorage, layout: &Layout) -> Output {
     with_cuda_element!(x, "relu", T => {
         let (device, count) = (&x.device, layout.shape().elem_count());
-        let mut out = uninitialised::<T>(device, count)?;
+        let mut out = uninitialized::<T>(device, count)?;
         launch!(kernel::<T>(device, "relu")?, per_element(count); &view::<T>(x, layout)?, &mut out, &(count as u64));
         Ok((CudaStorage::wrap_cuda_slice(out, device.clone()), layout.shape().clone()))
     })
@@ -19,7 +19,7 @@ pub(crate) fn relu(x: &CudaStorage, layout: &Layout) -> Output {
 pub(crate) fn mask(y: &CudaStorage, y_layout: &Layout, values: &CudaStorage, layout: &Layout) -> Output {
     with_cuda_element!(y, "relu mask", T => {
         let (device, count) = (&y.device, layout.shape().elem_count());
-        let mut out = uninitialised::<T>(device, count)?;
+        let mut out = uninitialized::<T>(device, count)?;
         let (y, values) = (view::<T>(y, y_layout)?, view::<T>(values, layout)?);
         launch!(kernel::<T>(device, "mask")?, per_element(count); &y, &values, &mut out, &(count as u64));
         Ok((CudaStorage::wrap_cuda_slice(out, device.clone()), layout.shape().clone()))
@@ -35,7 +35,7 @@ pub(crate) fn sign_step(
 ) -> Output {
     with_cuda_element!(storages[0], "sign step", T => {
         let (device, count) = (&storages[0].device, layouts[0].shape().elem_count());
-        let mut out = uninitialised::<T>(device, count)?;
+        let mut out = uninitialized::<T>(device, count)?;
         let x = view::<T>(storages[0], layouts[0])?;
         let gradient = view::<T>(storages[1], layouts[1])?;
         let origin = view::<T>(storages[2], layouts[2])?;

@@ -29,7 +29,7 @@ __global__ void sign_step(const T *x, const T *gradient, const T *origin, T *out
 
 // Sums over the rows of one split, for 32 channels per block of 32 × 8 threads:
 // kind 0: mean and sum of squared differences from it of `a`, shifted by the split's first row;
-// kind 1: sums of gradient `a` (behind the ReLU, if `result` is given) and of gradient times normalised `x`.
+// kind 1: sums of gradient `a` (behind the ReLU, if `result` is given) and of gradient times normalized `x`.
 // partial: [split][2][channels]
 __global__ void column_sums(int kind, const T *a, const T *x, const T *result, const T *statistics, double epsilon,
                             double *partial, size rows, size channels, size split_rows) {
@@ -96,7 +96,7 @@ __global__ void combine_splits(int kind, const double *partial, T *out, size row
 }
 
 // relu((x − mean) / sqrt(variance + epsilon) · gamma + beta + residual); parameters: [gamma; beta]
-__global__ void normalise(const T *x, const T *parameters, const T *statistics, const T *residual, T *out,
+__global__ void normalize(const T *x, const T *parameters, const T *statistics, const T *residual, T *out,
                           double epsilon, int rectify, size n, size channels) {
     FOR_EACH(i, n) {
         size c = i % channels;
@@ -107,8 +107,8 @@ __global__ void normalise(const T *x, const T *parameters, const T *statistics, 
     }
 }
 
-// The input's gradient; sums: [Σ gradient; Σ gradient · normalised x], or null where statistics are constants.
-__global__ void normalise_gradient(const T *x, const T *gradient, const T *result, const T *parameters,
+// The input's gradient; sums: [Σ gradient; Σ gradient · normalized x], or null where statistics are constants.
+__global__ void normalize_gradient(const T *x, const T *gradient, const T *result, const T *parameters,
                                    const T *statistics, const T *sums, T *out, double epsilon, size n,
                                    size channels) {
     double rows = (double)(n / channels);

@@ -84,7 +84,7 @@ pub(crate) fn view<'a, T: CudaElement>(storage: &'a CudaStorage, layout: &Layout
 }
 
 /// A device buffer that the next kernel fills completely.
-pub(crate) fn uninitialised<T: DeviceRepr>(device: &CudaDevice, length: usize) -> Result<CudaSlice<T>> {
+pub(crate) fn uninitialized<T: DeviceRepr>(device: &CudaDevice, length: usize) -> Result<CudaSlice<T>> {
     // SAFETY: callers pass the buffer to a kernel that writes every element before anything reads it.
     unsafe { device.alloc::<T>(length.max(1)) }
 }

@@ -3,7 +3,7 @@
 use candle_core::cuda_backend::cudarc::driver::DeviceRepr;
 use candle_core::{CpuStorage, CudaStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
 
-use super::launch::{NULL, kernel, launch, per_element, uninitialised, view, with_cuda_element};
+use super::launch::{NULL, kernel, launch, per_element, uninitialized, view, with_cuda_element};
 use super::operator::{apply, no_cpu};
 use crate::cpu::pool::Windows;
 
@@ -49,7 +49,7 @@ fn find(windows: &Windows, x: &Tensor) -> Result<Tensor> {
         let (x, layout) = arguments[0];
         with_cuda_element!(x, "max pool positions", T => {
             let (device, count) = (&x.device, windows.output_length());
-            let mut out = uninitialised::<u32>(device, count)?;
+            let mut out = uninitialized::<u32>(device, count)?;
             let (sizes, x) = (DeviceWindows::from(windows), view::<T>(x, layout)?);
             launch!(kernel::<T>(device, "argmax")?, per_element(count); &x, &mut out, &sizes, &(count as u64));
             Ok((CudaStorage::wrap_cuda_slice(out, device.clone()), Shape::from(&windows.output_shape())))
@@ -78,7 +78,7 @@ impl CustomOp2 for Gather {
     ) -> Result<(CudaStorage, Shape)> {
         with_cuda_element!(x, self.name(), T => {
             let (device, count) = (&x.device, self.0.output_length());
-            let mut out = uninitialised::<T>(device, count)?;
+            let mut out = uninitialized::<T>(device, count)?;
             let batch = self.0.batch.max(1);
             let images = ((self.0.input_length() / batch) as u64, (count / batch) as u64);
             let (values, positions) = (view::<T>(x, layout)?, positions(p, p_layout)?);
@@ -120,7 +120,7 @@ fn scatter(windows: &Windows, tensors: &[&Tensor]) -> Result<Tensor> {
         let (gradient, layout) = arguments[0];
         with_cuda_element!(gradient, "pool gradient", T => {
             let (device, count) = (&gradient.device, windows.input_length());
-            let mut out = uninitialised::<T>(device, count)?;
+            let mut out = uninitialized::<T>(device, count)?;
             let (sizes, gradient) = (DeviceWindows::from(windows), view::<T>(gradient, layout)?);
             let (function, length) = (kernel::<T>(device, "scatter")?, count as u64);
             match arguments.get(1) {
@@ -149,7 +149,7 @@ impl CustomOp1 for Average {
     fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
         with_cuda_element!(x, self.name(), T => {
             let (device, count) = (&x.device, self.0.output_length());
-            let mut out = uninitialised::<T>(device, count)?;
+            let mut out = uninitialized::<T>(device, count)?;
             let windows = DeviceWindows::from(&self.0);
             let x = view::<T>(x, layout)?;
             launch!(kernel::<T>(device, "average")?, per_element(count); &x, &mut out, &windows, &(count as u64));

@@ -1,4 +1,4 @@
-//! The graph on slices: there, with what the way back needs kept, and back.
+//! The graph on slices: forward, saving what backward needs, and backward.
 
 use candle_core::Result;
 use rayon::prelude::*;
@@ -9,11 +9,11 @@ use crate::cpu::elementwise::mask;
 use crate::cpu::gather::Epilogue;
 use crate::cpu::pool;
 use crate::cpu::signs::Signs;
-use crate::frozen::Slotted;
+use crate::frozen::Cached;
 
 impl FrozenGraph {
-    /// Packs the weights for the way there or `back`, before groups of images need them side by side.
-    pub(super) fn pack<T: Slotted>(&self, shapes: &[Shape4], back: bool) -> Result<()> {
+    /// Packs the weights for the forward pass or, if `back`, the backward pass, before groups of images need them side by side.
+    pub(super) fn pack<T: Cached>(&self, shapes: &[Shape4], back: bool) -> Result<()> {
         for node in &self.nodes {
             if let Operation::Convolution { weights, .. } = &node.operation {
                 let geometry = geometry(weights, shapes[node.input])?;
@@ -28,7 +28,7 @@ impl FrozenGraph {
     }
 
     /// Whether the result is one of a ReLU, so that its own sign tells where its gradient passes.
-    fn gates(&self, value: usize) -> bool {
+    fn is_relu(&self, value: usize) -> bool {
         value > 0 && self.nodes[value - 1].operation.relu()
     }
 
@@ -44,7 +44,7 @@ impl FrozenGraph {
     }
 
     /// The result and, if `keep`, what its gradient needs.
-    pub(super) fn forward<T: Slotted>(
+    pub(super) fn forward<T: Cached>(
         &self,
         shapes: &[Shape4],
         input: &[T],
@@ -98,7 +98,7 @@ impl FrozenGraph {
     }
 
     /// The gradient with respect to the input.
-    pub(super) fn backward<T: Slotted>(
+    pub(super) fn backward<T: Cached>(
         &self,
         shapes: &[Shape4],
         tape: &Tape,
@@ -110,8 +110,8 @@ impl FrozenGraph {
             let shape = shapes[node.input];
             match &node.operation {
                 Operation::Convolution { weights, .. } => {
-                    sums.replace(node.input, |residual, gate| {
-                        let epilogue = Epilogue { residual, gate, ..Epilogue::NONE };
+                    sums.replace(node.input, |residual, relu_mask| {
+                        let epilogue = Epilogue { residual, relu_mask, ..Epilogue::NONE };
                         weights.data_gradient(&geometry(weights, shape)?, &gradient, epilogue)
                     })?;
                 }
@@ -148,14 +148,14 @@ impl FrozenGraph {
 }
 
 /// The constants of an affine operation, or those of the identity.
-fn vectors<T: Slotted>(constants: &Option<[Vec<f64>; 2]>, channels: usize) -> [Vec<T>; 2] {
+fn vectors<T: Cached>(constants: &Option<[Vec<f64>; 2]>, channels: usize) -> [Vec<T>; 2] {
     match constants {
         Some(constants) => constants.each_ref().map(|v| v.iter().map(|&value| T::from_f64(value)).collect()),
         None => [vec![T::ONE; channels], vec![T::ZERO; channels]],
     }
 }
 
-/// What the way back needs of the way there: where ReLUs were open, and where maxima lay.
+/// What the backward pass needs of the forward pass: where ReLUs were positive, and where maxima lay.
 pub(super) struct Tape {
     signs: Vec<Signs>,
     positions: Vec<Vec<u32>>,
@@ -169,10 +169,10 @@ struct Sums<'a, T> {
     /// Operations that have still to add to a gradient.
     open: Vec<usize>,
     /// Whether the value's own ReLU has been applied to its gradient.
-    gated: Vec<bool>,
+    masked: Vec<bool>,
 }
 
-impl<'a, T: Slotted> Sums<'a, T> {
+impl<'a, T: Cached> Sums<'a, T> {
     fn new(graph: &'a FrozenGraph, tape: &'a Tape, gradient: &[T]) -> Self {
         let count = graph.nodes.len() + 1;
         let mut open = vec![0; count];
@@ -181,14 +181,14 @@ impl<'a, T: Slotted> Sums<'a, T> {
         }
         let mut gradients = vec![None; count];
         gradients[count - 1] = Some(gradient.to_vec());
-        Self { graph, tape, gradients, open, gated: vec![false; count] }
+        Self { graph, tape, gradients, open, masked: vec![false; count] }
     }
 
     /// The finished gradient of a value, behind the value's own ReLU.
     fn take(&mut self, value: usize) -> Option<Vec<T>> {
         let gradient = self.gradients[value].take()?;
-        let behind = !self.graph.gates(value) || self.gated[value];
-        Some(if behind { gradient } else { mask(&self.tape.signs[value].gate(), &gradient) })
+        let behind = !self.graph.is_relu(value) || self.masked[value];
+        Some(if behind { gradient } else { mask(&self.tape.signs[value].mask(), &gradient) })
     }
 
     fn add(&mut self, value: usize, gradient: Vec<T>) {
@@ -206,11 +206,11 @@ impl<'a, T: Slotted> Sums<'a, T> {
         compute: impl FnOnce(Option<&[T]>, Option<&[T]>) -> Result<Vec<T>>,
     ) -> Result<()> {
         self.open[value] -= 1;
-        let gates = self.open[value] == 0 && self.graph.gates(value);
-        let gate = gates.then(|| self.tape.signs[value].gate());
-        let sum = compute(self.gradients[value].as_deref(), gate.as_deref())?;
+        let masks = self.open[value] == 0 && self.graph.is_relu(value);
+        let relu_mask = masks.then(|| self.tape.signs[value].mask());
+        let sum = compute(self.gradients[value].as_deref(), relu_mask.as_deref())?;
         self.gradients[value] = Some(sum);
-        self.gated[value] = gates;
+        self.masked[value] = masks;
         Ok(())
     }
 }

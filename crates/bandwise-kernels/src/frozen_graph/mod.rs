@@ -1,9 +1,9 @@
 //! A frozen network as one operator.
 //!
 //! Layer by layer, every result is written to memory and read again by the next layer's pass, every ReLU costs a
-//! pass of its own on the way back, and candle adds each gradient to a tensor of zeros. As one operator, a few
+//! pass of its own in the backward pass, and candle adds each gradient to a tensor of zeros. As one operator, a few
 //! images go through all layers while their activations are in the cache, ReLU masks and the sums of residual
-//! branches are part of the convolution that computes the gradient, and only what the way back needs is kept.
+//! branches are part of the convolution that computes the gradient, and only what the backward pass needs is kept.
 
 mod compute;
 mod operator;
@@ -12,9 +12,10 @@ use std::sync::Arc;
 
 use candle_core::{DType, Result, Tensor, bail};
 
-use crate::cpu::geometry::Geometry;
+use crate::backend::Backend;
 use crate::cpu::pool::Windows;
 use crate::frozen::{FrozenConv2d, Weights};
+use crate::geometry::Geometry;
 use crate::pool::windows;
 use operator::Pass;
 
@@ -199,9 +200,9 @@ impl FrozenGraph {
     /// # Errors
     /// If shapes do not fit, or `x` is not an f32 or f64 tensor on the CPU.
     pub fn run(self: &Arc<Self>, x: &Tensor) -> Result<Tensor> {
-        if !x.device().is_cpu() {
-            bail!("FrozenGraph: runs on the CPU, the input is on {:?}", x.device().location());
-        }
+        let Backend::Cpu = Backend::of(x) else {
+            bail!("FrozenGraph: runs on the CPU, the input is on {:?}", x.device().location())
+        };
         let (batch, height, width, channels) = x.dims4()?;
         let shapes = self.shapes([1, height, width, channels])?;
         let step = self.images_together(&shapes, x.dtype().size_in_bytes());

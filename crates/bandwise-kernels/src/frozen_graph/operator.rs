@@ -10,7 +10,7 @@ use super::compute::Tape;
 use super::{FrozenGraph, Node, Operation, Shape4};
 use crate::conv::wrap;
 use crate::element::{elements, with_element};
-use crate::frozen::Slotted;
+use crate::frozen::Cached;
 
 /// One run on a batch.
 pub(super) struct Pass {
@@ -55,7 +55,7 @@ impl Pass {
         (0..self.batch).step_by(step).map(|first| first..self.batch.min(first + step)).collect()
     }
 
-    fn forward<T: Slotted>(&self, input: &[T]) -> Result<CpuStorage> {
+    fn forward<T: Cached>(&self, input: &[T]) -> Result<CpuStorage> {
         let length: usize = self.shapes[0].iter().product();
         self.graph.pack::<T>(&self.shapes, false)?;
         let run = |images: Range<usize>| {
@@ -90,13 +90,13 @@ impl CustomOp1 for Pass {
     }
 }
 
-/// The way back.
+/// Backward pass.
 struct Gradient<'a> {
     pass: &'a Pass,
 }
 
 impl Gradient<'_> {
-    fn run<T: Slotted>(&self, gradient: &[T]) -> Result<CpuStorage> {
+    fn run<T: Cached>(&self, gradient: &[T]) -> Result<CpuStorage> {
         let Some(tapes) = self.pass.tapes.get() else {
             bail!("internal error: the frozen network kept nothing for its gradient")
         };

@@ -160,7 +160,7 @@ impl From<PrecisionName> for Precision {
     fn from(name: PrecisionName) -> Self {
         match name {
             PrecisionName::F32 => Self::F32,
-            PrecisionName::F32x3 => Self::F32x3,
+            PrecisionName::F32x3 => Self::F32Fast,
             PrecisionName::Bf16 => Self::Bf16,
         }
     }
