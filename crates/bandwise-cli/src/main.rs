@@ -39,7 +39,7 @@ fn main() -> ExitCode {
         .without_time()
         .init();
     if let Err(error) = threads::limit() {
-        eprintln!("bandwise: {error}");
+        output::explain(format_args!("bandwise: {error}"));
         return ExitCode::from(USAGE);
     }
     let interrupt = Interrupt::default();

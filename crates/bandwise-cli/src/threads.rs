@@ -15,7 +15,7 @@ pub fn limit() -> Result<()> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let asked = std::env::var(VARIABLE).ok();
     let Some(threads) = excessive(asked.as_deref(), cores) else { return Ok(()) };
-    eprintln!(
+    note!(
         "bandwise: {VARIABLE}={} is more than {MOST_PER_CORE} threads for each of {cores} cores; {threads} are used",
         asked.as_deref().unwrap_or_default().trim()
     );
