@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use bandwise::data::{DataSpec, Split};
-use bandwise::method::NetworkConfig;
+use bandwise::evaluate::subject::Compute;
+use bandwise::method::ModelSource;
 use bandwise::nn::Normalization;
 use bandwise::train::recipe::PrecisionName;
 use bandwise::{Error, Result};
@@ -54,13 +55,13 @@ pub enum Command {
 /// Which weights, and how to read them.
 #[derive(Args, Clone)]
 pub struct ModelArguments {
-    /// Weights: .safetensors, or a PyTorch .pt/.pth/.th state dict (no code in it is executed)
+    /// Weights: .safetensors, or a PyTorch .pt/.pth/.th state dict (no code in it is executed); or a run folder
     #[arg(long, value_name = "FILE")]
     pub weights: PathBuf,
-    /// Architecture (see `bandwise models`); not needed for files that Bandwise wrote
+    /// Architecture (see `bandwise models`); by default what the file says, or the only one that fits it
     #[arg(long, value_name = "NAME")]
     pub model: Option<String>,
-    /// Channels of the first stage, if not as published
+    /// Channels of the first stage; by default as in the file
     #[arg(long, value_name = "N")]
     pub width: Option<usize>,
     /// Mean of each channel, pixels in [0,1]; the network sees (pixel − mean)/std
@@ -69,25 +70,26 @@ pub struct ModelArguments {
     /// Standard deviation of each channel
     #[arg(long, value_name = "R,G,B", requires = "mean", value_delimiter = ',')]
     pub std: Option<Vec<f64>>,
+    /// Load weights that do not fit the architecture, and take labels as they are where the classes of network and
+    /// images differ; results carry a warning
+    #[arg(long)]
+    pub allow_mismatch: bool,
 }
 
 impl ModelArguments {
-    /// What the command line says about the architecture; `None` leaves it to the file.
-    pub fn config(&self, classes: usize, channels: usize) -> Result<Option<NetworkConfig>> {
+    /// As the library takes it.
+    pub fn source(&self) -> ModelSource {
         let normalization = match (&self.mean, &self.std) {
             (Some(mean), Some(std)) => Some(Normalization { mean: mean.clone(), std: std.clone() }),
             _ => None,
         };
-        let Some(model) = &self.model else {
-            if normalization.is_some() || self.width.is_some() {
-                return Err(Error::config(
-                    "--mean, --std and --width go with --model; without it, the file's own say",
-                ));
-            }
-            return Ok(None);
-        };
-        let config = NetworkConfig { width: self.width, normalization, ..NetworkConfig::new(model) };
-        Ok(Some(config.resolved(classes, channels)))
+        ModelSource {
+            architecture: self.model.clone(),
+            width: self.width,
+            normalization,
+            allow_mismatch: self.allow_mismatch,
+            ..ModelSource::new(&self.weights)
+        }
     }
 }
 
@@ -104,14 +106,23 @@ pub struct ComputeArguments {
 
 impl ComputeArguments {
     /// The device; says what the precision means there.
-    pub fn open(&self) -> Result<Device> {
+    fn open(&self) -> Result<Device> {
         let device = device::open(&self.device)?;
         device::announce(&device, self.precision().into());
         Ok(device)
     }
 
+    /// Device and precision for the library.
+    pub fn compute(&self) -> Result<Compute> {
+        Ok(Compute {
+            device: self.open()?,
+            device_name: self.device.clone(),
+            precision: self.precision().into(),
+        })
+    }
+
     /// As the library names it.
-    pub fn precision(&self) -> PrecisionName {
+    fn precision(&self) -> PrecisionName {
         self.precision.into()
     }
 }

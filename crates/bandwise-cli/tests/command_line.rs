@@ -199,7 +199,7 @@ fn wrong_recipes_get_their_message() {
     let out = folder.path().join("run");
     for (from, to, expected) in [
         ("epochs", "epocs", "did you mean `epochs`"),
-        ("smallcnn", "smalcnn", "did you mean smallcnn"),
+        ("smallcnn", "smalcnn", "did you mean `smallcnn`"),
         ("synthetic:count", "synthetik:count", "synthetic"),
         ("count=100", "coumt=100", "count"),
         ("4/255", "400/1", "pixel range"),

@@ -71,7 +71,7 @@ fn convolutions() {
         let x = random(&[3, 9, 8, inputs], 1);
         let w = random(&[outputs, inputs / groups, kernel, kernel], 2);
         for (precision, tolerance) in
-            [(Precision::F32, 1e-5), (Precision::F32x3, 5e-3), (Precision::Bf16, 3e-2)]
+            [(Precision::F32, 1e-5), (Precision::F32Fast, 5e-3), (Precision::Bf16, 3e-2)]
         {
             let config = ConvConfig { stride, padding, dilation, groups, precision };
             let what = format!("{kernel}×{kernel}, stride {stride}, groups {groups}, {precision:?}");

@@ -36,6 +36,7 @@ pub mod nn;
 pub mod random;
 pub mod report;
 pub mod spectral;
+pub mod suggest;
 pub mod train;
 
 pub use error::{Error, Result};

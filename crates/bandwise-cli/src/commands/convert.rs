@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use bandwise::method::Network;
+use bandwise::method::ModelSource;
 use bandwise::nn::weights;
 use bandwise::{Error, Result};
 use candle_core::Device;
@@ -13,7 +13,7 @@ use crate::arguments::ModelArguments;
 /// Turn weights of one file format into another.
 ///
 /// Reads .safetensors and PyTorch .pt/.pth/.th (zip and pre-1.6 format) without executing code, and
-/// writes .safetensors under PyTorch's parameter names. With --model, names and shapes are checked,
+/// writes .safetensors under PyTorch's parameter names. With --model, names and shapes are checked strictly,
 /// prefixes such as `module.` are removed, and the architecture is stored in the file.
 #[derive(Args)]
 pub struct ConvertArguments {
@@ -24,13 +24,13 @@ pub struct ConvertArguments {
     /// Architecture (see `bandwise models`)
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
-    /// Number of classes
-    #[arg(long, default_value_t = 10)]
-    classes: usize,
-    /// Channels of the pictures
-    #[arg(long, default_value_t = 3)]
-    channels: usize,
-    /// Channels of the first stage, if not as published
+    /// Number of classes; by default as in the file
+    #[arg(long, value_name = "N")]
+    classes: Option<usize>,
+    /// Channels of the images; by default as in the file
+    #[arg(long, value_name = "N")]
+    channels: Option<usize>,
+    /// Channels of the first stage; by default as in the file
     #[arg(long, value_name = "N")]
     width: Option<usize>,
     /// Mean of each channel, pixels in [0,1]
@@ -42,6 +42,9 @@ pub struct ConvertArguments {
     /// Turn convolutions that were trained as cosine coefficients into plain ones
     #[arg(long)]
     recompose: bool,
+    /// Convert weights that do not fit the architecture; what is missing is random
+    #[arg(long)]
+    allow_mismatch: bool,
 }
 
 /// Runs the command.
@@ -52,26 +55,36 @@ pub fn run(arguments: &ConvertArguments) -> Result<bool> {
             arguments.output.display()
         )));
     }
-    let model = ModelArguments {
-        weights: arguments.input.clone(),
-        model: arguments.model.clone(),
-        width: arguments.width,
-        mean: arguments.mean.clone(),
-        std: arguments.std.clone(),
-    };
-    match model.config(arguments.classes, arguments.channels)? {
-        config if config.is_some() || arguments.recompose => {
-            let (network, report) = Network::load(&arguments.input, config, &Device::Cpu)?;
-            report.to_string().lines().for_each(|line| say!("{line}"));
-            let network = if arguments.recompose { network.recomposed()? } else { network };
-            network.save(&arguments.output)?;
+    let named = arguments.model.is_some() || arguments.recompose || arguments.allow_mismatch;
+    if named || arguments.mean.is_some() || arguments.width.is_some() {
+        let loaded = arguments.source().load(&Device::Cpu)?;
+        say!("{}", loaded.describe());
+        loaded.report.to_string().lines().for_each(|line| say!("{line}"));
+        let mismatch = (!loaded.report.is_exact()).then(|| loaded.report.mismatch());
+        let network = if arguments.recompose { loaded.network.recomposed()? } else { loaded.network };
+        network.save(&arguments.output)?;
+        if let Some(mismatch) = mismatch {
+            note!("warning: the weights do not fit the network, converted all the same ({mismatch})");
         }
-        _ => {
-            let file = weights::read(&arguments.input)?;
-            weights::write_safetensors(&arguments.output, &file.tensors, &file.metadata)?;
-            say!("{} tensors", file.tensors.len());
-        }
+    } else {
+        let file = weights::read(&weights::locate_file(&arguments.input)?)?;
+        weights::write_safetensors(&arguments.output, &file.tensors, &file.metadata)?;
+        say!("{} tensors", file.tensors.len());
     }
     say!("wrote {}", arguments.output.display());
     Ok(true)
+}
+
+impl ConvertArguments {
+    fn source(&self) -> ModelSource {
+        let model = ModelArguments {
+            weights: self.input.clone(),
+            model: self.model.clone(),
+            width: self.width,
+            mean: self.mean.clone(),
+            std: self.std.clone(),
+            allow_mismatch: self.allow_mismatch,
+        };
+        ModelSource { classes: self.classes, channels: self.channels, ..model.source() }
+    }
 }

@@ -9,6 +9,7 @@ use bandwise::data::{DataSpec, Dataset, Split};
 use bandwise::evaluate::accuracy;
 use bandwise::evaluate::corruptions::{Source, by_frequency, centroid, measure, of_corruption, summary};
 use bandwise::evaluate::record::{self, Provenance, Record};
+use bandwise::evaluate::subject::{Subject, TestSet, with_warnings};
 use bandwise::job::Stage;
 use bandwise::report::report_for_runs;
 use bandwise::{Error, Interrupt, Job, Result, files};
@@ -16,7 +17,7 @@ use clap::Args;
 use indicatif::ProgressBar;
 use serde_json::json;
 
-use super::evaluate::{EvaluateArguments, Subject};
+use super::evaluate::EvaluateArguments;
 use crate::arguments::data_spec;
 use crate::{output, progress};
 
@@ -93,11 +94,13 @@ pub fn run(arguments: &EvaluateArguments, interrupt: &Interrupt) -> Result<bool>
         Some(clean) => clean.clone(),
         None => source.dataset(corruptions[0], severities[0])?,
     };
-    let mut subject = Subject::load(arguments, representative)?;
+    let data =
+        TestSet::of(representative, arguments.data()?.to_string(), arguments.split.into(), arguments.limit)?;
+    let mut subject = arguments.subject(&data)?;
     subject.provenance = provenance(arguments, &subject, &source);
 
     let mut store = Store::open(options.out.as_deref(), &subject)?;
-    let total = corruptions.len() * severities.len() * subject.count;
+    let total = corruptions.len() * severities.len() * subject.count();
     let bar = progress::bar("corruptions", total);
     let ticked = bar.clone();
     let job = Job {
@@ -245,20 +248,23 @@ fn measure_all(
     job: &Job,
     bar: &ProgressBar,
 ) -> Result<()> {
-    let Subject { model, provenance, count, .. } = subject;
+    let Subject { classifier: model, provenance, .. } = subject;
+    let count = subject.count();
     if let Some(clean) = source.clean().filter(|_| !store.has_clean()) {
-        let indices: Vec<usize> = (0..*count).collect();
+        let indices = subject.data.indices();
         let flags = accuracy::correct(model, clean.as_ref(), &indices, job)?;
         let provenance = Provenance { data_sha256: clean.fingerprint().into(), ..provenance.clone() };
-        store.keep(Record::accuracy(&flags).with_provenance(&provenance))?;
+        let record = Record::accuracy(&flags).with_provenance(&provenance);
+        store.keep(with_warnings(record, &subject.warnings))?;
     }
     for &corruption in corruptions {
         bar.set_message(corruption.name());
         for &severity in severities {
             if !store.has(corruption, severity) {
-                store.keep(measure(model, source, corruption, severity, *count, provenance, job)?)?;
+                let record = measure(model, source, corruption, severity, count, provenance, job)?;
+                store.keep(with_warnings(record, &subject.warnings))?;
             }
-            bar.inc(*count as u64);
+            bar.inc(count as u64);
         }
         let values = of_corruption(&store.records, corruption);
         let mean = values.iter().map(|record| record.value).sum::<f64>() / values.len() as f64;
@@ -282,7 +288,7 @@ impl Store {
         // Sums over corruptions are made anew.
         records.retain(|record| record.metric == "accuracy");
         let same = |record: &Record| {
-            record.total == Some(subject.count as u64)
+            record.total == Some(subject.count() as u64)
                 && comparable(&record.provenance) == comparable(&subject.provenance)
         };
         if !records.iter().all(same) {
@@ -313,9 +319,11 @@ impl Store {
     }
 }
 
-/// A provenance as text, as a file gives it back, without the fingerprint of a single corruption.
+/// A provenance as text, as a file gives it back, without the fingerprint of a single corruption and the words for
+/// people.
 fn comparable(provenance: &Provenance) -> Option<String> {
-    let provenance = Provenance { data_sha256: String::new(), ..provenance.clone() };
+    let (data_sha256, subject) = (String::new(), String::new());
+    let provenance = Provenance { data_sha256, subject, ..provenance.clone() };
     let text = serde_json::to_string(&provenance).ok()?;
     serde_json::from_str::<serde_json::Value>(&text).ok().map(|value| value.to_string())
 }

@@ -130,10 +130,15 @@ fn info(spec: &DataSpec, split: Option<SplitArgument>, limit: Option<usize>) -> 
     Ok(true)
 }
 
+/// The set's name with its split, which most names say already.
+fn titled(name: &str, split: Split) -> String {
+    if name.contains(&format!("({split}")) { name.to_owned() } else { format!("{name} ({split})") }
+}
+
 fn print(split: Split, statistics: &Statistics) {
     let row = |values: &[f64]| values.iter().map(|v| format!("{v:.4}")).collect::<Vec<_>>().join(", ");
     let size = |[height, width]: [usize; 2]| format!("{height}×{width}");
-    say!("{} ({split} split)", statistics.name);
+    say!("{}", titled(&statistics.name, split));
     say!("  pictures     {}", statistics.images);
     if statistics.smallest == statistics.largest {
         say!("  size         {}", size(statistics.smallest));

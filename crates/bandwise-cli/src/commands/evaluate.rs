@@ -4,19 +4,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bandwise::attack::{Attack, Band, Classifier, Epsilon, FrozenModel, Norm, Overrides, Start};
-use bandwise::corruption::ChangedDataset;
-use bandwise::data::{DataSpec, Dataset, Split, load_all};
+use bandwise::data::{DataSpec, Dataset, load_all};
 use bandwise::evaluate::accuracy;
 use bandwise::evaluate::engine;
 use bandwise::evaluate::journal::{Header, Journal};
-use bandwise::evaluate::record::{self, Provenance, Record};
+use bandwise::evaluate::record::{self, Record};
 use bandwise::evaluate::shard::Shard;
+use bandwise::evaluate::subject::{Subject, TestSet, with_warnings};
 use bandwise::evaluate::tables;
 use bandwise::evaluate::{contract, cues};
-use bandwise::method::Network;
-use bandwise::{Error, Interrupt, Job, Result, files};
+use bandwise::{Error, Interrupt, Job, Result};
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::corruptions::{self, CorruptionArguments};
 use super::official::{self, OfficialTest};
@@ -110,16 +109,6 @@ pub struct EvaluateArguments {
     pub(super) official: OfficialTest,
 }
 
-/// A model and the pictures that it is to be judged by.
-pub(super) struct Subject {
-    pub(super) model: FrozenModel,
-    pub(super) dataset: Arc<dyn Dataset>,
-    pub(super) device: candle_core::Device,
-    pub(super) provenance: Provenance,
-    /// Pictures to judge.
-    pub(super) count: usize,
-}
-
 /// Runs the command.
 pub fn run(arguments: &EvaluateArguments, interrupt: &Interrupt) -> Result<bool> {
     let arguments = &official::translated(arguments)?;
@@ -133,15 +122,17 @@ pub fn run(arguments: &EvaluateArguments, interrupt: &Interrupt) -> Result<bool>
     corruptions::check_unused(&arguments.corruptions)?;
     let attacks = attacks(arguments)?;
     let shard = arguments.shard.as_deref().map_or(Ok(Shard::WHOLE), str::parse)?;
-    let subject = Subject::load(arguments, open_data(arguments)?)?;
-    let Subject { model, dataset, device, provenance, count } = &subject;
-    let header = Header::new(provenance, attacks, *count, arguments.seed, shard);
+    let mut subject = arguments.subject(&open_data(arguments)?)?;
+    subject.provenance.seeds = vec![arguments.seed];
+    let Subject { classifier, device, provenance, .. } = &subject;
+    let dataset = subject.data.dataset.as_ref();
+    let header = Header::new(provenance, attacks, subject.count(), arguments.seed, shard);
     header.validate()?;
     let mut journal = match &arguments.journal {
         Some(path) => Journal::open(path, header)?,
         None => Journal::in_memory(header),
     };
-    let mut shown = check(model, dataset.as_ref(), &mut journal, device)?;
+    let mut shown = check(classifier, dataset, &mut journal, device)?;
 
     let bar = Arc::new(StageBar::default());
     let job = Job {
@@ -151,7 +142,7 @@ pub fn run(arguments: &EvaluateArguments, interrupt: &Interrupt) -> Result<bool>
         progress: bar.clone(),
     };
     let folder = arguments.save_adversarial.as_deref();
-    let finished = engine::run(model, dataset.as_ref(), &mut journal, &job, folder);
+    let finished = engine::run(classifier, dataset, &mut journal, &job, folder);
     if finished.is_err() {
         bar.clear();
     }
@@ -159,6 +150,7 @@ pub fn run(arguments: &EvaluateArguments, interrupt: &Interrupt) -> Result<bool>
 
     let mut records = tables::records(&journal, provenance)?;
     let mut names = names(&journal, records.len());
+    records = records.into_iter().map(|record| with_warnings(record, &subject.warnings)).collect();
     for (index, record) in records.iter_mut().enumerate() {
         record.wall_seconds = finished.seconds.get(index).copied();
     }
@@ -190,13 +182,11 @@ pub fn run(arguments: &EvaluateArguments, interrupt: &Interrupt) -> Result<bool>
 }
 
 /// The pictures, shifted if that is asked for.
-fn open_data(arguments: &EvaluateArguments) -> Result<Arc<dyn Dataset>> {
-    let dataset = arguments.data()?.open(Split::from(arguments.split))?;
+fn open_data(arguments: &EvaluateArguments) -> Result<TestSet> {
+    let data = TestSet::open(arguments.data()?, arguments.split.into(), arguments.limit)?;
     Ok(match arguments.corruptions.shift {
-        None => dataset,
-        Some(shift) => {
-            Arc::new(ChangedDataset::shifted(dataset, shift, arguments.corruptions.corruption_seed))
-        }
+        None => data,
+        Some(shift) => data.shifted(shift, arguments.corruptions.corruption_seed),
     })
 }
 
@@ -205,38 +195,32 @@ impl EvaluateArguments {
     pub(super) fn data(&self) -> Result<&DataSpec> {
         self.data.as_ref().ok_or_else(|| Error::config("--data SPEC names the data set"))
     }
+
+    /// Loads the network for `data`, and says what will be evaluated.
+    pub(super) fn subject(&self, data: &TestSet) -> Result<Subject> {
+        let subject = Subject::load(&self.model.source(), data, &self.compute.compute()?)?;
+        announce(&subject);
+        Ok(subject)
+    }
 }
 
-impl Subject {
-    /// Loads the model for `dataset`.
-    pub(super) fn load(arguments: &EvaluateArguments, dataset: Arc<dyn Dataset>) -> Result<Self> {
-        let device = arguments.compute.open()?;
-        let count = arguments.limit.unwrap_or(usize::MAX).min(dataset.len());
-        if count == 0 {
-            return Err(Error::config("there are no pictures to evaluate"));
-        }
-        let channels = dataset.get(0)?.0.channels;
-        let config = arguments.model.config(dataset.num_classes(), channels)?;
-        let (mut network, report) = Network::load(&arguments.model.weights, config, &device)?;
-        if !report.is_exact() {
-            output::explain(&report);
-        }
-        network.model.set_precision(arguments.compute.precision().into())?;
-        let model = FrozenModel::folded(&network.model)?;
-        let provenance = provenance(arguments, &network, dataset.as_ref())?;
-        Ok(Self { model, dataset, device, provenance, count })
+/// One line before any number: what is evaluated, and what is doubtful about it.
+pub(super) fn announce(subject: &Subject) {
+    say!("{}", subject.describe());
+    for warning in &subject.warnings {
+        note!("warning: {warning}");
     }
 }
 
 /// Shape bias, where pictures have the shape of one class and the texture of another.
 fn shape_bias(subject: &Subject, shard: Shard, job: &Job) -> Result<Option<Record>> {
-    let dataset = subject.dataset.as_ref();
+    let dataset = subject.data.dataset.as_ref();
     if dataset.texture_label(0).is_none() || shard != Shard::WHOLE {
         return Ok(None);
     }
-    let indices: Vec<usize> = (0..subject.count).collect();
-    let predicted = accuracy::predictions(&subject.model, dataset, &indices, job)?;
-    cues::shape_share(dataset, &indices, &predicted).map(|r| Some(r.with_provenance(&subject.provenance)))
+    let indices = subject.data.indices();
+    let predicted = accuracy::predictions(&subject.classifier, dataset, &indices, job)?;
+    cues::shape_share(dataset, &indices, &predicted).map(|record| Some(subject.sign(record)))
 }
 
 /// Checks the model on a few pictures and says what the rest may cost. Returns the warnings that it gave.
@@ -303,23 +287,6 @@ fn print(record: &Record, name: &str) {
         100.0 * low,
         100.0 * high,
     );
-}
-
-fn provenance(arguments: &EvaluateArguments, network: &Network, dataset: &dyn Dataset) -> Result<Provenance> {
-    let data = arguments.data()?;
-    let shift = arguments.corruptions.shift;
-    Ok(Provenance {
-        model: network.config.architecture.clone(),
-        weights_sha256: files::sha256(&files::read(&arguments.model.weights)?),
-        data: shift.map_or_else(|| data.to_string(), |shift| format!("{data} {shift}")),
-        data_sha256: dataset.fingerprint().to_string(),
-        split: Split::from(arguments.split).to_string(),
-        seeds: vec![arguments.seed],
-        device: arguments.compute.device.clone(),
-        precision: arguments.compute.precision().name().to_string(),
-        configuration: json!({ "model": network.config, "limit": arguments.limit }),
-        ..Provenance::default()
-    })
 }
 
 /// The attacks that were named, with the settings that were given.

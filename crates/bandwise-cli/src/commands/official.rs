@@ -18,9 +18,6 @@ const HEADING: &str = "Official FPCM command line";
 const DATA_ROOT: &str = "../data";
 /// Side of an Imagenette picture.
 const IMAGENETTE_SIZE: usize = 160;
-/// What the official WRN-34-10 normalises every data set with.
-const WRN_MEAN: [f64; 3] = [0.4914, 0.4822, 0.4465];
-const WRN_STD: [f64; 3] = [0.2471, 0.2435, 0.2616];
 
 /// `--dataset` and `--data_root`.
 #[derive(Args, Clone)]
@@ -261,11 +258,8 @@ pub fn translated(arguments: &EvaluateArguments) -> Result<EvaluateArguments> {
                     official.data.spec().map_or_else(|_| "cifar10:DIR".into(), |spec| spec.to_string())
                 ))
             })?;
+            // The normalization of the official WRN-34-10 is recognized by its weights.
             ours.model.model = Some(possible_value(model));
-            if model == ModelName::WideResNet && ours.model.mean.is_none() {
-                ours.model.mean = Some(WRN_MEAN.into());
-                ours.model.std = Some(WRN_STD.into());
-            }
         }
     }
     // As in test.py, where only PGD looks at it.

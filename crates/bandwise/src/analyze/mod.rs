@@ -33,6 +33,7 @@ mod tests;
 
 use crate::Result;
 use crate::attack::Classifier;
+use crate::evaluate::subject::Subject;
 
 /// A classifier with its name in plots.
 #[derive(Clone, Copy)]
@@ -41,6 +42,13 @@ pub struct NamedClassifier<'a> {
     pub label: &'a str,
     /// The model.
     pub classifier: &'a dyn Classifier,
+}
+
+impl<'a> NamedClassifier<'a> {
+    /// The classifier of a subject under its label.
+    pub fn of(subject: &'a Subject) -> Self {
+        Self { label: &subject.label, classifier: &subject.classifier }
+    }
 }
 
 /// Told how many parts of an analysis are done, and of how many; an error ends the analysis.

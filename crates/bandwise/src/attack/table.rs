@@ -376,10 +376,7 @@ impl From<serde_json::Error> for FromMapError {
 }
 
 fn unknown(name: &str) -> String {
-    let names = Attack::names();
-    let nearest = names.iter().min_by_key(|known| strsim::damerau_levenshtein(known, name));
-    let nearest = nearest.map_or(String::new(), |nearest| format!("did you mean `{nearest}`? "));
-    format!("unknown attack `{name}`; {nearest}There are: {}", names.join(", "))
+    crate::suggest::unknown("attack", name, &Attack::names()).to_string()
 }
 
 impl<'de> Deserialize<'de> for Attack {

@@ -1,6 +1,6 @@
 //! Data sets seen through a corruption or a shift, made while they are read.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::{Corruption, Corruptor, Severity, Shift};
 use crate::data::{Dataset, Image};
@@ -21,7 +21,9 @@ pub struct ChangedDataset {
     inner: Arc<dyn Dataset>,
     change: Change,
     name: String,
-    fingerprint: String,
+    /// What changes the images, for the fingerprint.
+    detail: String,
+    fingerprint: OnceLock<String>,
 }
 
 impl ChangedDataset {
@@ -49,8 +51,7 @@ impl ChangedDataset {
 
     fn new(inner: Arc<dyn Dataset>, change: Change, what: &str, detail: &str) -> Self {
         let name = format!("{}, {what}", inner.name());
-        let fingerprint = files::sha256(format!("{} {detail}", inner.fingerprint()).as_bytes());
-        Self { inner, change, name, fingerprint }
+        Self { inner, change, name, detail: detail.to_owned(), fingerprint: OnceLock::new() }
     }
 }
 
@@ -91,7 +92,8 @@ impl Dataset for ChangedDataset {
     }
 
     fn fingerprint(&self) -> &str {
-        &self.fingerprint
+        let content = || format!("{} {}", self.inner.fingerprint(), self.detail);
+        self.fingerprint.get_or_init(|| files::sha256(content().as_bytes()))
     }
 }
 

@@ -165,15 +165,8 @@ impl FromStr for Corruption {
     fn from_str(name: &str) -> Result<Self> {
         let wanted = name.trim().to_ascii_lowercase().replace([' ', '-'], "_");
         Self::all().find(|corruption| corruption.name() == wanted).ok_or_else(|| {
-            let nearest = Self::all().max_by(|a, b| {
-                strsim::jaro_winkler(a.name(), &wanted).total_cmp(&strsim::jaro_winkler(b.name(), &wanted))
-            });
-            let hint = nearest.map(|c| format!("; did you mean `{c}`?")).unwrap_or_default();
-            let known: Vec<_> = Self::all().map(Self::name).collect();
-            Error::config(format!(
-                "no corruption is called `{name}`{hint} (known: {}, all, main, extra)",
-                known.join(", ")
-            ))
+            let known: Vec<_> = Self::all().map(Self::name).chain(["all", "main", "extra"]).collect();
+            crate::suggest::unknown("corruption", name, &known)
         })
     }
 }

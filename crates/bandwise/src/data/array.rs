@@ -67,14 +67,7 @@ impl ArrayDataset {
                 ));
             }
         }
-        if let Some(image) = labels.iter().position(|&label| label as usize >= class_names.len()) {
-            return bad(format!(
-                "image {image} has label {}, but there are only {} classes (0 to {})",
-                labels[image],
-                class_names.len(),
-                class_names.len().saturating_sub(1)
-            ));
-        }
+        check_labels(origin, &labels, class_names.len())?;
         if let Pixels::Floats(values) = &pixels {
             // A NaN is inside no range, so it is found too.
             if let Some(at) = values.iter().position(|v| !(0.0..=1.0).contains(v)) {
@@ -97,6 +90,22 @@ impl ArrayDataset {
     /// All labels.
     pub fn labels(&self) -> &[u32] {
         &self.labels
+    }
+}
+
+/// Refuses labels that name none of `classes`; `origin` is the file that holds the labels, where they have one of their
+/// own.
+pub(crate) fn check_labels(origin: &Path, labels: &[u32], classes: usize) -> Result<()> {
+    match labels.iter().position(|&label| label as usize >= classes) {
+        None => Ok(()),
+        Some(image) => Err(Error::format(
+            origin,
+            format!(
+                "image {image} has label {}, but there are only {classes} classes (0 to {})",
+                labels[image],
+                classes.saturating_sub(1)
+            ),
+        )),
     }
 }
 

@@ -209,7 +209,10 @@ impl Records {
         let pixels = data.row_major();
         self.pixels.reserve(pixels.len());
         for (index, (planes, label)) in pixels.chunks_exact(PIXELS).zip(labels).enumerate() {
-            let label = label.as_int().and_then(|label| u32::try_from(label).ok()).unwrap_or(u32::MAX);
+            let number = label.as_int().and_then(|label| u32::try_from(label).ok());
+            let label = number.ok_or_else(|| {
+                bad(format!("image {index} has the label {}, which is no class", label.describe()))
+            })?;
             self.push(variant, path, index, label, planes)?;
         }
         Ok(())

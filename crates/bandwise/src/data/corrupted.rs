@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::array::{ArrayDataset, Pixels, numbered_classes};
+use super::array::{ArrayDataset, Pixels, check_labels, numbered_classes};
 use super::cifar::CIFAR10_CLASSES;
 use super::folder::{file_name, subfolders};
 use super::spec::{Request, unknown};
@@ -97,7 +97,9 @@ fn open_arrays(request: &Request, folder: &str, classes: Vec<String>) -> Result<
         }
         None => 0..total,
     };
-    let labels = labels(&root.join("labels.npy"), total, per_severity)?[rows.clone()].to_vec();
+    let label_path = root.join("labels.npy");
+    let labels = labels(&label_path, total, per_severity)?[rows.clone()].to_vec();
+    check_labels(&label_path, &labels, classes.len())?;
     let npy::Data::Bytes(pixels) = npy::read_rows(&path, rows)?.data else {
         return Err(Error::format(&path, "expected pixels of type uint8"));
     };
@@ -175,6 +177,7 @@ pub(super) fn open_cifar10_1(request: &Request) -> Result<Arc<dyn Dataset>> {
     let (shape, pixels) = npy::pixels(npy::read(&path)?, &path)?;
     let labels = npy::read(&label_path)?.labels(&label_path)?;
     let classes = CIFAR10_CLASSES.map(str::to_owned).to_vec();
+    check_labels(&label_path, &labels, classes.len())?;
     Ok(Arc::new(ArrayDataset::new(format!("CIFAR-10.1 {version}"), &path, pixels, shape, labels, classes)?))
 }
 

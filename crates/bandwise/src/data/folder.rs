@@ -1,8 +1,9 @@
 //! Image files on disk, read one by one when they are asked for.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use super::spec::Request;
@@ -17,10 +18,11 @@ const MAX_DEPTH: usize = 8;
 #[derive(Debug, Clone)]
 pub struct FileDataset {
     name: String,
+    root: PathBuf,
     files: Vec<(PathBuf, u32)>,
     class_names: Vec<String>,
     textures: Option<Vec<u32>>,
-    fingerprint: String,
+    fingerprint: OnceLock<String>,
 }
 
 impl FileDataset {
@@ -37,7 +39,6 @@ impl FileDataset {
         if files.is_empty() {
             return Err(Error::format(root, "there are no PNG or JPEG pictures in it"));
         }
-        let mut hash = Sha256::new();
         for (path, label) in &files {
             if *label as usize >= class_names.len() {
                 let count = class_names.len();
@@ -46,18 +47,10 @@ impl FileDataset {
                     format!("label {label}, but there are only {count} classes"),
                 ));
             }
-            let size = std::fs::metadata(path).map_err(|e| Error::io(path, e))?.len();
-            let relative = path.strip_prefix(root).unwrap_or(path);
-            // One form of the path on all systems.
-            for part in relative.iter() {
-                hash.update(part.as_encoded_bytes());
-                hash.update([0]);
-            }
-            hash.update(size.to_le_bytes());
-            hash.update(label.to_le_bytes());
+            std::fs::metadata(path).map_err(|e| Error::io(path, e))?;
         }
-        let fingerprint = files::hex(&hash.finalize());
-        Ok(Self { name: name.into(), files, class_names, textures: None, fingerprint })
+        let (name, root) = (name.into(), root.to_path_buf());
+        Ok(Self { name, root, files, class_names, textures: None, fingerprint: OnceLock::new() })
     }
 
     /// The pictures in the folders of `root`; a folder is a class, in the order of their names.
@@ -79,6 +72,27 @@ impl FileDataset {
             ));
         }
         Self::new(name, root, files, class_names)
+    }
+
+    /// SHA-256 over names, labels and content of all files, which are read in parallel.
+    fn content_hash(&self) -> String {
+        // A file that cannot be read has no content to agree with: reading its image is the error.
+        let digest = |(path, _): &(PathBuf, u32)| {
+            files::read(path).map_or_else(|error| error.to_string(), |bytes| files::sha256(&bytes))
+        };
+        let digests: Vec<String> = self.files.par_iter().map(digest).collect();
+        let mut hash = Sha256::new();
+        for ((path, label), digest) in self.files.iter().zip(&digests) {
+            let relative = path.strip_prefix(&self.root).unwrap_or(path);
+            // One form of the path on all systems.
+            for part in relative.iter() {
+                hash.update(part.as_encoded_bytes());
+                hash.update([0]);
+            }
+            hash.update(digest);
+            hash.update(label.to_le_bytes());
+        }
+        files::hex(&hash.finalize())
     }
 
     /// All files with their labels.
@@ -131,7 +145,7 @@ impl Dataset for FileDataset {
     }
 
     fn fingerprint(&self) -> &str {
-        &self.fingerprint
+        self.fingerprint.get_or_init(|| self.content_hash())
     }
 }
 
@@ -142,7 +156,74 @@ pub(super) fn open(request: &Request) -> Result<Arc<dyn Dataset>> {
         (None, Some(folder)) if request.split == Split::Test => request.path.join(folder),
         (None, _) => split_folder(request.path, request.split)?,
     };
-    Ok(Arc::new(FileDataset::scan(format!("imagefolder ({})", request.split), &root)?))
+    let set = FileDataset::scan(format!("imagefolder ({})", request.split), &root)?;
+    if request.split == Split::Test && request.option("folder").is_none() {
+        check_against_training(request, &root, set.class_names())?;
+    }
+    Ok(Arc::new(set))
+}
+
+/// Refuses test classes that are not those of the training images: labels would mean other classes.
+fn check_against_training(request: &Request, root: &Path, classes: &[String]) -> Result<()> {
+    let training = split_folder(request.path, Split::Train).unwrap_or_else(|_| root.to_path_buf());
+    if training == *root {
+        return Ok(());
+    }
+    let theirs = class_folders(&training)?;
+    if classes == theirs {
+        return Ok(());
+    }
+    if root.join("val_annotations.txt").is_file() {
+        return Err(Error::format(
+            request.path,
+            format!(
+                "this is TinyImageNet as it is published, whose validation images lie in one folder; name it \
+                 tinyimagenet:{}",
+                request.path.display()
+            ),
+        ));
+    }
+    let only = |ours: &[String], theirs: &[String]| ours.iter().find(|name| !theirs.contains(name)).cloned();
+    let difference = match (only(classes, &theirs), only(&theirs, classes)) {
+        (Some(name), _) => format!("`{name}` is a class of the test images only"),
+        (None, Some(name)) => format!("`{name}` is a class of the training images only"),
+        (None, None) => "they have another order".into(),
+    };
+    Err(Error::format(
+        root,
+        format!(
+            "its {} classes are not the {} of `{}`: {difference}; the option folder={} reads this folder alone",
+            classes.len(),
+            theirs.len(),
+            file_name(&training),
+            file_name(root)
+        ),
+    ))
+}
+
+/// The folders in `root` that hold pictures, by name.
+fn class_folders(root: &Path) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for folder in subfolders(root)? {
+        if holds_picture(&folder, MAX_DEPTH)? {
+            names.push(file_name(&folder));
+        }
+    }
+    Ok(names)
+}
+
+/// Whether there is a picture below `folder`; looks no further than the first.
+fn holds_picture(folder: &Path, depth: usize) -> Result<bool> {
+    let entries = entries(folder)?;
+    if entries.iter().any(|path| is_picture(path)) {
+        return Ok(true);
+    }
+    for path in entries.iter().filter(|path| depth > 0 && path.is_dir()) {
+        if holds_picture(path, depth - 1)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The folder of a split: `DIR/train`, `DIR/val` or `DIR/test`; `DIR` itself if it has none of them.
@@ -178,14 +259,19 @@ pub(super) fn pictures(folder: &Path) -> Result<Vec<PathBuf>> {
 
 fn collect_pictures(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<()> {
     for path in entries(folder)? {
-        let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
-        if EXTENSIONS.contains(&extension.as_str()) {
+        if is_picture(&path) {
             found.push(path);
         } else if depth > 0 && path.is_dir() {
             collect_pictures(&path, depth - 1, found)?;
         }
     }
     Ok(())
+}
+
+/// Whether a name is that of a picture.
+fn is_picture(path: &Path) -> bool {
+    let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
+    EXTENSIONS.contains(&extension.as_str())
 }
 
 /// What lies in `folder`, sorted, without hidden files.
@@ -242,7 +328,52 @@ mod tests {
     }
 
     #[test]
-    fn fingerprints_follow_names_and_sizes_not_places() {
+    fn images_of_equal_size_that_change_places_are_other_data() {
+        let root = tempfile::tempdir().unwrap();
+        let write = |name: &str, brightness: u8| {
+            // Stored, not packed: every file has the same number of bytes.
+            let png = Image::from_bytes(1, 1, 3, &[brightness; 3]).to_png().unwrap();
+            files::write_atomic(&root.path().join(name), &png).unwrap();
+            png.len()
+        };
+        let spec = format!("imagefolder:{}", root.path().display());
+        let fingerprint = |spec: &str| open_folder(spec, Split::Test).unwrap().fingerprint().to_owned();
+        assert_eq!(write("a/x.png", 1), write("b/x.png", 2));
+        let (before, cut) = (fingerprint(&spec), fingerprint(&format!("{spec},limit=1")));
+        (write("a/x.png", 2), write("b/x.png", 1));
+        assert_ne!(fingerprint(&spec), before);
+        assert_ne!(fingerprint(&format!("{spec},limit=1")), cut);
+        assert_ne!(fingerprint(&format!("{spec},size=4")), fingerprint(&spec));
+    }
+
+    #[test]
+    fn test_classes_must_be_those_of_training() {
+        let root = tempfile::tempdir().unwrap();
+        for name in ["train/cat/a.png", "train/dog/a.png", "val/cat/a.png"] {
+            write_picture(root.path().join(name), 4, 4);
+        }
+        let spec = format!("imagefolder:{}", root.path().display());
+        let message = |spec: &str| open_folder(spec, Split::Test).unwrap_err().to_string();
+        assert!(
+            message(&spec).contains("`dog` is a class of the training images only"),
+            "{}",
+            message(&spec)
+        );
+        assert_eq!(open_folder(&format!("{spec},folder=val"), Split::Test).unwrap().len(), 1);
+        write_picture(root.path().join("val/dog/deeper/b.png"), 4, 4);
+        assert_eq!(open_folder(&spec, Split::Test).unwrap().len(), 2);
+        write_picture(root.path().join("val/owl/b.png"), 4, 4);
+        assert!(message(&spec).contains("`owl` is a class of the test images only"), "{}", message(&spec));
+        assert!(open_folder(&spec, Split::Train).is_ok());
+
+        std::fs::remove_dir_all(root.path().join("val")).unwrap();
+        write_picture(root.path().join("val/images/val_0.png"), 4, 4);
+        std::fs::write(root.path().join("val/val_annotations.txt"), "val_0.png\tcat\n").unwrap();
+        assert!(message(&spec).contains("name it tinyimagenet:"), "{}", message(&spec));
+    }
+
+    #[test]
+    fn fingerprints_follow_names_and_content_not_places() {
         let fingerprint = |name: &str, width| {
             let root = tempfile::tempdir().unwrap();
             write_picture(root.path().join("a").join(name), 4, width);

@@ -8,12 +8,12 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::array::numbered_classes;
 use super::spec::unknown;
 use super::{Dataset, Image, index_error};
-use crate::{Error, Result, files};
+use crate::{Error, Result, files, suggest};
 
 /// A data set seen through a class mapping.
 #[derive(Clone)]
@@ -24,7 +24,7 @@ pub struct Remapped {
     /// New class of each old one.
     classes: HashMap<u32, u32>,
     class_names: Vec<String>,
-    fingerprint: String,
+    fingerprint: OnceLock<String>,
 }
 
 impl Remapped {
@@ -86,10 +86,7 @@ impl Remapped {
         if indices.is_empty() {
             return Err(Error::config(format!("{}: no image is of one of the chosen classes", inner.name())));
         }
-        let mut sorted: Vec<_> = classes.iter().collect();
-        sorted.sort();
-        let fingerprint = files::sha256(format!("{} {sorted:?}", inner.fingerprint()).as_bytes());
-        Ok(Self { inner, indices, classes, class_names, fingerprint })
+        Ok(Self { inner, indices, classes, class_names, fingerprint: OnceLock::new() })
     }
 
     fn inner_index(&self, index: usize) -> Result<usize> {
@@ -105,16 +102,15 @@ fn find_class(dataset: &dyn Dataset, text: &str) -> Result<u32> {
     class.map(|class| class as u32).ok_or_else(|| {
         // All of a thousand names would hide the message.
         let shown: Vec<&str> = names.iter().map(String::as_str).take(20).collect();
-        let nearest = names
-            .iter()
-            .max_by(|a, b| strsim::jaro_winkler(text, a).total_cmp(&strsim::jaro_winkler(text, b)));
-        match nearest {
-            Some(nearest) if names.len() > 20 => Error::config(format!(
-                "unknown class `{text}`; the nearest of {} is `{nearest}`",
-                names.len()
-            )),
-            _ => unknown("class", text, &shown),
+        if names.len() <= 20 {
+            return unknown("class", text, &shown);
         }
+        let hint = suggest::hint(text, names.iter().map(String::as_str));
+        Error::config(format!(
+            "unknown class `{text}`; {hint}there are {} classes, {}, …",
+            names.len(),
+            shown.join(", ")
+        ))
     })
 }
 
@@ -164,7 +160,11 @@ impl Dataset for Remapped {
     }
 
     fn fingerprint(&self) -> &str {
-        &self.fingerprint
+        self.fingerprint.get_or_init(|| {
+            let mut sorted: Vec<_> = self.classes.iter().collect();
+            sorted.sort();
+            files::sha256(format!("{} {sorted:?}", self.inner.fingerprint()).as_bytes())
+        })
     }
 }
 

@@ -100,8 +100,8 @@ pub trait Dataset: Send + Sync {
         self.image_shape().map_or_else(|| Ok(self.get(0)?.0.shape()), Ok)
     }
 
-    /// SHA-256 (hexadecimal) over the content, or over file names and sizes for folders: two sets
-    /// with the same fingerprint give the same numbers.
+    /// SHA-256 (hexadecimal) over the content, of folders over the names and bytes of all files, which are read when it
+    /// is first asked for: two sets with the same fingerprint give the same numbers.
     fn fingerprint(&self) -> &str;
 }
 

@@ -11,6 +11,7 @@ pub(super) use super::formats::Request;
 pub use super::formats::{FORMATS, Format};
 use super::synthetic::{CueSplit, SyntheticConfig, SyntheticDataset};
 use super::{Dataset, Grey, Remapped, Resized, Subset};
+pub(crate) use crate::suggest::unknown;
 use crate::{Error, Result};
 
 /// Training or test images.
@@ -356,17 +357,6 @@ impl From<DataSpec> for String {
     fn from(spec: DataSpec) -> Self {
         spec.to_string()
     }
-}
-
-/// The error for a name that is not in the list, with the nearest one that is.
-pub(crate) fn unknown(what: &str, name: &str, known: &[&str]) -> Error {
-    let nearest = known
-        .iter()
-        .map(|candidate| (strsim::normalized_damerau_levenshtein(name, candidate), candidate))
-        .filter(|(similarity, _)| *similarity >= 0.5)
-        .max_by(|a, b| a.0.total_cmp(&b.0));
-    let hint = nearest.map_or(String::new(), |(_, candidate)| format!("did you mean `{candidate}`? "));
-    Error::config(format!("unknown {what} `{name}`; {hint}known: {}", known.join(", ")))
 }
 
 #[cfg(test)]

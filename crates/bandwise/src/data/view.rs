@@ -1,6 +1,6 @@
 //! Data sets seen through another: fewer images, another size, grey.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rand::seq::SliceRandom;
 
@@ -12,7 +12,7 @@ use crate::{Error, Result, files, random};
 pub struct Subset {
     inner: Arc<dyn Dataset>,
     indices: Vec<usize>,
-    fingerprint: String,
+    fingerprint: OnceLock<String>,
 }
 
 impl Subset {
@@ -21,10 +21,7 @@ impl Subset {
         if let Some(&index) = indices.iter().find(|&&index| index >= inner.len()) {
             return Err(index_error(inner.name(), index, inner.len()));
         }
-        let mut content = inner.fingerprint().as_bytes().to_vec();
-        indices.iter().for_each(|&index| content.extend((index as u64).to_le_bytes()));
-        let fingerprint = files::sha256(&content);
-        Ok(Self { inner, indices, fingerprint })
+        Ok(Self { inner, indices, fingerprint: OnceLock::new() })
     }
 
     /// The first `count` images (all, if there are fewer).
@@ -86,7 +83,11 @@ impl Dataset for Subset {
     }
 
     fn fingerprint(&self) -> &str {
-        &self.fingerprint
+        self.fingerprint.get_or_init(|| {
+            let mut content = self.inner.fingerprint().as_bytes().to_vec();
+            self.indices.iter().for_each(|&index| content.extend((index as u64).to_le_bytes()));
+            files::sha256(&content)
+        })
     }
 }
 
@@ -97,22 +98,20 @@ pub struct Resized {
     /// `None`: stretched.
     shorter_side: Option<usize>,
     size: usize,
-    fingerprint: String,
+    fingerprint: OnceLock<String>,
 }
 
 impl Resized {
     /// Images whose shorter side is brought to `shorter_side` and of which the middle `size` by
     /// `size` is kept (torchvision's `Resize` and `CenterCrop`).
     pub fn new(inner: Arc<dyn Dataset>, shorter_side: usize, size: usize) -> Self {
-        let content = format!("{} resized {shorter_side} {size}", inner.fingerprint());
-        Self { inner, shorter_side: Some(shorter_side), size, fingerprint: files::sha256(content.as_bytes()) }
+        Self { inner, shorter_side: Some(shorter_side), size, fingerprint: OnceLock::new() }
     }
 
     /// Images whose sides are both brought to `size`, whatever their proportions (torchvision's
     /// `Resize((size, size))`).
     pub fn stretched(inner: Arc<dyn Dataset>, size: usize) -> Self {
-        let content = format!("{} stretched {size}", inner.fingerprint());
-        Self { inner, shorter_side: None, size, fingerprint: files::sha256(content.as_bytes()) }
+        Self { inner, shorter_side: None, size, fingerprint: OnceLock::new() }
     }
 }
 
@@ -153,7 +152,14 @@ impl Dataset for Resized {
     }
 
     fn fingerprint(&self) -> &str {
-        &self.fingerprint
+        self.fingerprint.get_or_init(|| {
+            let (inner, size) = (self.inner.fingerprint(), self.size);
+            let content = match self.shorter_side {
+                Some(side) => format!("{inner} resized {side} {size}"),
+                None => format!("{inner} stretched {size}"),
+            };
+            files::sha256(content.as_bytes())
+        })
     }
 }
 
@@ -162,14 +168,13 @@ impl Dataset for Resized {
 #[derive(Clone)]
 pub struct Grey {
     inner: Arc<dyn Dataset>,
-    fingerprint: String,
+    fingerprint: OnceLock<String>,
 }
 
 impl Grey {
     /// Grey images stay as they are.
     pub fn new(inner: Arc<dyn Dataset>) -> Self {
-        let fingerprint = files::sha256(format!("{} grey", inner.fingerprint()).as_bytes());
-        Self { inner, fingerprint }
+        Self { inner, fingerprint: OnceLock::new() }
     }
 }
 
@@ -209,7 +214,8 @@ impl Dataset for Grey {
     }
 
     fn fingerprint(&self) -> &str {
-        &self.fingerprint
+        let content = || format!("{} grey", self.inner.fingerprint());
+        self.fingerprint.get_or_init(|| files::sha256(content().as_bytes()))
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! | module | what |
 //! |---|---|
+//! | [`subject`] | the network and the images of an evaluation, loaded and checked in one place |
 //! | [`contract`] | the check before anything expensive, and what the evaluation will cost |
 //! | [`engine`] | fills a journal, on what is missing and still alive |
 //! | [`journal`] | one line per (image, attack): continues after a kill, merges from shards |
@@ -27,5 +28,6 @@ mod journal_tests;
 pub mod record;
 pub mod shard;
 pub mod statistics;
+pub mod subject;
 pub mod suite;
 pub mod tables;

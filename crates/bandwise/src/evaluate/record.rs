@@ -76,6 +76,9 @@ pub struct Record {
 /// What a number was measured on and with; shared by all records of one evaluation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Provenance {
+    /// One line for people: the network, its normalization and where that comes from, and the images.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub subject: String,
     /// Architecture name.
     #[serde(default)]
     pub model: String,
@@ -115,6 +118,7 @@ impl Default for Provenance {
     /// Empty, but for this version of Bandwise, the CPU and `f32`.
     fn default() -> Self {
         Self {
+            subject: String::new(),
             model: String::new(),
             weights_sha256: String::new(),
             data: String::new(),

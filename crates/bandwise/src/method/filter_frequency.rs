@@ -22,11 +22,11 @@ use rand::Rng;
 use rand_distr::StandardNormal;
 use serde::{Deserialize, Serialize};
 
-use crate::nn::Model;
 use crate::nn::convolution::{Convolution, Filters};
 use crate::nn::decomposed::{Decomposed, Domain, FilterBasis};
 use crate::nn::layer::{visit_convolutions, visit_convolutions_mut};
 use crate::nn::weights::StateDict;
+use crate::nn::{Model, Plan};
 use crate::spectral::dct::DctBasis;
 use crate::{Error, Result, random};
 
@@ -120,6 +120,19 @@ pub fn decomposition_of(tensors: &StateDict) -> Option<Decomposition> {
         return None;
     };
     Some(Decomposition { kind, ..Decomposition::default() })
+}
+
+/// Names and shapes after [`decompose`].
+pub(crate) fn plan(plan: &mut Plan, decomposition: &Decomposition) -> Result<()> {
+    decomposition.validate()?;
+    plan.rename(|name, shape| {
+        let shape: [usize; 4] = shape.try_into().ok()?;
+        let large = shape[2].min(shape[3]) >= decomposition.min_kernel_size;
+        let convolution = name.strip_suffix(".weight").filter(|_| large)?;
+        let (name, shape) = decomposition.kind.parameter(convolution, shape);
+        Some((name, shape.to_vec()))
+    });
+    Ok(())
 }
 
 /// Turns every decomposed convolution back into a plain one of the same filters, in place.

@@ -1,4 +1,4 @@
-//! A model together with the configuration that rebuilds it; how model files are read and written.
+//! A model together with the configuration that rebuilds it.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,13 +8,16 @@ use serde::{Deserialize, Serialize};
 
 use super::filter_frequency::{self, Decomposition};
 use super::fpcm::{self, FpcmConfig};
+use super::loading::ModelSource;
 use crate::nn::architecture::Construct;
-use crate::nn::weights::{self, LoadReport, StateDict, StateFile};
-use crate::nn::{Interface, Model, Normalization, zoo};
+use crate::nn::weights::{self, StateDict, StateFile};
+use crate::nn::{Interface, Model, Normalization, Plan, zoo};
 use crate::{Error, Result};
 
 /// The key of the safetensors header that holds the configuration.
-const METADATA_KEY: &str = "bandwise.network";
+pub(super) const CONFIG_KEY: &str = "bandwise.network";
+/// The key that holds the names of the classes, as a JSON list.
+pub(super) const CLASSES_KEY: &str = "bandwise.classes";
 
 /// Everything that defines a network: the `[model]` table of a recipe. Files of weights hold it without `weights`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -66,7 +69,7 @@ impl NetworkConfig {
     /// # Errors
     /// It is damaged.
     pub fn found_in(file: &StateFile) -> Result<Option<Self>> {
-        let Some(text) = file.metadata.get(METADATA_KEY) else { return Ok(None) };
+        let Some(text) = file.metadata.get(CONFIG_KEY) else { return Ok(None) };
         let config = serde_json::from_str(text).map_err(|e| {
             Error::format(&file.path, format!("its stored model configuration is not readable: {e}"))
         })?;
@@ -91,8 +94,35 @@ impl NetworkConfig {
         self
     }
 
+    /// Channels of color images, where nothing else is said.
+    pub(super) const USUAL_CHANNELS: usize = 3;
+
+    /// Channels, classes and width; three channels and ten classes where nothing else is said.
+    pub fn interface(&self) -> Interface {
+        Interface {
+            channels: self.channels.unwrap_or(Self::USUAL_CHANNELS),
+            classes: self.classes.unwrap_or(10),
+            width: self.width,
+        }
+    }
+
+    /// Names and shapes of the network's tensors, without making them.
+    ///
+    /// # Errors
+    /// For unknown architectures, stages that do not exist, and networks too large to be built.
+    pub fn plan(&self) -> Result<Plan> {
+        let mut plan = Model::plan(&self.architecture, self.interface())?;
+        if let Some(decomposition) = &self.decomposition {
+            filter_frequency::plan(&mut plan, decomposition)?;
+        }
+        if let Some(config) = &self.fpcm {
+            fpcm::plan(&mut plan, config)?;
+        }
+        Ok(plan)
+    }
+
     /// What is left open here, as in `other`.
-    fn completed_by(self, other: Self) -> Self {
+    pub(super) fn completed_by(self, other: Self) -> Self {
         Self {
             width: self.width.or(other.width),
             normalization: self.normalization.or(other.normalization),
@@ -116,13 +146,13 @@ impl NetworkConfig {
 
     /// A freshly initialised model; three channels and ten classes where nothing else is said.
     pub fn build(&self, seed: u64, dtype: DType, device: &Device) -> Result<Model> {
-        let interface = Interface {
-            channels: self.channels.unwrap_or(3),
-            classes: self.classes.unwrap_or(10),
-            width: self.width,
-        };
         let normalization = self.normalization.as_ref();
-        let mut model = Model::new(&self.architecture, interface, normalization, seed, dtype, device)?;
+        let model = Model::new(&self.architecture, self.interface(), normalization, seed, dtype, device)?;
+        self.finished(model, seed)
+    }
+
+    /// The model with blocks plugged in and convolutions decomposed.
+    fn finished(&self, mut model: Model, seed: u64) -> Result<Model> {
         if let Some(config) = &self.fpcm {
             fpcm::install(&mut model, config, seed)?;
         }
@@ -140,51 +170,38 @@ pub struct Network {
     pub config: NetworkConfig,
     /// The model itself.
     pub model: Model,
+    /// The names of its classes, in order; empty where they are not known.
+    pub class_names: Vec<String>,
 }
 
 impl Network {
     /// A freshly initialised network.
     pub fn new(config: NetworkConfig, seed: u64, device: &Device) -> Result<Self> {
         let model = config.build(seed, DType::F32, device)?;
-        Ok(Self { config, model })
+        Ok(Self { config, model, class_names: Vec::new() })
     }
 
-    /// Reads weights in any supported format. `config` may be left out where the file is one of ours; what it
-    /// leaves open is taken from the file: from its stored configuration, or from the names of its tensors
-    /// (official state dicts with FPCM, decomposed convolutions).
+    /// A network full of zeros, whose weights are about to be read.
+    pub(super) fn unfilled(config: NetworkConfig, device: &Device) -> Result<Self> {
+        let interface = config.interface();
+        let model = Model::zeros(&config.architecture, interface, config.normalization.as_ref(), device)?;
+        let model = config.finished(model, 0)?;
+        Ok(Self { config, model, class_names: Vec::new() })
+    }
+
+    /// Reads a network in any supported format, strictly; what the file does not say is read from its names and
+    /// shapes. [`ModelSource`](super::ModelSource) can say more.
     ///
     /// # Errors
-    /// If the file says nothing about its architecture and neither does the caller, or if weights do not
-    /// fit; the message lists missing, unexpected and mis-shaped names.
-    pub fn load(path: &Path, config: Option<NetworkConfig>, device: &Device) -> Result<(Self, LoadReport)> {
-        let file = weights::read(path)?;
-        let stored = NetworkConfig::found_in(&file)?;
-        let config = match (config, stored) {
-            (Some(given), Some(stored)) if given.architecture == stored.architecture => {
-                Some(given.completed_by(stored))
-            }
-            (given, stored) => given.or(stored),
-        };
-        let mut config = config.ok_or_else(|| {
-            Error::model(format!(
-                "{}: the file does not say which architecture it is for; name it with --model (see `bandwise models`)",
-                path.display()
-            ))
-        })?;
-        // What the file's names say about the model counts where the configuration leaves it open.
-        config.decomposition =
-            config.decomposition.or_else(|| filter_frequency::decomposition_of(&file.tensors));
-        config.fpcm = config.fpcm.or_else(|| FpcmConfig::found_in(&file.tensors));
-        let expected = weights::shapes(&config.build(0, DType::F32, &Device::Cpu)?);
-        let matched = file.match_keys(&expected)?;
-        let report = matched.report.clone();
-        let tensors = matched.complete().map_err(|e| Error::format(path, e.to_string()))?;
-        if config.normalization.is_none() {
-            config.normalization = report.normalization.as_ref().map(|found| found.constants.clone());
-        }
-        let network = Self::new(config, 0, device)?;
-        network.model.set_state(&tensors)?;
-        Ok((network, report))
+    /// If no built-in architecture, or more than one, fits the file exactly.
+    pub fn load(path: &Path, device: &Device) -> Result<Self> {
+        Ok(ModelSource::new(path).load(device)?.network)
+    }
+
+    /// The same network, with the names of its classes.
+    pub fn with_class_names(mut self, names: &[String]) -> Self {
+        self.class_names = names.to_vec();
+        self
     }
 
     /// The same function with plain convolutions, under PyTorch's usual names.
@@ -204,8 +221,15 @@ impl Network {
         let config = serde_json::to_string(&self.config)
             .map_err(|e| Error::model(format!("the model configuration cannot be stored: {e}")))?;
         let version = env!("CARGO_PKG_VERSION").to_string();
-        Ok([(METADATA_KEY, config), ("bandwise.version", version), ("format", "pt".into())]
-            .map(|(key, value)| (key.to_string(), value))
-            .into())
+        let mut entries: BTreeMap<String, String> =
+            [(CONFIG_KEY, config), ("bandwise.version", version), ("format", "pt".into())]
+                .map(|(key, value)| (key.to_string(), value))
+                .into();
+        if !self.class_names.is_empty() {
+            let names = serde_json::to_string(&self.class_names)
+                .map_err(|e| Error::model(format!("the class names cannot be stored: {e}")))?;
+            entries.insert(CLASSES_KEY.to_string(), names);
+        }
+        Ok(entries)
     }
 }

@@ -11,8 +11,9 @@ use super::convolution::{Convolution, Filters};
 use super::layer::{Activation, Layer, PadShortcut, Pool, Residual, Stage};
 use super::linear::Linear;
 use super::parameter::{Parameter, Role};
+use super::plan::Plan;
 use crate::Result;
-use crate::random::Stream;
+use crate::random::{self, Stream};
 
 /// How weights start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,9 +36,74 @@ pub struct Builder {
     pub dtype: DType,
     /// Where all tensors live.
     pub device: Device,
+    /// What is made of a tensor.
+    filling: Filling,
+}
+
+/// What a [`Builder`] makes of a tensor.
+enum Filling {
+    /// Its random initial values.
+    Drawn,
+    /// Zeros, for weights that are about to be overwritten.
+    Zeros,
+    /// Nothing: its name and shape are noted.
+    Planned(Plan),
+}
+
+/// The initial values of a tensor.
+#[derive(Clone, Copy)]
+enum Start {
+    /// Uniform in ± this bound.
+    Uniform(f64),
+    /// Normal with mean 0 and this deviation.
+    Normal(f64),
+    /// This number.
+    Constant(f64),
 }
 
 impl Builder {
+    /// A builder of freshly initialised layers.
+    pub fn new(initialization: Initialization, random: Stream, dtype: DType, device: &Device) -> Self {
+        Self { initialization, random, dtype, device: device.clone(), filling: Filling::Drawn }
+    }
+
+    /// A builder of layers full of zeros, whose weights are still to be read.
+    pub(crate) fn zeros(dtype: DType, device: &Device) -> Self {
+        let random = random::stream(0, &[]);
+        Self { filling: Filling::Zeros, ..Self::new(Initialization::PyTorch, random, dtype, device) }
+    }
+
+    /// A builder that allocates nothing but the [`Plan`] of what it builds.
+    pub(crate) fn planning() -> Self {
+        let nothing = Self::zeros(DType::F32, &Device::Cpu);
+        Self { filling: Filling::Planned(Plan::default()), ..nothing }
+    }
+
+    /// The plan of a builder that made one.
+    pub(crate) fn into_plan(self) -> Plan {
+        match self.filling {
+            Filling::Planned(plan) => plan,
+            Filling::Drawn | Filling::Zeros => Plan::default(),
+        }
+    }
+
+    /// A named tensor with its initial values.
+    fn parameter(&mut self, name: String, role: Role, shape: &[usize], start: Start) -> Result<Parameter> {
+        if let Filling::Planned(plan) = &mut self.filling {
+            plan.note(&name, shape, role != Role::Buffer)?;
+            return Parameter::new(name, role, &Tensor::zeros(0, self.dtype, &self.device)?);
+        }
+        let values = match (&self.filling, start) {
+            (Filling::Zeros, _) => Tensor::zeros(shape, self.dtype, &self.device)?,
+            (_, Start::Uniform(bound)) => self.uniform(shape, bound)?,
+            (_, Start::Normal(deviation)) => self.normal(shape, deviation)?,
+            (_, Start::Constant(value)) => {
+                Tensor::full(value, shape, &Device::Cpu)?.to_dtype(self.dtype)?.to_device(&self.device)?
+            }
+        };
+        Parameter::new(name, role, &values)
+    }
+
     /// A bias-free `kernel`×`kernel` convolution.
     pub fn convolution(
         &mut self,
@@ -63,12 +129,12 @@ impl Builder {
         let area = kernel * kernel;
         let (fan_in, fan_out) = (inputs / config.groups * area, outputs / config.groups * area);
         let shape = [outputs, inputs / config.groups, kernel, kernel];
-        let values = match self.initialization {
-            Initialization::PyTorch => self.uniform(&shape, (fan_in as f64).powf(-0.5))?,
-            Initialization::HeFanIn => self.normal(&shape, (2.0 / fan_in as f64).sqrt())?,
-            Initialization::HeFanOut => self.normal(&shape, (2.0 / fan_out as f64).sqrt())?,
+        let start = match self.initialization {
+            Initialization::PyTorch => Start::Uniform((fan_in as f64).powf(-0.5)),
+            Initialization::HeFanIn => Start::Normal((2.0 / fan_in as f64).sqrt()),
+            Initialization::HeFanOut => Start::Normal((2.0 / fan_out as f64).sqrt()),
         };
-        let weight = Parameter::new(format!("{name}.weight"), Role::Weight, &values)?;
+        let weight = self.parameter(format!("{name}.weight"), Role::Weight, &shape, start)?;
         let bias = if bias { Some(self.bias(name, outputs, fan_in)?) } else { None };
         Ok(Layer::Convolution(Convolution {
             name: name.into(),
@@ -79,16 +145,16 @@ impl Builder {
     }
 
     /// Batch norm: scale 1, shift 0, running mean 0 and variance 1.
-    pub fn batch_norm(&self, name: &str, channels: usize, relu: bool) -> Result<Layer> {
-        let ones = Tensor::ones(channels, self.dtype, &self.device)?;
-        let zeros = ones.zeros_like()?;
-        let part = |suffix: &str, role, value| Parameter::new(format!("{name}.{suffix}"), role, value);
+    pub fn batch_norm(&mut self, name: &str, channels: usize, relu: bool) -> Result<Layer> {
+        let mut part = |suffix: &str, role, value| {
+            self.parameter(format!("{name}.{suffix}"), role, &[channels], Start::Constant(value))
+        };
         Ok(Layer::BatchNorm(BatchNorm {
             name: name.into(),
-            gamma: part("weight", Role::Affine, &ones)?,
-            beta: part("bias", Role::Affine, &zeros)?,
-            mean: part("running_mean", Role::Buffer, &zeros)?,
-            variance: part("running_var", Role::Buffer, &ones)?,
+            gamma: part("weight", Role::Affine, 1.0)?,
+            beta: part("bias", Role::Affine, 0.0)?,
+            mean: part("running_mean", Role::Buffer, 0.0)?,
+            variance: part("running_var", Role::Buffer, 1.0)?,
             epsilon: 1e-5,
             momentum: 0.1,
             relu,
@@ -97,31 +163,30 @@ impl Builder {
 
     /// A fully connected layer.
     pub fn linear(&mut self, name: &str, inputs: usize, outputs: usize, bias: bool) -> Result<Layer> {
-        let shape = [outputs, inputs];
-        let values = match self.initialization {
-            Initialization::PyTorch => self.uniform(&shape, (inputs as f64).powf(-0.5))?,
-            _ => self.normal(&shape, (2.0 / inputs as f64).sqrt())?,
+        self.linear_of_shape(name, &[outputs, inputs], bias)
+    }
+
+    /// A fully connected layer whose weight `[outputs, inputs, …]` may have axes of length one.
+    fn linear_of_shape(&mut self, name: &str, shape: &[usize], bias: bool) -> Result<Layer> {
+        let (outputs, inputs) = (shape[0], shape[1]);
+        let start = match self.initialization {
+            Initialization::PyTorch => Start::Uniform((inputs as f64).powf(-0.5)),
+            Initialization::HeFanIn | Initialization::HeFanOut => Start::Normal((2.0 / inputs as f64).sqrt()),
         };
-        let weight = Parameter::new(format!("{name}.weight"), Role::Weight, &values)?;
+        let weight = self.parameter(format!("{name}.weight"), Role::Weight, shape, start)?;
         let bias = if bias { Some(self.bias(name, outputs, inputs)?) } else { None };
         Ok(Layer::Linear(Linear { name: name.into(), weight, bias }))
     }
 
     /// A 1×1 convolution with bias on maps that are already averaged, `[batch, channels]`.
     pub fn pointwise(&mut self, name: &str, inputs: usize, outputs: usize) -> Result<Layer> {
-        let mut layer = self.linear(name, inputs, outputs, true)?;
-        if let Layer::Linear(linear) = &mut layer {
-            let weight = linear.weight.tensor().reshape((outputs, inputs, 1, 1))?;
-            linear.weight = Parameter::new(linear.weight.name(), Role::Weight, &weight)?;
-        }
-        Ok(layer)
+        self.linear_of_shape(name, &[outputs, inputs, 1, 1], true)
     }
 
     fn bias(&mut self, name: &str, size: usize, fan_in: usize) -> Result<Parameter> {
         let bound =
             if self.initialization == Initialization::HeFanOut { 0.0 } else { (fan_in as f64).powf(-0.5) };
-        let values = self.uniform(&[size], bound)?;
-        Parameter::new(format!("{name}.bias"), Role::Affine, &values)
+        self.parameter(format!("{name}.bias"), Role::Affine, &[size], Start::Uniform(bound))
     }
 
     /// Uniform in ±`bound`.

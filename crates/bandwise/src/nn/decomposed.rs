@@ -76,6 +76,18 @@ pub enum Domain {
     Signal,
 }
 
+impl Domain {
+    /// Name and shape of the coefficients that stand for spatial weights of `shape`, `[out, in/groups, height,
+    /// width]`, in the convolution `name`.
+    pub(crate) fn parameter(self, name: &str, shape: [usize; 4]) -> (String, [usize; 4]) {
+        let [outputs, inputs, height, width] = shape;
+        match self {
+            Self::Weight => (format!("{name}.coefficients"), [outputs * inputs, height * width, 1, 1]),
+            Self::Signal => (format!("{name}.coefficients.weight"), [outputs, inputs * height * width, 1, 1]),
+        }
+    }
+}
+
 /// Filters as coefficients in the cosine basis.
 #[derive(Clone, Debug)]
 pub struct Decomposed {
@@ -101,16 +113,11 @@ impl Decomposed {
         coefficients: &Tensor,
         basis: FilterBasis,
     ) -> Result<Self> {
-        let [outputs, inputs, height, width] = shape;
+        let [_, _, height, width] = shape;
         if (height, width) != (basis.dct.height(), basis.dct.width()) {
             return Err(Error::model(format!("{name}: {height}×{width} filters in a basis of another size")));
         }
-        let (name, flat) = match domain {
-            Domain::Weight => (format!("{name}.coefficients"), [outputs * inputs, height * width, 1, 1]),
-            Domain::Signal => {
-                (format!("{name}.coefficients.weight"), [outputs, inputs * height * width, 1, 1])
-            }
-        };
+        let (name, flat) = domain.parameter(name, shape);
         let coefficients = Parameter::new(name, Role::Weight, &coefficients.reshape(&flat)?)?;
         Ok(Self { domain, coefficients, basis, shape, recomposed: None })
     }

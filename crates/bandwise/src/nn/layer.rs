@@ -293,6 +293,16 @@ pub fn visit_batch_norms_mut(layers: &mut [Layer], visit: &mut dyn FnMut(&mut Ba
     }
 }
 
+/// Visits every stage in order.
+pub fn visit_stages<'a>(layers: &'a [Layer], visit: &mut dyn FnMut(&'a Stage)) {
+    for layer in layers {
+        layer.children().into_iter().for_each(|group| visit_stages(group, visit));
+        if let Layer::Stage(stage) = layer {
+            visit(stage);
+        }
+    }
+}
+
 /// Visits every stage in order, to change it.
 pub fn visit_stages_mut(layers: &mut [Layer], visit: &mut dyn FnMut(&mut Stage) -> Result<()>) -> Result<()> {
     for layer in layers {

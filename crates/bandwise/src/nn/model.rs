@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 use super::architecture::Interface;
 use super::build::{Builder, Initialization};
 use super::fold::fold;
-use super::layer::{Layer, forward, visit_convolutions_mut};
+use super::layer::{Layer, forward, visit_convolutions_mut, visit_stages};
 use super::parameter::{Parameter, Role};
 use super::pass::Pass;
+use super::plan::Plan;
 use super::signal::Signal;
 use super::weights::StateDict;
 use super::zoo;
@@ -41,6 +42,17 @@ impl Normalization {
     }
 }
 
+impl std::fmt::Display for Normalization {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Six digits tell constants apart; those of files are rounded to single precision.
+        let row = |values: &[f64]| {
+            let short = |value: &f64| ((value * 1e6).round() / 1e6).to_string();
+            values.iter().map(short).collect::<Vec<_>>().join(", ")
+        };
+        write!(f, "mean {}, std {}", row(&self.mean), row(&self.std))
+    }
+}
+
 /// A network: layers and the normalisation in front of them.
 #[derive(Clone, Debug)]
 pub struct Model {
@@ -62,17 +74,44 @@ impl Model {
         dtype: DType,
         device: &Device,
     ) -> Result<Self> {
-        if interface.classes == 0 || interface.channels == 0 || interface.width == Some(0) {
-            return Err(Error::config(
-                "a model needs at least one class, one input channel and a positive width",
-            ));
-        }
-        let construct = zoo::find(architecture)?;
         let random = random::stream(seed, &[random::tag("weights")]);
-        let initialization = Initialization::PyTorch;
-        let mut builder = Builder { initialization, random, dtype, device: device.clone() };
-        let layers = construct(&mut builder, interface)?;
-        Self::from_layers(layers, interface, normalization, dtype, device)
+        let builder = Builder::new(Initialization::PyTorch, random, dtype, device);
+        Self::built(architecture, interface, normalization, builder)
+    }
+
+    /// A network of the zoo whose weights, still zero, are about to be read.
+    pub(crate) fn zeros(
+        architecture: &str,
+        interface: Interface,
+        normalization: Option<&Normalization>,
+        device: &Device,
+    ) -> Result<Self> {
+        Self::built(architecture, interface, normalization, Builder::zeros(DType::F32, device))
+    }
+
+    /// Names and shapes of the tensors of a network of the zoo, without making them.
+    ///
+    /// # Errors
+    /// For unknown names and for networks too large to be built.
+    pub fn plan(architecture: &str, interface: Interface) -> Result<Plan> {
+        interface.check()?;
+        let mut builder = Builder::planning();
+        let layers = zoo::find(architecture)?(&mut builder, interface)?;
+        let mut plan = builder.into_plan();
+        visit_stages(&layers, &mut |stage| plan.stages.push(stage.channels));
+        Ok(plan)
+    }
+
+    fn built(
+        architecture: &str,
+        interface: Interface,
+        normalization: Option<&Normalization>,
+        mut builder: Builder,
+    ) -> Result<Self> {
+        // Sizes are judged before anything is allocated.
+        Self::plan(architecture, interface)?;
+        let layers = zoo::find(architecture)?(&mut builder, interface)?;
+        Self::from_layers(layers, interface, normalization, builder.dtype, &builder.device)
     }
 
     /// A network of any layers.
@@ -168,6 +207,12 @@ impl Model {
             return Err(Error::model(format!("the weights of {} are missing", missing.name())));
         }
         parameters.into_iter().try_for_each(|parameter| parameter.set(&state[parameter.name()]))
+    }
+
+    /// Overwrites the parameters and buffers that `state` has.
+    pub(crate) fn set_present(&self, state: &StateDict) -> Result<()> {
+        let present = self.parameters().into_iter().filter_map(|p| Some((p, state.get(p.name())?)));
+        present.into_iter().try_for_each(|(parameter, value)| parameter.set(value))
     }
 
     /// A copy that shares every tensor but is constant to autodiff: no weight gradients are computed.

@@ -13,7 +13,7 @@ use super::history::InitialWeights;
 use crate::method::filter_frequency::{self, Decomposition, Init};
 use crate::method::{Network, NetworkConfig};
 use crate::nn::weights::{self, LoadReport};
-use crate::{Error, Result, files};
+use crate::{Error, Result};
 
 /// A network that starts from a file.
 #[derive(Debug)]
@@ -32,6 +32,7 @@ pub struct Started {
 /// # Errors
 /// The file cannot be read or holds another network.
 pub fn start_from(wanted: &NetworkConfig, path: &Path, seed: u64, device: &Device) -> Result<Started> {
+    let path = &weights::locate_file(path)?;
     let file = weights::read(path)?;
     let stored = NetworkConfig::found_in(&file)?;
     if let Some(stored) = &stored
@@ -80,7 +81,7 @@ pub fn start_from(wanted: &NetworkConfig, path: &Path, seed: u64, device: &Devic
         }
     }
     network.config = config;
-    let sha256 = files::sha256(&files::read(path)?);
+    let sha256 = file.sha256;
     let initial = InitialWeights { file: path.display().to_string(), sha256, at_random };
     Ok(Started { network, initial, notes })
 }

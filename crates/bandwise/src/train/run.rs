@@ -87,7 +87,7 @@ pub fn resume(
             "{}: this run is complete already; train longer with --resume --set epochs=N --accept-changes",
             recipe.name
         ));
-        return Ok(Network::load(&run.file("model.safetensors"), None, device)?.0);
+        return Network::load(&run.file("model.safetensors"), device);
     }
     if complete && saved.is_none() {
         return Err(Error::config(format!(

@@ -51,14 +51,14 @@ pub fn run(arguments: &BandsArguments, interrupt: &AtomicBool) -> Result<bool> {
     let (mut results, mut records, mut through, mut profiles) = (vec![], vec![], vec![], vec![]);
     for (index, subject) in subjects.iter().enumerate() {
         let bar = bar(&subject.label, 1);
-        let named: [NamedClassifier; 1] = [subject.named()];
+        let named: [NamedClassifier; 1] = [NamedClassifier::of(subject)];
         let found = bands::measure(&named, images, labels, &config, &mut progress(&bar, interrupt))?;
         bar.finish_and_clear();
-        records.extend(bands::records(&found).into_iter().map(|r| r.with_provenance(&subject.provenance)));
+        records.extend(bands::records(&found).into_iter().map(|record| subject.sign(record)));
         results.extend(found);
         if let Some(mask) = masks.get(index) {
             let accuracy = bands::mask_accuracy(&named[0], images, labels, mask, batch_size)?;
-            records.extend(accuracy.records().into_iter().map(|r| r.with_provenance(&subject.provenance)));
+            records.extend(accuracy.records().into_iter().map(|record| subject.sign(record)));
             through.push(accuracy);
             profiles.push(MaskProfile::new(&*subject.label, mask)?);
         }

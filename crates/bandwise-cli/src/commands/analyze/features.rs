@@ -39,7 +39,7 @@ pub fn run(arguments: &FeaturesArguments, interrupt: &AtomicBool) -> Result<bool
             let mut record = Record::scalar("feature_high_frequency_share", stage.high_share());
             record.extra.insert("label".into(), found.label.clone().into());
             record.extra.insert("stage".into(), stage.stage.clone().into());
-            records.push(record.with_provenance(&subject.provenance));
+            records.push(subject.sign(record));
         }
         spectra.push(found);
     }

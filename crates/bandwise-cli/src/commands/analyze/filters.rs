@@ -1,11 +1,11 @@
 //! `bandwise analyze filters`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use bandwise::Result;
 use bandwise::analyze::filters::{FilterSpectrum, csv, section};
-use bandwise::evaluate::record::{Provenance, Record};
-use bandwise::method::Network;
-use bandwise::{Result, files};
+use bandwise::evaluate::record::Record;
+use bandwise::evaluate::subject::provenance;
 use candle_core::Device;
 use clap::Args;
 
@@ -20,12 +20,6 @@ use super::output::Output;
 pub struct FiltersArguments {
     #[command(flatten)]
     models: ModelsArguments,
-    /// Number of classes, with --model
-    #[arg(long, default_value_t = 10)]
-    classes: usize,
-    /// Channels of the pictures, with --model
-    #[arg(long, default_value_t = 3)]
-    channels: usize,
     /// Folder for CSV, figures, records and report
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -35,9 +29,9 @@ pub struct FiltersArguments {
 pub fn run(arguments: &FiltersArguments) -> Result<bool> {
     let (mut spectra, mut records) = (Vec::new(), Vec::new());
     for (choice, label) in arguments.models.each(None, None)? {
-        let config = choice.config(arguments.classes, arguments.channels)?;
-        let (network, _) = Network::load(&choice.weights, config, &Device::Cpu)?;
-        let spectrum = FilterSpectrum::measure(label, &network.model)?;
+        let loaded = choice.source().load(&Device::Cpu)?;
+        say!("{label}: {}", loaded.describe());
+        let spectrum = FilterSpectrum::measure(label, &loaded.network.model)?;
         say!(
             "{}: {:.2} % of the filter energy is high-frequency",
             spectrum.label,
@@ -45,7 +39,7 @@ pub fn run(arguments: &FiltersArguments) -> Result<bool> {
         );
         let mut record = Record::scalar("filter_high_frequency_share", spectrum.high_share());
         record.extra.insert("label".into(), spectrum.label.clone().into());
-        records.push(record.with_provenance(&provenance(&choice.weights, &network)?));
+        records.push(record.with_provenance(&provenance(&loaded)));
         spectra.push(spectrum);
     }
     let mut output = Output::new(&arguments.out, "Filter frequencies");
@@ -54,12 +48,4 @@ pub fn run(arguments: &FiltersArguments) -> Result<bool> {
     output.section("filters", section(&spectra))?;
     output.finish()?;
     Ok(true)
-}
-
-fn provenance(weights: &Path, network: &Network) -> Result<Provenance> {
-    Ok(Provenance {
-        model: network.config.architecture.clone(),
-        weights_sha256: files::sha256(&files::read(weights)?),
-        ..Provenance::default()
-    })
 }

@@ -41,7 +41,7 @@ pub fn run(arguments: &GradientsArguments, interrupt: &AtomicBool) -> Result<boo
         for (metric, value) in [("low_frequency_bias", bias), ("gradient_norm", found.mean_norm())] {
             let mut record = Record::scalar(metric, value);
             record.extra.insert("label".into(), subject.label.clone().into());
-            records.push(record.with_provenance(&subject.provenance));
+            records.push(subject.sign(record));
         }
         models.push((subject.label.clone(), found));
     }

@@ -3,6 +3,7 @@
 use std::sync::atomic::AtomicBool;
 
 use bandwise::Result;
+use bandwise::analyze::NamedClassifier;
 use bandwise::analyze::heatmap::{FourierHeatMap, HeatMapConfig, csv, section};
 use bandwise::evaluate::record::Record;
 use clap::Args;
@@ -44,8 +45,13 @@ pub fn run(arguments: &HeatmapArguments, interrupt: &AtomicBool) -> Result<bool>
     for subject in &subjects {
         let bar = bar(&subject.label, 1);
         let (images, labels) = (&pictures.images, &pictures.label_values);
-        let map =
-            FourierHeatMap::full(&subject.named(), images, labels, &config, &mut progress(&bar, interrupt))?;
+        let map = FourierHeatMap::full(
+            &NamedClassifier::of(subject),
+            images,
+            labels,
+            &config,
+            &mut progress(&bar, interrupt),
+        )?;
         bar.finish_and_clear();
         let clean = 100.0 * f64::from(map.clean_wrong) / map.images as f64;
         say!(
@@ -56,7 +62,7 @@ pub fn run(arguments: &HeatmapArguments, interrupt: &AtomicBool) -> Result<bool>
         let mut record = Record::scalar("fourier_heat_map_error", map.mean_error());
         record.extra.insert("label".into(), map.label.clone().into());
         record.extra.insert("norm".into(), config.norm.into());
-        records.push(record.with_provenance(&subject.provenance));
+        records.push(subject.sign(record));
         maps.push(map);
     }
     let mut output = Output::new(&arguments.subjects.out, "Fourier heat map");

@@ -10,18 +10,22 @@ use crate::arguments::ModelArguments;
 /// One or several models.
 #[derive(Args)]
 pub struct ModelsArguments {
-    /// Weights of a model; repeat to set several side by side
+    /// Weights of a model, or a run folder; repeat to set several side by side
     #[arg(long, value_name = "FILE", required = true)]
     weights: Vec<PathBuf>,
-    /// Architecture, one for all weights or one for each; not needed for files that Bandwise wrote
+    /// Architecture, one for all weights or one for each; by default what the file says, or the only one that fits
     #[arg(long, value_name = "NAME")]
     model: Vec<String>,
     /// Name of each model in plots, in the order of --weights; otherwise the file's or folder's name
     #[arg(long, value_name = "TEXT")]
     label: Vec<String>,
-    /// Channels of the first stage, if not as published
+    /// Channels of the first stage; by default as in the file
     #[arg(long, value_name = "N")]
     width: Option<usize>,
+    /// Load weights that do not fit the architecture, and take labels as they are where the classes of network and
+    /// images differ; results carry a warning
+    #[arg(long)]
+    allow_mismatch: bool,
 }
 
 impl ModelsArguments {
@@ -50,6 +54,7 @@ impl ModelsArguments {
                 width: self.width,
                 mean: mean.cloned(),
                 std: std.cloned(),
+                allow_mismatch: self.allow_mismatch,
             };
             (arguments, self.label.get(index).cloned().unwrap_or_else(|| self.file_label(weights)))
         };
@@ -83,7 +88,13 @@ mod tests {
     fn labels(weights: &[&str], label: &[&str]) -> Result<Vec<String>> {
         let owned = |values: &[&str]| values.iter().map(ToString::to_string).collect();
         let weights = weights.iter().map(PathBuf::from).collect();
-        let models = ModelsArguments { weights, model: Vec::new(), label: owned(label), width: None };
+        let models = ModelsArguments {
+            weights,
+            model: Vec::new(),
+            label: owned(label),
+            width: None,
+            allow_mismatch: false,
+        };
         Ok(models.each(None, None)?.into_iter().map(|(_, label)| label).collect())
     }
 

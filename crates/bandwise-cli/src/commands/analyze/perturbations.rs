@@ -74,7 +74,7 @@ pub fn run(arguments: &PerturbationsArguments, interrupt: &AtomicBool) -> Result
         let bar = bar(&subject.label, 1);
         let (batch_size, seed) = (arguments.subjects.batch_size, arguments.subjects.seed);
         let mut progress = progress(&bar, interrupt);
-        let adversarial = perturb(&attack, &subject.frozen, &pictures, batch_size, seed, &mut progress)?;
+        let adversarial = perturb(&attack, &subject.classifier, &pictures, batch_size, seed, &mut progress)?;
         bar.finish_and_clear();
         let found =
             PerturbationSpectrum::measure(&subject.label, &pictures.images, &adversarial, masks.get(index))?;
@@ -91,7 +91,7 @@ pub fn run(arguments: &PerturbationsArguments, interrupt: &AtomicBool) -> Result
             let norm = attack.norm().to_string();
             let record =
                 record.under_attack(attack.name(), attack.epsilon().value(), Some(&norm), parameters);
-            records.push(record.with_provenance(&subject.provenance));
+            records.push(subject.sign(record));
         }
         spectra.push(found);
     }

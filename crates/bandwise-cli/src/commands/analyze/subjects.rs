@@ -1,22 +1,17 @@
 //! The models and pictures of an analysis.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use bandwise::attack::FrozenModel;
-use bandwise::data::{DataSpec, Dataset, Split, load_all};
-use bandwise::evaluate::record::Provenance;
-use bandwise::method::Network;
-use bandwise::{Error, Result, files};
+use bandwise::data::{DataSpec, load_all};
+use bandwise::evaluate::subject::{Subject, TestSet};
+use bandwise::{Error, Result};
 use candle_core::{Device, Tensor};
 use clap::Args;
 use indicatif::ProgressBar;
-use serde_json::json;
 
 use super::models::ModelsArguments;
-use crate::arguments::{ComputeArguments, ModelArguments, SplitArgument, data_spec};
-use crate::output;
+use crate::arguments::{ComputeArguments, SplitArgument, data_spec};
 
 /// What every analysis of models on pictures takes.
 #[derive(Args)]
@@ -51,18 +46,6 @@ pub struct SubjectArguments {
     pub compute: ComputeArguments,
 }
 
-/// A loaded model.
-pub struct Subject {
-    /// Its name in plots.
-    pub label: String,
-    /// As loaded.
-    pub network: Network,
-    /// Folded, for predictions and gradients.
-    pub frozen: FrozenModel,
-    /// For its records.
-    pub provenance: Provenance,
-}
-
 /// The pictures that all models look at.
 pub struct Pictures {
     /// `[n, height, width, channels]`.
@@ -82,57 +65,26 @@ impl SubjectArguments {
             return Err(Error::config("--batch-size must be at least 1"));
         }
         let models = self.models.each(self.mean.as_ref(), self.std.as_ref())?;
-        let device = self.compute.open()?;
-        let split = Split::from(self.split);
-        let dataset = self.data.open(split)?;
-        let pictures = Pictures::load(&dataset, self.limit, &device)?;
-        let channels = pictures.images.dim(3)?;
-        let load = |(arguments, label)| Subject::load(&arguments, label, &dataset, channels, &device, self);
-        Ok((models.into_iter().map(load).collect::<Result<_>>()?, pictures))
-    }
-}
-
-impl Subject {
-    fn load(
-        arguments: &ModelArguments,
-        label: String,
-        dataset: &Arc<dyn Dataset>,
-        channels: usize,
-        device: &Device,
-        common: &SubjectArguments,
-    ) -> Result<Self> {
-        let config = arguments.config(dataset.num_classes(), channels)?;
-        let (mut network, report) = Network::load(&arguments.weights, config, device)?;
-        if !report.is_exact() {
-            output::explain(format_args!("{label}: {report}"));
+        let compute = self.compute.compute()?;
+        let data = TestSet::open(&self.data, self.split.into(), self.limit)?;
+        let mut subjects = Vec::new();
+        for (arguments, label) in models {
+            let mut subject = Subject::load(&arguments.source(), &data, &compute)?;
+            subject.label = label;
+            subject.provenance.seeds = vec![self.seed];
+            say!("{}: {}", subject.label, subject.describe());
+            subject.warnings.iter().for_each(|warning| note!("warning: {}: {warning}", subject.label));
+            subjects.push(subject);
         }
-        network.model.set_precision(common.compute.precision().into())?;
-        let frozen = FrozenModel::folded(&network.model)?;
-        let provenance = Provenance {
-            model: network.config.architecture.clone(),
-            weights_sha256: files::sha256(&files::read(&arguments.weights)?),
-            data: common.data.to_string(),
-            data_sha256: dataset.fingerprint().to_string(),
-            split: Split::from(common.split).to_string(),
-            seeds: vec![common.seed],
-            device: common.compute.device.clone(),
-            precision: common.compute.precision().name().to_string(),
-            configuration: json!({ "model": network.config, "limit": common.limit }),
-            ..Provenance::default()
-        };
-        Ok(Self { label, network, frozen, provenance })
-    }
-
-    /// Under its name, for the library.
-    pub fn named(&self) -> bandwise::analyze::NamedClassifier<'_> {
-        bandwise::analyze::NamedClassifier { label: &self.label, classifier: &self.frozen }
+        Ok((subjects, Pictures::load(&data, &compute.device)?))
     }
 }
 
 impl Pictures {
-    /// The first `limit` pictures of a data set.
-    pub fn load(dataset: &Arc<dyn Dataset>, limit: Option<usize>, device: &Device) -> Result<Self> {
-        let batch = load_all(dataset.as_ref(), limit)?;
+    /// All images that are judged.
+    fn load(data: &TestSet, device: &Device) -> Result<Self> {
+        let dataset = data.dataset.as_ref();
+        let batch = load_all(dataset, data.limit)?;
         Ok(Self {
             label_values: batch.labels.to_vec1()?,
             images: batch.images.to_device(device)?,

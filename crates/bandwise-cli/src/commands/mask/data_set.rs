@@ -3,8 +3,10 @@
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
+use bandwise::analyze::NamedClassifier;
 use bandwise::analyze::bands::{MaskAccuracy, accuracy_table, mask_accuracy};
 use bandwise::analyze::masks::{self, MaskProfile};
+use bandwise::evaluate::subject::Subject;
 use bandwise::method::fourier_mask::{DataSetConfig, DataSetLearner, DataSetResult, DataSetState, Mask};
 use bandwise::report::Block;
 use bandwise::{Error, Result, files};
@@ -12,7 +14,7 @@ use candle_core::Tensor;
 use serde_json::json;
 
 use super::super::analyze::output::Output;
-use super::super::analyze::subjects::{Pictures, Subject};
+use super::super::analyze::subjects::Pictures;
 use super::{MaskArguments, write_picture};
 
 /// A mask with everything that is told about it.
@@ -88,6 +90,7 @@ fn learn(
     };
     let belongs = json!({
         "weights": subject.provenance.weights_sha256,
+        "model": subject.network.config,
         "data": subject.provenance.data_sha256,
         "precision": subject.provenance.precision,
         "images": pictures.label_values.len(),
@@ -96,7 +99,7 @@ fn learn(
     let fingerprint = files::sha256(belongs.to_string().as_bytes());
     let state = folder.join("state.safetensors");
     let (images, labels) = (pictures.images.clone(), pictures.labels.clone());
-    let mut learner = DataSetLearner::new(&subject.frozen, images, labels, config.clone())?;
+    let mut learner = DataSetLearner::new(&subject.classifier, images, labels, config.clone())?;
     if state.exists() {
         learner = learner.resume(DataSetState::load(&state, &fingerprint, pictures.images.device())?)?;
         say!("{label}: going on after epoch {}", learner.state().history.len());
@@ -131,8 +134,13 @@ fn learn(
     result.mask.write_npy(&folder.join("mask.npy"))?;
     write_picture(&folder.join("mask.png"), &result.mask)?;
     let batch = arguments.subjects.batch_size;
-    let accuracy =
-        mask_accuracy(&subject.named(), &pictures.images, &pictures.label_values, &result.mask, batch)?;
+    let accuracy = mask_accuracy(
+        &NamedClassifier::of(subject),
+        &pictures.images,
+        &pictures.label_values,
+        &result.mask,
+        batch,
+    )?;
     let accuracy = MaskAccuracy { label: label.to_string(), ..accuracy };
     Ok(Learned { label: label.to_string(), result, accuracy })
 }
@@ -154,10 +162,10 @@ fn report(arguments: &MaskArguments, subjects: &[Subject], all: &[Learned]) -> R
             learned.result.history.len(),
             if learned.result.accuracy_kept { "" } else { " (NO mask kept the accuracy)" },
         );
-        let provenance = &subjects.get(index).unwrap_or(&subjects[0]).provenance;
+        let subject = subjects.get(index).unwrap_or(&subjects[0]);
         for mut record in learned.accuracy.records() {
             record.extra.insert("relative_l1".into(), profile.relative_l1.into());
-            records.push(record.with_provenance(provenance));
+            records.push(subject.sign(record));
         }
         profiles.push(profile);
     }

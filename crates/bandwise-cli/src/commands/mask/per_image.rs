@@ -9,6 +9,7 @@ use bandwise::analyze::masks::{self, ClassSimilarity, MaskProfile};
 use bandwise::analyze::probe::{self, Probe, ProbeConfig};
 use bandwise::attack::Attack;
 use bandwise::evaluate::record::Record;
+use bandwise::evaluate::subject::Subject;
 use bandwise::method::fourier_mask::{Clean, ImageConfig, ImageLearner, ImageSchedule, Mask};
 use bandwise::report::{ImageGrid, Picture, Section};
 use bandwise::{Error, Result, files};
@@ -17,7 +18,7 @@ use serde_json::json;
 
 use super::super::analyze::output::Output;
 use super::super::analyze::perturbations::perturb;
-use super::super::analyze::subjects::{Pictures, Subject, progress};
+use super::super::analyze::subjects::{Pictures, progress};
 use super::images_file::{ImageLine, ImagesFile};
 use super::{MaskArguments, ScheduleArgument, write_picture};
 
@@ -42,6 +43,7 @@ pub fn run(
     let (count, height, width, _) = pictures.images.dims4()?;
     let belongs = json!({
         "weights": subject.provenance.weights_sha256,
+        "model": subject.network.config,
         "data": subject.provenance.data_sha256,
         "precision": subject.provenance.precision,
         "images": count,
@@ -86,10 +88,10 @@ fn broken(
     let bar = crate::progress::bar(&attack.to_string(), 1);
     let mut progress = progress(&bar, interrupt);
     let adversarial =
-        perturb(attack, &subject.frozen, &pictures, batch, arguments.subjects.seed, &mut progress)?;
+        perturb(attack, &subject.classifier, &pictures, batch, arguments.subjects.seed, &mut progress)?;
     bar.finish_and_clear();
-    let before = Clean::measure(&subject.frozen, &pictures.images, None, batch)?.predictions;
-    let after = Clean::measure(&subject.frozen, &adversarial, None, batch)?.predictions;
+    let before = Clean::measure(&subject.classifier, &pictures.images, None, batch)?.predictions;
+    let after = Clean::measure(&subject.classifier, &adversarial, None, batch)?.predictions;
     let rows: Vec<usize> = (0..before.len())
         .filter(|i| before[*i] == pictures.label_values[*i] && after[*i] != pictures.label_values[*i])
         .collect();
@@ -126,7 +128,7 @@ fn learn(
     let selected = Tensor::from_vec(selected, rows.len(), pictures.images.device())?;
     let began = Instant::now();
     let images = pictures.images.index_select(&selected, 0)?;
-    let mut learner = ImageLearner::new(&subject.frozen, images, None, config.clone())?;
+    let mut learner = ImageLearner::new(&subject.classifier, images, None, config.clone())?;
     let bar = crate::progress::bar("masks", indices.len());
     bar.set_position(done.len() as u64);
     while !learner.is_finished() {
@@ -222,7 +224,7 @@ fn report(
         output.section("classes", section)?;
         records.extend(probes.iter().flat_map(Probe::records));
     }
-    let records: Vec<Record> = records.into_iter().map(|r| r.with_provenance(&subject.provenance)).collect();
+    let records: Vec<Record> = records.into_iter().map(|record| subject.sign(record)).collect();
     output.records(&records)?;
     output.finish()
 }

@@ -32,25 +32,41 @@ fn names(split: Split) -> [(&'static str, &'static str); 4] {
 /// `npy:DIR`
 pub(in super::super) fn open(request: &Request) -> Result<Arc<dyn Dataset>> {
     let (path, split) = (request.path, request.split);
-    let (images, labels, origin) = find(path, split)?;
-    let labels = labels.labels(&origin)?;
+    let Found { images, labels, image_file: origin, label_file } = find(path, split)?;
+    let labels = labels.labels(&label_file)?;
     let (shape, pixels) = pixels(images, &origin)?;
     let classes = labels.iter().max().map_or(1, |&max| max as usize + 1);
     if classes > 1_000_000 {
-        return Err(Error::format(&origin, format!("a label is {}, which cannot be a class", classes - 1)));
+        return Err(Error::format(
+            &label_file,
+            format!("a label is {}, which cannot be a class", classes - 1),
+        ));
     }
     let name = format!("npy ({split})");
     Ok(Arc::new(ArrayDataset::new(name, &origin, pixels, shape, labels, numbered_classes(classes))?))
 }
 
-/// Images, labels, and the file of the images.
-fn find(path: &Path, split: Split) -> Result<(Array, Array, PathBuf)> {
+/// Two arrays and where they were.
+struct Found {
+    images: Array,
+    labels: Array,
+    image_file: PathBuf,
+    label_file: PathBuf,
+}
+
+fn find(path: &Path, split: Split) -> Result<Found> {
     let archive = if path.is_file() { Some(path.to_path_buf()) } else { only_npz(path)? };
     if path.is_dir() {
         for (images, labels) in names(split) {
             let file = |name: &str| path.join(format!("{name}.npy"));
             if file(images).is_file() && file(labels).is_file() {
-                return Ok((read(&file(images))?, read(&file(labels))?, file(images)));
+                let (image_file, label_file) = (file(images), file(labels));
+                return Ok(Found {
+                    images: read(&image_file)?,
+                    labels: read(&label_file)?,
+                    image_file,
+                    label_file,
+                });
             }
         }
     }
@@ -62,9 +78,10 @@ fn find(path: &Path, split: Split) -> Result<(Array, Array, PathBuf)> {
             let at = arrays.iter().position(|(found, _)| found == name)?;
             Some(arrays.swap_remove(at).1)
         };
-        for (images, labels) in names {
-            if let (Some(images), Some(labels)) = (take(images), take(labels)) {
-                return Ok((images, labels, archive));
+        for (image_name, label_name) in names {
+            if let (Some(images), Some(labels)) = (take(image_name), take(label_name)) {
+                let label_file = archive.join(label_name);
+                return Ok(Found { images, labels, image_file: archive, label_file });
             }
         }
     }

@@ -107,6 +107,16 @@ impl Header {
             ('i', 1) => Data::Integers(words.map(|w| i64::from(w as i8)).collect()),
             ('i', 2) => Data::Integers(words.map(|w| i64::from(w as i16)).collect()),
             ('i', 4) => Data::Integers(words.map(|w| i64::from(w as i32)).collect()),
+            ('u', 8) => Data::Integers(
+                words
+                    .enumerate()
+                    .map(|(index, word)| {
+                        i64::try_from(word).map_err(|_| {
+                            format!("element {index} is {word}, more than the largest number that is read, 2⁶³ − 1")
+                        })
+                    })
+                    .collect::<Result<_, _>>()?,
+            ),
             _ => Data::Integers(words.map(|w| w as i64).collect()),
         })
     }

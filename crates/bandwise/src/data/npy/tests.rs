@@ -78,7 +78,11 @@ fn a_folder_of_arrays_is_a_data_set() {
     assert!(open_folder(folder.path(), Split::Train).unwrap_err().to_string().contains("train_images.npy"));
     write("images.npy", encode_floats(&[1, 2, 2], &[0.0, 0.5, 1.0, 128.0]));
     write("labels.npy", encode_integers(&[1], &[-1]));
-    assert!(open_folder(folder.path(), Split::Train).unwrap_err().to_string().contains("label 0 is -1"));
+    let message = || open_folder(folder.path(), Split::Train).unwrap_err().to_string();
+    assert!(message().contains("labels.npy: label 0 is -1"), "{}", message());
+    let header = "{'descr': '<u8', 'fortran_order': False, 'shape': (1,), }";
+    write("labels.npy", file(header, &u64::MAX.to_le_bytes()));
+    assert!(message().contains("labels.npy: element 0 is 18446744073709551615"), "{}", message());
     write("labels.npy", encode_integers(&[1], &[0]));
     assert!(open_folder(folder.path(), Split::Train).unwrap_err().to_string().contains("128"));
 }

@@ -21,12 +21,8 @@ fn nhwc(tensor: &Tensor) -> Tensor {
 
 /// The reference's `core`: convolution, batch norm, ReLU, convolution of stride 2, ReLU, mean, linear.
 fn core([inputs, hidden, second]: [usize; 3], classes: usize, kernel: usize) -> Model {
-    let mut builder = Builder {
-        initialization: Initialization::PyTorch,
-        random: random::stream(3, &[]),
-        dtype: DType::F32,
-        device: Device::Cpu,
-    };
+    let random = random::stream(3, &[]);
+    let mut builder = Builder::new(Initialization::PyTorch, random, DType::F32, &Device::Cpu);
     let config = |stride| bandwise_kernels::ConvConfig { padding: kernel / 2, stride, ..Default::default() };
     let layers = vec![
         builder.convolution_with("conv", [inputs, hidden], kernel, config(1), true).unwrap(),

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use crate::nn::build::{Builder, Initialization};
 use crate::nn::layer::{Stage, StageBlock, sigmoid, visit_stages_mut};
 use crate::nn::weights::StateDict;
-use crate::nn::{Model, Parameter, Pass, Role, Signal};
+use crate::nn::{Model, Parameter, Pass, Plan, Role, Signal};
 use crate::spectral::{bands, circular, fourier};
 use crate::{Error, Result, random};
 
@@ -125,6 +125,23 @@ impl FpcmConfig {
     }
 }
 
+impl FpcmConfig {
+    /// Whether there is a block behind stage `number`, from 1.
+    fn has_block(&self, number: usize) -> bool {
+        self.stages.is_empty() || self.stages.contains(&number)
+    }
+
+    /// Refuses stages that a network of `count` stages does not have.
+    fn check_stages(&self, count: usize) -> Result<()> {
+        match self.stages.iter().find(|&&stage| stage == 0 || stage > count) {
+            Some(stage) => {
+                Err(Error::config(format!("fpcm: there is no stage {stage}; this network has {count}")))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
 /// The 1×1 convolution in front of ω.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -133,6 +150,16 @@ pub enum Projection {
     Depthwise,
     /// Each channel from all (WRN).
     Full,
+}
+
+impl Projection {
+    /// Channels that each channel is computed from.
+    fn inputs(self, channels: usize) -> usize {
+        match self {
+            Self::Depthwise => 1,
+            Self::Full => channels,
+        }
+    }
 }
 
 /// The low-pass filter.
@@ -152,24 +179,36 @@ pub enum Filter {
 /// If a stage does not exist.
 pub fn install(model: &mut Model, config: &FpcmConfig, seed: u64) -> Result<()> {
     config.validate()?;
-    let dtype = model.dtype();
     let random = random::stream(seed, &[random::tag("fpcm")]);
-    let mut builder =
-        Builder { initialization: Initialization::PyTorch, random, dtype, device: model.device().clone() };
+    let mut builder = Builder::new(Initialization::PyTorch, random, model.dtype(), model.device());
     let mut number = 0;
     visit_stages_mut(&mut model.layers, &mut |stage: &mut Stage| {
         number += 1;
-        if config.stages.is_empty() || config.stages.contains(&number) {
+        if config.has_block(number) {
             stage.socket = Some(Arc::new(Fpcm::new(config, number, stage.channels, &mut builder)?));
         }
         Ok(())
     })?;
-    match config.stages.iter().find(|&&stage| stage == 0 || stage > number) {
-        Some(stage) => {
-            Err(Error::config(format!("fpcm: there is no stage {stage}; this network has {number}")))
+    config.check_stages(number)
+}
+
+/// Names and shapes after [`install`]; the blocks' come last.
+pub(crate) fn plan(plan: &mut Plan, config: &FpcmConfig) -> Result<()> {
+    config.validate()?;
+    config.check_stages(plan.stages.len())?;
+    for (index, channels) in plan.stages.clone().into_iter().enumerate() {
+        if config.has_block(index + 1) {
+            let [weight, bias] = names(index + 1);
+            plan.note(&weight, &[channels, config.projection.inputs(channels), 1], true)?;
+            plan.note(&bias, &[channels], true)?;
         }
-        None => Ok(()),
     }
+    Ok(())
+}
+
+/// Names of the parameters of the block behind stage `number`.
+fn names(number: usize) -> [String; 2] {
+    ["weight", "bias"].map(|part| format!("attn{number}.projection.{part}"))
 }
 
 /// One block.
@@ -186,19 +225,16 @@ pub struct Fpcm {
 impl Fpcm {
     /// A freshly initialised block behind stage `number` (from 1) of `channels` channels.
     pub fn new(config: &FpcmConfig, number: usize, channels: usize, builder: &mut Builder) -> Result<Self> {
-        let inputs = match config.projection {
-            Projection::Depthwise => 1,
-            Projection::Full => channels,
-        };
+        let inputs = config.projection.inputs(channels);
         let bound = (inputs as f64).powf(-0.5);
-        let name = format!("attn{number}");
+        let [weight_name, bias_name] = names(number);
         let weight = builder.uniform(&[channels, inputs, 1], bound)?;
         let bias = builder.uniform(&[channels], bound)?;
         Ok(Self {
-            weight: Parameter::new(format!("{name}.projection.weight"), Role::Weight, &weight)?,
-            bias: Parameter::new(format!("{name}.projection.bias"), Role::Affine, &bias)?,
+            weight: Parameter::new(weight_name, Role::Weight, &weight)?,
+            bias: Parameter::new(bias_name, Role::Affine, &bias)?,
             config: config.clone(),
-            name,
+            name: format!("attn{number}"),
         })
     }
 

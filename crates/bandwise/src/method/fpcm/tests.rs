@@ -26,7 +26,7 @@ fn config(kind: &str) -> FpcmConfig {
 
 fn builder() -> Builder {
     let random = random::stream(0, &[]);
-    Builder { initialization: Initialization::PyTorch, random, dtype: DType::F32, device: Device::Cpu }
+    Builder::new(Initialization::PyTorch, random, DType::F32, &Device::Cpu)
 }
 
 #[test]
@@ -170,7 +170,8 @@ fn the_block_is_differentiable_forwards_and_works_on_any_map() {
         (Projection::Full, Filter::Flattened, (1, 3)),
     ] {
         let config = FpcmConfig { projection, filter, ..FpcmConfig::default() };
-        let mut builder = Builder { dtype: DType::F64, ..builder() };
+        let mut builder = builder();
+        builder.dtype = DType::F64;
         let block = Fpcm::new(&config, 1, 3, &mut builder).unwrap();
         let shape = [2, side.0, side.1, 3];
         let (x, t) = (builder.normal(&shape, 1.0).unwrap(), builder.normal(&shape, 1.0).unwrap());
@@ -191,7 +192,8 @@ fn the_fused_block_equals_its_parts() {
         [(Projection::Depthwise, 5, 7, 3), (Projection::Full, 1, 3, 2), (Projection::Full, 8, 8, 37)]
     {
         let config = FpcmConfig { projection, ..FpcmConfig::default() };
-        let mut builder = Builder { dtype: DType::F64, ..builder() };
+        let mut builder = builder();
+        builder.dtype = DType::F64;
         let block = Fpcm::new(&config, 1, channels, &mut builder).unwrap();
         let x = Var::from_tensor(&builder.normal(&[3, height, width, channels], 1.0).unwrap()).unwrap();
         let up = builder.normal(&[3, height, width, channels], 1.0).unwrap();
@@ -222,7 +224,8 @@ fn a_stage_that_does_not_exist_is_refused() {
 /// 1 gives the low part alone, ½ half the map.
 #[test]
 fn omega_can_be_bounded_and_forced() {
-    let mut builder = Builder { dtype: DType::F64, ..builder() };
+    let mut builder = builder();
+    builder.dtype = DType::F64;
     let x = Signal::plain((builder.normal(&[5, 4, 6, 3], 1.0).unwrap() * 30.0).unwrap());
     let omega = |config: &FpcmConfig, builder: &mut Builder| {
         let block = Fpcm::new(config, 1, 3, builder).unwrap();

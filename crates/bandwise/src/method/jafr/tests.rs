@@ -55,7 +55,7 @@ impl Net<'_> {
         self.builder.convolution_with(name, [inputs, outputs], kernel, config, bias).unwrap()
     }
 
-    fn norm(&self, name: &str) -> Layer {
+    fn norm(&mut self, name: &str) -> Layer {
         self.builder.batch_norm(name, self.dims(name).unwrap()[0], true).unwrap()
     }
 
@@ -97,8 +97,7 @@ impl Net<'_> {
     fn model(prefix: &str, tensors: &Tensors, dtype: DType) -> Model {
         let side = tensors["x"].dim(2).unwrap();
         let random = random::stream(0, &[]);
-        let initialization = Initialization::PyTorch;
-        let builder = Builder { initialization, random, dtype, device: Device::Cpu };
+        let builder = Builder::new(Initialization::PyTorch, random, dtype, &Device::Cpu);
         let mut net = Net { prefix: prefix.into(), tensors, builder, side };
         let layers = net.layers();
         let (channels, classes) = (tensors["x"].dim(1).unwrap(), net.dims("fc").unwrap()[0]);

@@ -5,19 +5,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use candle_core::{DType, Device, Shape, Tensor};
 
 use super::StateDict;
-use super::report::{FoundNormalization, LoadReport, Misshaped};
-use crate::nn::Normalization;
+use super::leftovers::sort_out;
+use super::report::{LoadReport, Misshaped};
 use crate::{Error, Result};
 
 /// Names that different code bases give to the same layer; the first stands for all.
 const SYNONYMS: [&[&str]; 2] = [&["linear", "fc", "classifier"], &["shortcut", "downsample"]];
-/// How a normalising layer calls its mean and standard deviation.
-const NORMALIZATIONS: [(&str, &str); 4] =
-    [("mean", "std"), ("new_mean", "new_std"), ("mu", "sigma"), ("_mean", "_std")];
-/// What state dicts hold beside weights: batch norm's counter, the fixed cosine basis of decomposed
-/// convolutions (official code of filter frequency regularization), and a parameter that the official code of
-/// FPCM declares but never uses.
-const NOT_LEARNED: [&str; 4] = ["num_batches_tracked", "basis", "basis_coef", "learnable_freq_control"];
 
 /// The tensors of a file that fit a model.
 #[derive(Debug)]
@@ -44,13 +37,64 @@ impl Matched {
 /// Finds the tensors of a model in a state dict.
 ///
 /// Wrappers leave prefixes in names (`module.`, `model.`, `attacker.model.`, `1.` of a
-/// `Sequential(normalise, network)`): the prefix under which most names and shapes fit is taken.
+/// `Sequential(normalise, network)`): the prefix under which most names are found is taken.
 /// Where names are still missing, usual other names of the same layers (`fc` for `linear`,
 /// `downsample` for `shortcut`) are tried.
 ///
 /// # Errors
 /// No name of the model is in the file, or a weight is not a finite number.
 pub fn match_keys(expected: &[(String, Shape)], found: &StateDict) -> Result<Matched> {
+    let Comparison { report, keys } = compare(expected, found);
+    if keys.is_empty() && report.misshaped.is_empty() {
+        return Err(Error::model(nothing_fits(expected, found)));
+    }
+    let tensor = |(name, key): (String, &str)| Ok((name, finite(key, &found[key])?));
+    Ok(Matched { tensors: keys.into_iter().map(tensor).collect::<Result<_>>()?, report })
+}
+
+/// How names and shapes of a model and a file compare.
+pub(crate) struct Comparison<'a> {
+    /// What was found, what was not, and what was left over.
+    pub(crate) report: LoadReport,
+    /// The name in the file of each tensor that fits.
+    pub(crate) keys: Vec<(String, &'a str)>,
+}
+
+/// [`match_keys`] without looking at values.
+pub(crate) fn compare<'a>(expected: &[(String, Shape)], found: &'a StateDict) -> Comparison<'a> {
+    let located = locate(expected, found);
+    let mut report = LoadReport { prefix: located.prefix.clone(), ..LoadReport::default() };
+    let mut keys = Vec::new();
+    let mut used = BTreeMap::new();
+    for ((name, shape), key) in expected.iter().zip(located.keys) {
+        let Some(key) = key else {
+            report.missing.push(name.clone());
+            continue;
+        };
+        used.insert(key, name.as_str());
+        let tensor = &found[key];
+        if tensor.shape() != shape {
+            let (expected, found) = (shape.dims().to_vec(), tensor.dims().to_vec());
+            report.misshaped.push(Misshaped { name: name.clone(), expected, found });
+            continue;
+        }
+        note_renaming(&mut report, &key[located.prefix.len()..], name);
+        keys.push((name.clone(), key));
+    }
+    report.loaded = keys.len();
+    sort_out(&mut report, found, &used);
+    Comparison { report, keys }
+}
+
+/// Where the tensors of a model lie in a file.
+pub(crate) struct Located<'a> {
+    prefix: String,
+    /// For each of the model's names, in order, the name in the file, whatever its shape.
+    pub(crate) keys: Vec<Option<&'a str>>,
+}
+
+/// Finds a model's names in a file.
+pub(crate) fn locate<'a>(expected: &[(String, Shape)], found: &'a StateDict) -> Located<'a> {
     let shapes: HashMap<&str, &Shape> = expected.iter().map(|(name, shape)| (name.as_str(), shape)).collect();
     let exact = best_prefix(&shapes, found, str::to_owned);
     let canonical_shapes: BTreeMap<String, &Shape> =
@@ -60,38 +104,16 @@ pub fn match_keys(expected: &[(String, Shape)], found: &StateDict) -> Result<Mat
         best_prefix(&shapes, found, canonical)
     };
     // Two layers of one model may be synonyms of each other: then names count as they are.
-    let synonyms = by_synonym.fits > exact.fits && canonical_shapes.len() == expected.len();
+    let distinct = canonical_shapes.len() == expected.len();
+    let synonyms = distinct && (by_synonym.named, by_synonym.fits) > (exact.named, exact.fits);
     let best = if synonyms { by_synonym } else { exact };
-    if best.named == 0 {
-        return Err(Error::model(nothing_fits(expected, found)));
-    }
-
     let normal: fn(&str) -> String = if synonyms { canonical } else { str::to_owned };
-    let in_file: HashMap<String, &String> = found
+    let in_file: HashMap<String, &str> = found
         .keys()
-        .filter_map(|key| key.strip_prefix(&best.prefix).map(|rest| (normal(rest), key)))
+        .filter_map(|key| key.strip_prefix(&best.prefix).map(|rest| (normal(rest), key.as_str())))
         .collect();
-    let mut report = LoadReport { prefix: best.prefix.clone(), ..LoadReport::default() };
-    let mut tensors = StateDict::new();
-    let mut used = BTreeSet::new();
-    for (name, shape) in expected {
-        let Some(&key) = in_file.get(&normal(name)) else {
-            report.missing.push(name.clone());
-            continue;
-        };
-        used.insert(key.as_str());
-        let tensor = &found[key];
-        if tensor.shape() != shape {
-            let (expected, found) = (shape.dims().to_vec(), tensor.dims().to_vec());
-            report.misshaped.push(Misshaped { name: name.clone(), expected, found });
-            continue;
-        }
-        note_renaming(&mut report, &key[best.prefix.len()..], name);
-        tensors.insert(name.clone(), finite(key, tensor)?);
-    }
-    report.loaded = tensors.len();
-    sort_out_the_rest(&mut report, found, &used);
-    Ok(Matched { tensors, report })
+    let keys = expected.iter().map(|(name, _)| in_file.get(&normal(name)).copied()).collect();
+    Located { prefix: best.prefix, keys }
 }
 
 /// A prefix and how well it serves.
@@ -103,14 +125,14 @@ struct Prefix {
     named: usize,
 }
 
-/// The prefix under which most names and shapes of the model are found.
+/// The prefix under which most names of the model are found, most shapes among equals: a single block of another
+/// network, which may hold a few names in the right shape, is no network under a prefix.
 fn best_prefix(shapes: &HashMap<&str, &Shape>, found: &StateDict, normal: impl Fn(&str) -> String) -> Prefix {
     let mut counts: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
     for (key, tensor) in found {
-        let starts = std::iter::once(0).chain(key.match_indices(['.', '/']).map(|(i, _)| i + 1));
-        for start in starts {
+        for start in part_starts(key) {
             if let Some(&shape) = shapes.get(normal(&key[start..]).as_str()) {
-                let (fits, named) = counts.entry(&key[..start]).or_default();
+                let (named, fits) = counts.entry(&key[..start]).or_default();
                 *named += 1;
                 *fits += usize::from(shape == tensor.shape());
             }
@@ -118,8 +140,37 @@ fn best_prefix(shapes: &HashMap<&str, &Shape>, found: &StateDict, normal: impl F
     }
     counts.into_iter().max_by_key(|(prefix, counts)| (*counts, std::cmp::Reverse(prefix.len()))).map_or(
         Prefix { prefix: String::new(), fits: 0, named: 0 },
-        |(prefix, (fits, named))| Prefix { prefix: prefix.to_owned(), fits, named },
+        |(prefix, (named, fits))| Prefix { prefix: prefix.to_owned(), fits, named },
     )
+}
+
+/// Where the dotted parts of a name begin.
+pub(super) fn part_starts(key: &str) -> impl Iterator<Item = usize> {
+    std::iter::once(0).chain(key.match_indices(['.', '/']).map(|(i, _)| i + 1))
+}
+
+/// What the names and shapes of a state dict tell about the size of its network.
+pub(crate) struct Names<'a>(pub(crate) &'a StateDict);
+
+impl Names<'_> {
+    /// How many members a list has, such as `layer1.` in `layer1.0.conv1.weight`; `None` if it has none.
+    pub(crate) fn count(&self, list: &str) -> Option<usize> {
+        let members: BTreeSet<usize> = self
+            .0
+            .keys()
+            .filter_map(|key| {
+                let start = part_starts(key).find(|&start| key[start..].starts_with(list))?;
+                key[start + list.len()..].split('.').next()?.parse().ok()
+            })
+            .collect();
+        (!members.is_empty()).then_some(members.len())
+    }
+
+    /// How many numbers the tensor of that name holds.
+    pub(crate) fn elements(&self, name: &str) -> Option<usize> {
+        let named = |key: &String| part_starts(key).any(|start| &key[start..] == name);
+        self.0.iter().find(|(key, _)| named(key)).map(|(_, tensor)| tensor.elem_count())
+    }
 }
 
 /// The name with every part in its first synonym.
@@ -163,39 +214,4 @@ fn finite(name: &str, tensor: &Tensor) -> Result<Tensor> {
         )));
     }
     Ok(tensor)
-}
-
-/// Distributes the names that were not used: normalisation, ignored, unexpected.
-fn sort_out_the_rest(report: &mut LoadReport, found: &StateDict, used: &BTreeSet<&str>) {
-    let rest: Vec<&String> = found.keys().filter(|key| !used.contains(key.as_str())).collect();
-    let normalization = rest.iter().find_map(|key| normalization(key, found));
-    for key in rest {
-        let part_of_normalization = normalization.as_ref().is_some_and(|(_, keys)| keys.contains(key));
-        let last = key.trim_end_matches(".weight").rsplit('.').next();
-        if last.is_some_and(|last| NOT_LEARNED.contains(&last)) {
-            report.ignored.push(key.clone());
-        } else if !part_of_normalization {
-            report.unexpected.push(key.clone());
-        }
-    }
-    report.normalization = normalization.map(|(found, _)| found);
-}
-
-/// The normalisation whose mean is under `key`, and the names of both its tensors.
-fn normalization(key: &str, found: &StateDict) -> Option<(FoundNormalization, [String; 2])> {
-    let (name, last) = key.rsplit_once('.').unwrap_or(("", key));
-    let (_, std) = NORMALIZATIONS.iter().find(|(mean, _)| *mean == last)?;
-    let std_key = if name.is_empty() { (*std).to_owned() } else { format!("{name}.{std}") };
-    let values = |key: &str| -> Option<Vec<f64>> {
-        let tensor = found.get(key).filter(|tensor| (1..=4).contains(&tensor.elem_count()))?;
-        let values = tensor
-            .to_dtype(DType::F64)
-            .and_then(|t| t.flatten_all())
-            .and_then(|t| t.to_vec1::<f64>())
-            .ok()?;
-        values.iter().all(|v| v.is_finite()).then_some(values)
-    };
-    let (mean, std) = (values(key)?, values(&std_key)?);
-    let found = FoundNormalization { name: name.to_owned(), constants: Normalization { mean, std } };
-    Some((found, [key.to_owned(), std_key]))
 }

@@ -7,9 +7,11 @@
 //! * the dictionary around the state dict (`state_dict`, `model`, `net`, …) and the prefixes that
 //!   wrappers leave in its keys (`module.`, `attacker.model.`, `1.` of a `Sequential`): [`read`] and
 //!   [`match_keys`];
-//! * weights that do not fit: a [`LoadReport`] of what is missing, unexpected or mis-shaped.
+//! * weights that do not fit: a [`LoadReport`] of what is missing, unexpected or mis-shaped. What may be left over
+//!   without harm stands in one table, [`HARMLESS`].
 
 mod element;
+mod leftovers;
 mod matching;
 mod rebuild;
 mod report;
@@ -26,13 +28,21 @@ use candle_core::{Shape, Tensor};
 use super::Model;
 use crate::{Error, Result, files};
 
+pub use leftovers::HARMLESS;
 pub use matching::{Matched, match_keys};
+pub(crate) use matching::{Names, compare, locate};
 pub use report::{FoundNormalization, LoadReport, Misshaped};
 pub use safetensors::{digest, safetensors_bytes, write_safetensors};
 
 /// The entry of a safetensors file's metadata that marks a checkpoint of a training run: its tensors
 /// are in parts (`model.`, `optimizer.`, `average.`), of which weights are read from the first.
 pub const CHECKPOINT_MARK: &str = "bandwise.checkpoint";
+
+/// The file of weights in a run folder.
+pub const MODEL_FILE: &str = "model.safetensors";
+
+/// A file with more tensors than this is refused: networks have hundreds.
+const MAX_TENSORS: usize = 50_000;
 
 /// Parameters and buffers by name.
 pub type StateDict = BTreeMap<String, Tensor>;
@@ -70,6 +80,8 @@ pub struct StateFile {
     pub entry: String,
     /// The tensors, on the CPU, in the number type of the file (`bool` as `u8`).
     pub tensors: StateDict,
+    /// SHA-256 of the whole file.
+    pub sha256: String,
     /// safetensors: the header's metadata. PyTorch: plain numbers and texts that lay beside the
     /// state dict, such as `epoch`.
     pub metadata: BTreeMap<String, String>,
@@ -85,6 +97,21 @@ impl StateFile {
             Error::Model(reason) => Error::format(&self.path, reason),
             other => other,
         })
+    }
+}
+
+/// The file of weights that a path means: a run folder stands for the `model.safetensors` in it.
+///
+/// # Errors
+/// For a folder without such a file.
+pub fn locate_file(path: &Path) -> Result<PathBuf> {
+    if !path.is_dir() {
+        return Ok(path.to_path_buf());
+    }
+    let file = path.join(MODEL_FILE);
+    match file.is_file() {
+        true => Ok(file),
+        false => Err(Error::format(path, format!("a folder without `{MODEL_FILE}`; name a file of weights"))),
     }
 }
 
@@ -146,7 +173,16 @@ fn read_bytes(path: &Path, bytes: &[u8], entry: Option<&str>) -> Result<StateFil
     };
     let mut file = result.map_err(|reason| Error::format(path, reason))?;
     file.path = path.to_path_buf();
+    file.sha256 = files::sha256(bytes);
     Ok(file)
+}
+
+/// Refuses numbers of tensors that no network has.
+fn check_count(count: usize) -> Result<(), String> {
+    match count > MAX_TENSORS {
+        true => Err(format!("{count} tensors are no network's; at most {MAX_TENSORS} are read")),
+        false => Ok(()),
+    }
 }
 
 /// Tells the container from the first bytes, or says what the file seems to be instead.

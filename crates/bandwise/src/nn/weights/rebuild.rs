@@ -8,7 +8,7 @@ use candle_core::Tensor;
 
 use super::element::Element;
 use super::torch::element_of;
-use super::{Container, StateDict, StateFile};
+use super::{Container, StateDict, StateFile, check_count};
 use crate::data::pickle::{Object, Value};
 
 /// Entries of a checkpoint that hold the state dict, the likeliest first.
@@ -58,7 +58,9 @@ pub(super) fn unpack(
     // Overlapping views may unfold to more than the file holds, but not without end.
     let mut rebuilder = Rebuilder { storages, budget: file_size.saturating_mul(8).saturating_add(1 << 24) };
     let mut tensors = StateDict::new();
-    for (key, value) in value.as_dict().unwrap_or_default() {
+    let entries = value.as_dict().unwrap_or_default();
+    check_count(entries.len())?;
+    for (key, value) in entries {
         let name = key.as_str().ok_or_else(|| format!("expected names as keys, found {}", key.describe()))?;
         // Plain values between tensors, such as a version or `_extra_state`, are no weights.
         if !matches!(value, Value::Object(_)) || value.as_dict().is_some() {
@@ -71,7 +73,7 @@ pub(super) fn unpack(
         return Err("the state dict in this checkpoint holds no tensors".into());
     }
     let metadata = plain_values(object);
-    Ok(StateFile { path: PathBuf::new(), container, entry, tensors, metadata })
+    Ok(StateFile { path: PathBuf::new(), container, entry, tensors, metadata, sha256: String::new() })
 }
 
 /// The value at a dotted path.

@@ -18,7 +18,7 @@ pub struct Misshaped {
 /// Input normalisation that a checkpoint carries as a layer of its own.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FoundNormalization {
-    /// Where it was found, such as `0` in `0.mean` and `0.std`.
+    /// The name of its mean, such as `0.mean` or `mu`.
     pub name: String,
     /// Its constants.
     pub constants: Normalization,
@@ -37,7 +37,7 @@ pub struct LoadReport {
     pub unexpected: Vec<String>,
     /// Names that both have, in different shapes.
     pub misshaped: Vec<Misshaped>,
-    /// Names of the file that no model of ours needs (`num_batches_tracked`, the fixed basis of decomposed convolutions).
+    /// Names of the file that are harmless to leave out: see [`HARMLESS`](super::HARMLESS).
     pub ignored: Vec<String>,
     /// Layers that go by another name in the file: (there, here).
     pub renamed: Vec<(String, String)>,
@@ -51,9 +51,40 @@ impl LoadReport {
         self.missing.is_empty() && self.misshaped.is_empty()
     }
 
-    /// Whether the file also holds nothing else.
+    /// Whether the file also holds nothing else, but for what is harmless.
     pub fn is_exact(&self) -> bool {
         self.is_complete() && self.unexpected.is_empty()
+    }
+
+    /// What does not fit, in one sentence part; empty for an exact fit.
+    pub fn mismatch(&self) -> String {
+        if self.loaded == 0 && self.misshaped.is_empty() && !self.missing.is_empty() {
+            let few = |names: &[String]| names[..names.len().min(3)].join(", ");
+            return format!(
+                "none of the model's {} tensors, {}, …, is among the file's, {}, …",
+                self.missing.len(),
+                few(&self.missing),
+                few(&self.unexpected)
+            );
+        }
+        let shapes: Vec<String> = self
+            .misshaped
+            .iter()
+            .map(|m| format!("{} {:?} instead of {:?}", m.name, m.found, m.expected))
+            .collect();
+        let parts = [
+            ("the model has no", &self.unexpected),
+            ("the file has no", &self.missing),
+            ("of another shape", &shapes),
+        ];
+        let part = |(what, names): &(&str, &Vec<String>)| {
+            const SHOWN: usize = 3;
+            let few = names[..names.len().min(SHOWN)].join(", ");
+            let rest = if names.len() > SHOWN { ", …" } else { "" };
+            format!("{what}: {few}{rest} ({})", names.len())
+        };
+        let told: Vec<String> = parts.iter().filter(|(_, names)| !names.is_empty()).map(part).collect();
+        told.join("; ")
     }
 }
 
@@ -75,9 +106,8 @@ impl fmt::Display for LoadReport {
             .collect();
         names(f, "of another shape", &shapes)?;
         names(f, "unexpected in the file", &self.unexpected)?;
-        if let Some(FoundNormalization { name, constants: Normalization { mean, std } }) = &self.normalization
-        {
-            write!(f, "\n  the file normalises its input in {name:?}: mean {mean:?}, std {std:?}")?;
+        if let Some(FoundNormalization { name, constants }) = &self.normalization {
+            write!(f, "\n  the file normalizes its input with {name:?}: {constants}")?;
         }
         Ok(())
     }

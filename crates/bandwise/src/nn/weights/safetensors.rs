@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use super::element::{Element, bytes_of};
-use super::{CHECKPOINT_MARK, Container, StateDict, StateFile};
+use super::{CHECKPOINT_MARK, Container, StateDict, StateFile, check_count};
 use crate::{Result, files};
 
 /// Reads a safetensors file: one part of it (names that begin with `entry.`), by default the model
@@ -39,6 +39,7 @@ pub(super) fn read_all(bytes: &[u8]) -> Result<StateFile, String> {
         format!("not a whole safetensors file ({e}); expected header and tensors as its header announces")
     };
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(damaged)?;
+    check_count(header.tensors().len())?;
     let file = SafeTensors::deserialize(bytes).map_err(damaged)?;
     let mut tensors = StateDict::new();
     for (name, view) in file.iter() {
@@ -55,6 +56,7 @@ pub(super) fn read_all(bytes: &[u8]) -> Result<StateFile, String> {
         entry: String::new(),
         tensors,
         metadata,
+        sha256: String::new(),
     })
 }
 

@@ -240,7 +240,7 @@ fn the_normaliser_of_a_sequential_is_recognised() {
     assert_eq!(report.ignored, ["1.bn1.num_batches_tracked"]);
     assert_eq!(report.unexpected, ["1.aux"]);
     let found = report.normalization.unwrap();
-    assert_eq!((found.name.as_str(), found.constants.mean.as_slice()), ("0", &[0.25, 0.5, 0.75][..]));
+    assert_eq!((found.name.as_str(), found.constants.mean.as_slice()), ("0.mean", &[0.25, 0.5, 0.75][..]));
 }
 
 #[test]

@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use candle_core::Tensor;
 
 use super::*;
+use crate::files;
 use crate::golden;
 use crate::method::fpcm::FpcmConfig;
 use crate::nn::decomposed::Domain;

@@ -95,7 +95,7 @@ fn settings_that_do_not_fit_together_are_refused() {
         (&["data.train_limit=0"], "data.train_limit must be at least 1"),
         (&["epochs=1000000000000000000"], "epochs must be at most 1000000"),
         (&["objective={name=\"free\",replays=1000000000000}"], "objective.replays"),
-        (&["evaluation.weights=\"ema\""], "did you mean"),
+        (&["evaluation.weights=\"ema\""], "expected `average` or `trained`"),
     ] {
         let changes: Vec<String> = changes.iter().map(|change| change.to_string()).collect();
         let message = Recipe::parse(MINIMAL, &changes).unwrap_err().to_string();

@@ -1,7 +1,7 @@
 //! From TOML text and `key=value` overrides to a table, with complaints that help.
 
 use super::Recipe;
-use crate::{Error, Result};
+use crate::{Error, Result, suggest};
 
 /// Writes out the sections that the recipe leaves at their default and an override reaches into, so
 /// that `optimizer.momentum=0.8` changes the default optimizer. An override that names another one
@@ -53,9 +53,7 @@ pub(super) fn explain(error: toml::de::Error) -> Error {
         .and_then(|(_, rest)| {
             let names = quoted(rest);
             let (wrong, valid) = names.split_first()?;
-            let near = valid
-                .iter()
-                .max_by(|a, b| strsim::jaro_winkler(wrong, a).total_cmp(&strsim::jaro_winkler(wrong, b)))?;
+            let near = suggest::nearest(wrong, valid.iter().map(String::as_str))?;
             Some(format!("\ndid you mean `{near}`?"))
         });
     Error::config(format!("{}{}", message.trim_end(), hint.unwrap_or_default()))

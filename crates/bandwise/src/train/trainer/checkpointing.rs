@@ -154,7 +154,8 @@ impl Trainer<'_> {
         let Some(average) = self.average.as_ref().filter(|average| average.count() > 0) else {
             return Ok(None);
         };
-        let mut network = Network::new(self.network.config.clone(), self.recipe.seed, &self.device)?;
+        let mut network = Network::new(self.network.config.clone(), self.recipe.seed, &self.device)?
+            .with_class_names(&self.network.class_names);
         network.model.set_precision(self.recipe.precision.into())?;
         network.model.set_state(average.tensors())?;
         if average.config().statistics() == Statistics::Recomputed {

@@ -62,6 +62,7 @@ impl Prepared {
                 train.len()
             ));
         }
+        network.class_names = train.class_names().to_vec();
         network.model.set_precision(recipe.precision.into())?;
         let optimizer = Optimizer::new(recipe.optimizer.clone(), network.model.trainable())?;
         let average = recipe.averaging.map(Average::new).transpose()?;

@@ -1,0 +1,390 @@
+//! From a file of weights to a network: which architecture it is for, which normalization it was trained with, and
+//! whether everything in it was used.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use candle_core::Device;
+use serde::{Deserialize, Serialize};
+
+use super::fpcm::Projection;
+use super::network::{CLASSES_KEY, Network, NetworkConfig};
+use crate::nn::decomposed::Domain;
+use crate::nn::weights::{self, LoadReport, Names, StateDict, StateFile};
+use crate::nn::{Normalization, Plan, zoo};
+use crate::{Error, Result};
+
+/// What the official WideResNets of FPCM normalize every data set with, inside the network.
+const FPCM_WIDE_MEAN: [f64; 3] = [0.4914, 0.4822, 0.4465];
+const FPCM_WIDE_STD: [f64; 3] = [0.2471, 0.2435, 0.2616];
+/// Architectures that are listed where several fit.
+const LISTED: usize = 6;
+
+/// Which weights, and how to read them. What is left open is read from the file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelSource {
+    /// A file of weights in any supported format, or a run folder.
+    pub weights: PathBuf,
+    /// The network, as far as the caller knows it.
+    pub architecture: Option<String>,
+    /// Number of classes.
+    pub classes: Option<usize>,
+    /// Channels of the images.
+    pub channels: Option<usize>,
+    /// Channels of the first stage.
+    pub width: Option<usize>,
+    /// Input normalization; it goes before the file's own.
+    pub normalization: Option<Normalization>,
+    /// Load what fits even if something is missing or left over.
+    pub allow_mismatch: bool,
+}
+
+/// Who said which architecture it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ArchitectureSource {
+    /// The caller.
+    Given,
+    /// The file, which Bandwise wrote.
+    File,
+    /// Names and shapes of the file's tensors, which fit no other.
+    Guessed,
+}
+
+/// Where the input normalization comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NormalizationSource {
+    /// The caller.
+    Given,
+    /// The file, which Bandwise wrote: as trained, with a normalization or without.
+    File,
+    /// Tensors beside the network, of this name.
+    Buffers(String),
+    /// Known for official files like this one.
+    BuiltIn(String),
+    /// Nobody: pixels in [0, 1] go in as they are.
+    None,
+}
+
+/// A network out of a file, and what is to be known about how it came out.
+#[derive(Clone, Debug)]
+pub struct LoadedNetwork {
+    /// The network.
+    pub network: Network,
+    /// What was found in the file, what was not, what was left over.
+    pub report: LoadReport,
+    /// The file itself.
+    pub path: PathBuf,
+    /// Its SHA-256.
+    pub sha256: String,
+    /// Who said which architecture it is.
+    pub architecture: ArchitectureSource,
+    /// Where its normalization comes from.
+    pub normalization: NormalizationSource,
+    /// What makes numbers of this network doubtful.
+    pub warnings: Vec<String>,
+}
+
+impl ModelSource {
+    /// A file about which the caller says nothing.
+    pub fn new(weights: impl Into<PathBuf>) -> Self {
+        Self {
+            weights: weights.into(),
+            architecture: None,
+            classes: None,
+            channels: None,
+            width: None,
+            normalization: None,
+            allow_mismatch: false,
+        }
+    }
+
+    /// Reads the network.
+    ///
+    /// # Errors
+    /// If the architecture is neither given, nor stored, nor the only one that fits; if tensors are missing, left
+    /// over or of another shape (unless [`ModelSource::allow_mismatch`]). The message says which would fit.
+    pub fn load(&self, device: &Device) -> Result<LoadedNetwork> {
+        let path = weights::locate_file(&self.weights)?;
+        let file = weights::read(&path)?;
+        let stored = NetworkConfig::found_in(&file)?;
+        let (config, architecture) = self.config(&file, stored.as_ref())?;
+        let same = |stored: &NetworkConfig| stored.architecture == config.architecture;
+        let foreign = !stored.as_ref().is_some_and(same);
+        let config = completed(config, &file.tensors)?;
+        let plan = config.plan()?;
+        let report = weights::compare(plan.tensors(), &file.tensors).report;
+        if !report.is_exact() && !self.allow_mismatch {
+            return Err(self.refusal(&file, &config, &report));
+        }
+        let matched = file.match_keys(plan.tensors())?;
+        let own = match foreign {
+            true => report.normalization.as_ref().map(|found| found.constants.clone()),
+            false => stored.as_ref().and_then(|stored| stored.normalization.clone()),
+        };
+        let (config, normalization) = self.normalized(config, &report, foreign);
+        let mut network = if report.is_complete() {
+            Network::unfilled(config, device)?
+        } else {
+            Network::new(config, 0, device)?
+        };
+        network.model.set_present(&matched.tensors)?;
+        network.class_names = class_names(&file)?;
+        let mut loaded = LoadedNetwork {
+            warnings: Vec::new(),
+            sha256: file.sha256,
+            network,
+            report,
+            path,
+            architecture,
+            normalization,
+        };
+        loaded.warnings = loaded.doubts(own.as_ref());
+        Ok(loaded)
+    }
+
+    /// What the caller says, the file says, or the file's names tell.
+    fn config(
+        &self,
+        file: &StateFile,
+        stored: Option<&NetworkConfig>,
+    ) -> Result<(NetworkConfig, ArchitectureSource)> {
+        let given = self.architecture.as_deref().map(|name| NetworkConfig {
+            classes: self.classes,
+            channels: self.channels,
+            width: self.width,
+            normalization: self.normalization.clone(),
+            ..NetworkConfig::new(&zoo::canonical(name))
+        });
+        match (given, stored) {
+            (Some(given), Some(stored)) if given.architecture == stored.architecture => {
+                let classes = given.classes.or(stored.classes);
+                let channels = given.channels.or(stored.channels);
+                let config = NetworkConfig { classes, channels, ..given.decided_by(stored) };
+                Ok((config, ArchitectureSource::Given))
+            }
+            (Some(given), _) => {
+                given.validate()?;
+                Ok((given, ArchitectureSource::Given))
+            }
+            (None, Some(stored)) => {
+                if self.width.is_some_and(|width| stored.width != Some(width)) {
+                    return Err(Error::config(format!(
+                        "{}: the file says how wide its network is; leave --width out",
+                        file.path.display()
+                    )));
+                }
+                let normalization = self.normalization.clone().or_else(|| stored.normalization.clone());
+                Ok((NetworkConfig { normalization, ..stored.clone() }, ArchitectureSource::File))
+            }
+            (None, None) => {
+                let config = self.guessed(file)?;
+                let normalization = self.normalization.clone();
+                Ok((NetworkConfig { normalization, ..config }, ArchitectureSource::Guessed))
+            }
+        }
+    }
+
+    /// The only architecture that fits the file.
+    fn guessed(&self, file: &StateFile) -> Result<NetworkConfig> {
+        let mut fitting = fitting(&file.tensors);
+        fitting.retain(|config| self.width.is_none() || config.width == self.width);
+        let names: Vec<&str> = fitting.iter().map(|config| config.architecture.as_str()).collect();
+        match names[..] {
+            [_] => Ok(fitting.remove(0)),
+            [] => Err(Error::model(format!(
+                "{}: the file does not say which architecture it is for, and its {} tensors ({}, …) fit none that is \
+                 built in (see `bandwise models`); if one nearly fits, name it with --model to see what differs",
+                file.path.display(),
+                file.tensors.len(),
+                file.tensors.keys().take(3).cloned().collect::<Vec<_>>().join(", "),
+            ))),
+            _ => Err(Error::model(format!(
+                "{}: the names and shapes in the file fit {}; choose with --model",
+                file.path.display(),
+                names[..names.len().min(LISTED)].join(" and ")
+            ))),
+        }
+    }
+
+    /// The error for a file that does not fit.
+    fn refusal(&self, file: &StateFile, config: &NetworkConfig, report: &LoadReport) -> Error {
+        let name = &config.architecture;
+        let others: Vec<String> = fitting(&file.tensors)
+            .into_iter()
+            .filter(|other| other.architecture != *name || other.width != config.width)
+            .take(LISTED)
+            .map(|other| match other.width {
+                Some(width) => format!("{} --width {width}", other.architecture),
+                None => other.architecture,
+            })
+            .collect();
+        let remedy = match others.is_empty() {
+            false => format!("they fit --model {}", others.join(" or --model ")),
+            true => "no built-in architecture fits them".into(),
+        };
+        Error::format(
+            &file.path,
+            format!(
+                "the weights do not fit {name} ({}); {remedy}; --allow-mismatch loads what fits all the same",
+                report.mismatch()
+            ),
+        )
+    }
+
+    /// The configuration with its normalization, and where that comes from.
+    fn normalized(
+        &self,
+        mut config: NetworkConfig,
+        report: &LoadReport,
+        foreign: bool,
+    ) -> (NetworkConfig, NormalizationSource) {
+        if self.normalization.is_some() {
+            return (config, NormalizationSource::Given);
+        }
+        if !foreign {
+            return (config, NormalizationSource::File);
+        }
+        if let Some(found) = &report.normalization {
+            config.normalization = Some(found.constants.clone());
+            return (config, NormalizationSource::Buffers(found.name.clone()));
+        }
+        // Only official files name blocks that nobody configured.
+        match &config.fpcm {
+            Some(fpcm) if fpcm.projection == Projection::Full && config.channels == Some(3) => {
+                config.normalization =
+                    Some(Normalization { mean: FPCM_WIDE_MEAN.into(), std: FPCM_WIDE_STD.into() });
+                (config, NormalizationSource::BuiltIn("FPCM's official WideResNet".into()))
+            }
+            Some(_) => (config, NormalizationSource::BuiltIn("FPCM's official ResNet".into())),
+            None => (config, NormalizationSource::None),
+        }
+    }
+}
+
+impl LoadedNetwork {
+    /// What makes numbers of this network doubtful; `own` is the normalization that the file brings.
+    fn doubts(&self, own: Option<&Normalization>) -> Vec<String> {
+        let mut doubts = Vec::new();
+        if !self.report.is_exact() {
+            let mismatch = self.report.mismatch();
+            let random = if self.report.is_complete() { "" } else { "; what is missing is random" };
+            doubts.push(format!(
+                "the weights do not fit the network, loaded all the same ({mismatch}){random}"
+            ));
+        }
+        if self.normalization == NormalizationSource::None {
+            doubts.push(
+                "no input normalization is known for this file: pixels in [0, 1] go into the network as they are; if \
+                 it was trained with a mean and a deviation, give them with --mean and --std"
+                    .into(),
+            );
+        }
+        if let (NormalizationSource::Given, Some(own)) = (&self.normalization, own)
+            && self.network.config.normalization.as_ref() != Some(own)
+        {
+            doubts.push(format!("the file's own normalization ({own}) is not used: another was given"));
+        }
+        doubts
+    }
+
+    /// One line: architecture, size, normalization, and where each comes from.
+    pub fn describe(&self) -> String {
+        let config = &self.network.config;
+        let architecture = match self.architecture {
+            ArchitectureSource::Given => "",
+            ArchitectureSource::File => " (from the file)",
+            ArchitectureSource::Guessed => " (guessed from the file)",
+        };
+        let width = config.width.map_or(String::new(), |width| format!(" of width {width}"));
+        let fpcm = if config.fpcm.is_some() { " with FPCM" } else { "" };
+        let decomposition = match config.decomposition.map(|decomposition| decomposition.kind) {
+            None => "",
+            Some(Domain::Weight) => ", weight-decomposed",
+            Some(Domain::Signal) => ", signal-decomposed",
+        };
+        let millions = self.network.model.parameter_count() as f64 / 1e6;
+        let name = &config.architecture;
+        format!(
+            "{name}{width}{fpcm}{decomposition}{architecture}, {millions:.2} M parameters; {}",
+            self.describe_normalization()
+        )
+    }
+
+    fn describe_normalization(&self) -> String {
+        let constants = self.network.config.normalization.as_ref();
+        let constants = constants.map_or("no normalization".into(), |n| format!("normalization {n}"));
+        match &self.normalization {
+            NormalizationSource::None => constants,
+            source => format!("{constants} ({source})"),
+        }
+    }
+}
+
+impl fmt::Display for NormalizationSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Given => f.write_str("given"),
+            Self::File => f.write_str("from the file"),
+            Self::Buffers(name) => write!(f, "from `{name}` in the file"),
+            Self::BuiltIn(whose) => write!(f, "built in for {whose}"),
+            Self::None => f.write_str("none"),
+        }
+    }
+}
+
+/// The class names that Bandwise stored; empty if there are none.
+fn class_names(file: &StateFile) -> Result<Vec<String>> {
+    let Some(text) = file.metadata.get(CLASSES_KEY) else { return Ok(Vec::new()) };
+    serde_json::from_str(text)
+        .map_err(|e| Error::format(&file.path, format!("its stored class names are not readable: {e}")))
+}
+
+/// Every built-in network that a state dict fits exactly, sizes read from its shapes.
+pub(crate) fn fitting(tensors: &StateDict) -> Vec<NetworkConfig> {
+    let fits = |name: String| {
+        let config = completed(NetworkConfig::new(&name), tensors).ok()?;
+        let plan = config.plan().ok()?;
+        weights::compare(plan.tensors(), tensors).report.is_exact().then_some(config)
+    };
+    zoo::candidates(&Names(tensors)).into_iter().filter_map(fits).collect()
+}
+
+/// The configuration with everything that names and shapes of the file tell where it is open: blocks and
+/// decomposition of official files, channels, classes, width.
+fn completed(mut config: NetworkConfig, tensors: &StateDict) -> Result<NetworkConfig> {
+    config = config.completed_by_file(None, tensors);
+    let published = config.plan()?;
+    let shapes = published.tensors();
+    let located = weights::locate(shapes, tensors);
+    let found = |index: usize| Some(tensors.get(located.keys.get(index).copied()??)?.elem_count());
+    let planned = |index: usize| shapes.get(index).map(|(_, shape)| shape.elem_count());
+    // The first batch norm has as many channels as the network is wide, in every architecture.
+    let norm = shapes.iter().position(|(name, _)| name.ends_with(".running_mean"));
+    if let (Some(index), None) = (norm, config.width)
+        && let (Some(width), Some(usual)) = (found(index), planned(index))
+        && width != usual
+    {
+        config.width = Some(width);
+    }
+    let plan = config.plan()?;
+    // The first tensor is a convolution of the image: its size is proportional to the channels.
+    if let (None, Some(there)) = (config.channels, found(0)) {
+        let per_channel = plan.tensors()[0].1.elem_count() / NetworkConfig::USUAL_CHANNELS;
+        config.channels = there.checked_div(per_channel).filter(|&channels| channels > 0);
+    }
+    if let (None, Some(head)) = (config.classes, head(&plan)) {
+        let key = located.keys.get(head).copied().flatten();
+        config.classes = key.and_then(|key| tensors[key].dims().first().copied());
+    }
+    Ok(config)
+}
+
+/// Where the last tensor of the network proper stands, the head's bias or weight: blocks come behind it.
+fn head(plan: &Plan) -> Option<usize> {
+    plan.tensors().iter().rposition(|(name, _)| !name.starts_with("attn"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,233 @@
+use std::collections::BTreeMap;
+
+use candle_core::{DType, Tensor};
+
+use super::*;
+use crate::golden;
+use crate::method::filter_frequency::Decomposition;
+use crate::method::fpcm::FpcmConfig;
+
+/// A small network of that name as PyTorch would save it: tensors without a word about the architecture.
+fn foreign(config: &NetworkConfig) -> StateDict {
+    Network::new(config.clone(), 5, &Device::Cpu).unwrap().model.state().into_iter().collect()
+}
+
+fn named(architecture: &str, width: usize) -> NetworkConfig {
+    NetworkConfig { width: Some(width), ..NetworkConfig::new(architecture) }
+}
+
+struct File(tempfile::TempDir);
+
+impl File {
+    fn new(state: &StateDict) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        weights::write_safetensors(&folder.path().join("model.safetensors"), state, &BTreeMap::new())
+            .unwrap();
+        Self(folder)
+    }
+
+    /// The run folder stands for the file.
+    fn source(&self) -> ModelSource {
+        ModelSource::new(self.0.path())
+    }
+
+    fn load(&self, architecture: &str) -> Result<LoadedNetwork> {
+        ModelSource { architecture: Some(architecture.into()), ..self.source() }.load(&Device::Cpu)
+    }
+
+    fn refusal(&self, architecture: &str) -> String {
+        self.load(architecture).err().map(|e| e.to_string()).expect("must be refused")
+    }
+}
+
+fn with(mut state: StateDict, more: &[(&str, Vec<f32>)]) -> StateDict {
+    for (name, values) in more {
+        let tensor = Tensor::from_vec(values.clone(), values.len(), &Device::Cpu).unwrap();
+        state.insert((*name).to_owned(), tensor);
+    }
+    state
+}
+
+#[test]
+fn every_architecture_is_guessed_with_its_sizes() {
+    for (name, width) in [
+        ("smallcnn", 4),
+        ("resnet18", 4),
+        ("resnet34", 2),
+        ("resnet50", 2),
+        ("resnet18-imagenet", 4),
+        ("resnet34-imagenet", 2),
+        ("resnet50-imagenet", 2),
+        ("resnet20", 4),
+        ("resnet32-b", 4),
+        ("cifar_resnet_14", 8),
+        ("resnet9", 4),
+        ("preactresnet18", 4),
+        ("preactresnet18-bn", 4),
+        ("wrn-10-2", 4),
+        ("wrn-16-3", 5),
+        ("vgg11_bn", 4),
+        ("vgg16_bn", 2),
+        ("vgg11_bn-imagenet", 2),
+        ("vgg16_bn-imagenet", 1),
+    ] {
+        let config = NetworkConfig { classes: Some(7), channels: Some(2), ..named(name, width) };
+        for decomposition in [None, Some(Domain::Weight), Some(Domain::Signal)] {
+            let decomposition = decomposition.map(|kind| Decomposition { kind, ..Decomposition::default() });
+            let config = NetworkConfig { decomposition, ..config.clone() };
+            let loaded = File::new(&foreign(&config)).source().load(&Device::Cpu);
+            let loaded = loaded.unwrap_or_else(|e| panic!("{name}: {e}"));
+            assert_eq!(loaded.network.config, config, "{name}");
+            assert_eq!(loaded.architecture, ArchitectureSource::Guessed);
+        }
+    }
+}
+
+#[test]
+fn several_that_fit_are_listed() {
+    let file = File::new(&foreign(&named("efficientnet_b0", 8)));
+    let message = file.source().load(&Device::Cpu).unwrap_err().to_string();
+    assert!(
+        message.contains("fit efficientnet_b0 and efficientnet_b0-imagenet; choose with --model"),
+        "{message}"
+    );
+    assert_eq!(file.load("efficientnet_b0").unwrap().network.config.width, Some(8));
+    let state = with(StateDict::new(), &[("weight", vec![1.0])]);
+    let message = File::new(&state).source().load(&Device::Cpu).unwrap_err().to_string();
+    assert!(message.contains("fit none that is built in"), "{message}");
+}
+
+#[test]
+fn leftovers_are_refused_and_the_fitting_architecture_is_named() {
+    let file = File::new(&foreign(&NetworkConfig::new("resnet32")));
+    let message = file.refusal("resnet20");
+    assert!(message.contains("do not fit resnet20 (the model has no: layer1.3."), "{message}");
+    assert!(message.contains("(60)); they fit --model resnet32; --allow-mismatch"), "{message}");
+    // A block of the file that looks like the beginning of another network is no prefix.
+    let message = file.refusal("resnet18");
+    assert!(!message.contains("layer3.4.") && message.contains("--model resnet32"), "{message}");
+    let message = file.refusal("vgg11_bn");
+    assert!(message.contains("none of the model's") && message.contains("--model resnet32"), "{message}");
+
+    let message = File::new(&foreign(&named("preactresnet18-bn", 4))).refusal("preactresnet18");
+    assert!(message.contains("bn.bias") && message.contains("--model preactresnet18-bn"), "{message}");
+    let message = File::new(&foreign(&named("preactresnet18", 4))).refusal("preactresnet18-bn");
+    assert!(message.contains("the file has no: bn.weight"), "{message}");
+}
+
+#[test]
+fn what_does_not_fit_is_loaded_where_that_is_asked_for_and_said() {
+    let state = foreign(&NetworkConfig::new("resnet32"));
+    let file = File::new(&state);
+    let source = ModelSource { allow_mismatch: true, architecture: Some("resnet20".into()), ..file.source() };
+    let loaded = source.load(&Device::Cpu).unwrap();
+    assert_eq!(loaded.report.unexpected.len(), 60);
+    assert!(loaded.warnings[0].contains("the model has no: layer1.3."), "{:?}", loaded.warnings);
+    let source = ModelSource { architecture: Some("resnet44".into()), ..source };
+    let loaded = source.load(&Device::Cpu).unwrap();
+    assert!(loaded.warnings[0].contains("what is missing is random"), "{:?}", loaded.warnings);
+    let parameters = loaded.network.model.state();
+    let value = |name: &str| golden::values(&parameters.iter().find(|(other, _)| other == name).unwrap().1);
+    assert_eq!(value("layer1.0.conv1.weight"), golden::values(&state["layer1.0.conv1.weight"]));
+    assert!(value("layer1.6.conv1.weight").iter().any(|v| *v != 0.0));
+}
+
+#[test]
+fn known_leftovers_are_harmless_and_constants_normalize() {
+    let state = foreign(&named("wrn-10-1", 4));
+    let more: [(&str, Vec<f32>); 5] = [
+        ("sub_block1.layer.0.bn1.weight", vec![1.0; 4]),
+        ("block1.layer.0.bn1.num_batches_tracked", vec![3.0]),
+        ("mu", vec![0.5, 0.25, 0.125]),
+        ("sigma", vec![0.5, 0.25, 0.5]),
+        ("basis", vec![1.0]),
+    ];
+    let loaded = File::new(&with(state.clone(), &more)).source().load(&Device::Cpu).unwrap();
+    assert_eq!(loaded.normalization, NormalizationSource::Buffers("mu".into()));
+    assert_eq!(loaded.network.config.normalization.as_ref().unwrap().mean, [0.5, 0.25, 0.125]);
+    let line = "normalization mean 0.5, 0.25, 0.125, std 0.5, 0.25, 0.5 (from `mu` in the file)";
+    assert!(loaded.describe().ends_with(line), "{}", loaded.describe());
+    assert_eq!(loaded.warnings, Vec::<String>::new());
+
+    let other = Normalization { mean: vec![0.1], std: vec![0.2] };
+    let file = File::new(&with(state.clone(), &more));
+    let loaded = ModelSource { normalization: Some(other), ..file.source() }.load(&Device::Cpu).unwrap();
+    assert!(loaded.warnings[0].contains("the file's own normalization (mean 0.5"), "{:?}", loaded.warnings);
+
+    // A whole copy under another prefix is harmless; a second network is not.
+    let copies = |factor: f64| -> StateDict {
+        let copy =
+            state.iter().map(|(name, tensor)| (format!("attacker.model.{name}"), (tensor * factor).unwrap()));
+        state.iter().map(|(name, tensor)| (format!("model.{name}"), tensor.clone())).chain(copy).collect()
+    };
+    assert_eq!(File::new(&copies(1.0)).load("wrn-10-1").unwrap().report.prefix, "model.");
+    assert!(File::new(&copies(2.0)).refusal("wrn-10-1").contains("attacker.model."));
+}
+
+#[test]
+fn a_foreign_file_without_normalization_is_a_warning() {
+    let config = named("smallcnn", 4);
+    let loaded = File::new(&foreign(&config)).source().load(&Device::Cpu).unwrap();
+    assert_eq!(loaded.normalization, NormalizationSource::None);
+    assert!(loaded.warnings[0].contains("--mean"), "{:?}", loaded.warnings);
+    assert!(loaded.describe().ends_with("no normalization"), "{}", loaded.describe());
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ours.safetensors");
+    let network = Network::new(config, 1, &Device::Cpu).unwrap();
+    network.with_class_names(&["cat".into(), "dog".into()]).save(&path).unwrap();
+    let loaded = ModelSource::new(&path).load(&Device::Cpu).unwrap();
+    assert_eq!(
+        (loaded.normalization, loaded.architecture),
+        (NormalizationSource::File, ArchitectureSource::File)
+    );
+    assert!(loaded.warnings.is_empty());
+    assert_eq!(loaded.network.class_names, ["cat", "dog"]);
+}
+
+#[test]
+fn official_fpcm_files_bring_their_normalization() {
+    let wide = NetworkConfig { fpcm: Some(FpcmConfig::wide_resnet()), ..named("wrn-10-1", 4) };
+    let loaded = File::new(&foreign(&wide)).source().load(&Device::Cpu).unwrap();
+    assert!(loaded.describe().contains("with FPCM (guessed from the file)"), "{}", loaded.describe());
+    assert!(loaded.describe().contains("mean 0.4914, 0.4822, 0.4465"), "{}", loaded.describe());
+    assert!(loaded.describe().contains("built in for FPCM's official WideResNet"), "{}", loaded.describe());
+    let thin = NetworkConfig { fpcm: Some(FpcmConfig::default()), ..named("resnet18", 4) };
+    let loaded = File::new(&foreign(&thin)).load("resnet18").unwrap();
+    assert_eq!(loaded.network.config.normalization, None);
+    assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+}
+
+#[test]
+fn absurd_sizes_are_refused_before_anything_is_allocated() {
+    let file = File::new(&foreign(&named("smallcnn", 4)));
+    let huge = 1_000_000_000_000;
+    let source = ModelSource { architecture: Some("smallcnn".into()), ..file.source() };
+    for (source, reason) in [
+        (ModelSource { classes: Some(huge), ..source.clone() }, "number of classes must lie between"),
+        (ModelSource { width: Some(99_999_999_999), ..source.clone() }, "width must lie between"),
+        (ModelSource { channels: Some(huge), ..source.clone() }, "number of input channels"),
+        (
+            ModelSource { width: Some(1_000_000), ..source.clone() },
+            "would hold more than 2147483648 parameters",
+        ),
+        (ModelSource { classes: Some(0), ..source.clone() }, "number of classes must lie between"),
+    ] {
+        let message = source.load(&Device::Cpu).unwrap_err().to_string();
+        assert!(message.contains(reason), "{message}");
+    }
+    for name in ["wrn-10-99999999", "cifar_resnet_99999999998", "cifar_resnet_20_99999999"] {
+        let config = NetworkConfig::new(name);
+        assert!(config.build(0, DType::F32, &Device::Cpu).is_err(), "{name}");
+    }
+}
+
+#[test]
+#[cfg_attr(not(golden), ignore = "no reference values: set BANDWISE_GOLDEN")]
+fn golden_weights_are_recognized() {
+    let folder = golden::folder();
+    let loaded = ModelSource::new(folder.join("resnet20_akamaster.safetensors")).load(&Device::Cpu).unwrap();
+    let config = NetworkConfig { classes: Some(10), channels: Some(3), ..NetworkConfig::new("resnet20") };
+    assert_eq!(loaded.network.config, config);
+    assert!(loaded.describe().starts_with("resnet20 (guessed from the file), 0.27 M parameters"));
+}
