@@ -35,7 +35,7 @@ pub enum Command {
     /// Put the journals of evaluation shares together
     Merge(commands::merge::MergeArguments),
     /// Accuracies from a journal, or a paired comparison of two
-    Table(commands::merge::TableArguments),
+    Table(commands::table::TableArguments),
     /// Learn which input frequencies a network needs (Fourier masks)
     Mask(Box<commands::mask::MaskArguments>),
     /// Look at what trained networks do with frequencies: heat maps, bands, perturbations, features

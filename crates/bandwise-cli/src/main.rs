@@ -74,7 +74,7 @@ fn run(command: Command, interrupt: &Interrupt) -> bandwise::Result<bool> {
         Command::Train(arguments) => commands::train::run(&arguments, interrupt),
         Command::Evaluate(arguments) => commands::evaluate::run(&arguments, interrupt),
         Command::Merge(arguments) => commands::merge::run(&arguments),
-        Command::Table(arguments) => commands::merge::table(&arguments),
+        Command::Table(arguments) => commands::table::run(&arguments),
         Command::Mask(arguments) => commands::mask::run(&arguments, interrupt.flag()),
         Command::Analyze(arguments) => commands::analyze::run(&arguments, interrupt.flag()),
         Command::Report(arguments) => commands::report::run(&arguments),

@@ -50,9 +50,9 @@ fn curves() -> Section {
     let band = |points: &[[f64; 2]]| points.iter().map(|p| [p[1] * 0.9, p[1] * 1.1]).collect();
     let robust = curve(0.12, 0.4);
     let loss = LinePlot::new("Loss", Axis::new("epoch"), Axis::new("cross-entropy"))
-        .series(Series::new("plain, training", curve(0.3, 0.05)).colour(0).dashed())
-        .series(Series::new("plain, validation", curve(0.3, 0.2)).colour(0))
-        .series(Series::new("robust, validation", robust.clone()).band(band(&robust)).colour(1))
+        .series(Series::new("plain, training", curve(0.3, 0.05)).color(0).dashed())
+        .series(Series::new("plain, validation", curve(0.3, 0.2)).color(0))
+        .series(Series::new("robust, validation", robust.clone()).band(band(&robust)).color(1))
         .caption("The band spans the 95 % interval over five seeds.");
     let rate = (0..=300).map(|i| f64::from(i) / 10.0);
     let rate = rate.map(|e| [e, 1e-4 + 0.2 * (1.0 - (e / 15.0 - 1.0).abs())]).collect();
@@ -150,13 +150,13 @@ fn spectra() -> Section {
         .panel(HeatPanel::new("plain", SIDE, SIDE, spectrum(0.8)))
         .panel(HeatPanel::new("adversarially trained", SIDE, SIDE, spectrum(2.0)))
         .panel(HeatPanel::new("frequency-regularized", SIDE, SIDE, spectrum(1.4)))
-        .colours(ColourMap::Magma)
+        .colors(ColorMap::Magma)
         .axes(frequency(), frequency())
-        .caption("Centred spectra on one colour scale.");
+        .caption("Centred spectra on one color scale.");
     let difference = spectrum(0.8).iter().zip(spectrum(1.4)).map(|(a, b)| b - 0.5 * a).collect();
     let difference = HeatMap::new("Difference", Axis::new("amplitude"))
         .panel(HeatPanel::new("", SIDE, SIDE, difference))
-        .colours(ColourMap::Diverging)
+        .colors(ColorMap::Diverging)
         .axes(frequency(), frequency());
     let energies = (0..9).map(|i| (i as f32 * -0.4).exp()).collect();
     let energies = HeatMap::new("Filter energy per DCT frequency", Axis::new("energy"))
@@ -173,7 +173,7 @@ fn pictures() -> Section {
     let columns = ["original", "adversarial", "perturbation × 16", "amplitude spectrum"];
     let mut images = ImageGrid::new("Pictures and their adversarial versions", &columns);
     for (row, label) in ["disc, stripes", "ring, checks", "cross, dots"].into_iter().enumerate() {
-        let original: Vec<f32> = grid(SIDE).flat_map(|(y, x)| colour_at(row, y, x)).collect();
+        let original: Vec<f32> = grid(SIDE).flat_map(|(y, x)| color_at(row, y, x)).collect();
         let noise = |i: usize| if (i * 2_654_435_761) >> 7 & 1 == 0 { 8.0 / 255.0 } else { -8.0 / 255.0 };
         let perturbation: Vec<f32> = (0..original.len()).map(noise).collect();
         let adversarial: Vec<f32> = original.iter().zip(&perturbation).map(|(a, b)| a + b).collect();
@@ -185,18 +185,18 @@ fn pictures() -> Section {
                 Picture::from_pixels(&original, SIDE, SIDE, 3).caption("disc 98 %"),
                 Picture::from_pixels(&adversarial, SIDE, SIDE, 3).caption("cross 71 %"),
                 Picture::signed(&perturbation, SIDE, SIDE, 3, None),
-                Picture::heat(&spectrum, SIDE, SIDE, ColourMap::Magma, None),
+                Picture::heat(&spectrum, SIDE, SIDE, ColorMap::Magma, None),
             ],
         );
     }
-    Section::new("Pictures").images(images.caption("Perturbations are scaled so that grey is no change."))
+    Section::new("Pictures").images(images.caption("Perturbations are scaled so that gray is no change."))
 }
 
 fn grid(side: usize) -> impl Iterator<Item = (f32, f32)> {
     (0..side * side).map(move |i| ((i / side) as f32, (i % side) as f32))
 }
 
-fn colour_at(row: usize, y: f32, x: f32) -> [f32; 3] {
+fn color_at(row: usize, y: f32, x: f32) -> [f32; 3] {
     let radius = (y - 14.0).hypot(x - 17.0);
     let inside =
         [radius < 9.0, (6.0..11.0).contains(&radius), (y - 14.0).abs() < 4.0 || (x - 17.0).abs() < 4.0][row];

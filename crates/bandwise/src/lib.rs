@@ -8,7 +8,7 @@
 //! | procedures | [`evaluate`], [`analyze`], [`train`] |
 //! | ingredients | [`attack`], [`method`], [`corruption`] |
 //! | networks | [`nn`] |
-//! | foundations | [`data`], [`spectral`], [`random`], [`job`], [`lock`], [`files`], [`error`] |
+//! | foundations | [`formats`], [`spectral`], [`plot`], [`data`], [`random`], [`job`], [`lock`], [`files`], [`error`] |
 //!
 //! Conventions that hold everywhere:
 //! * images and activations are `[batch, height, width, channels]`, pixels lie in `[0, 1]`,
@@ -18,6 +18,7 @@
 
 pub mod analyze;
 pub mod attack;
+mod calendar;
 pub mod corruption;
 pub mod data;
 pub mod error;
@@ -33,6 +34,7 @@ pub mod job;
 pub mod lock;
 pub mod method;
 pub mod nn;
+pub mod plot;
 pub mod random;
 pub mod report;
 pub mod spectral;

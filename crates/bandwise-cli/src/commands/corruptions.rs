@@ -1,5 +1,6 @@
 //! `bandwise evaluate --corruption`: accuracy for every corruption and severity.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use bandwise::corruption::{Corruption, Corruptor, FrostTextures, Protocol, Sever
 use bandwise::data::{DataSpec, Dataset, Split};
 use bandwise::evaluate::accuracy;
 use bandwise::evaluate::corruptions::{Source, by_frequency, centroid, measure, of_corruption, summary};
+use bandwise::evaluate::identity::latest;
 use bandwise::evaluate::record::{self, Provenance, Record};
 use bandwise::evaluate::subject::{Subject, TestSet, with_warnings};
 use bandwise::job::Stage;
@@ -297,6 +299,8 @@ impl Store {
                 path.display()
             )));
         }
+        // Of one measurement made twice the later counts, as on every page.
+        let records = latest(&records).into_iter().cloned().collect();
         Ok(Self { path: Some(path), records })
     }
 
@@ -319,13 +323,12 @@ impl Store {
     }
 }
 
-/// A provenance as text, as a file gives it back, without the fingerprint of a single corruption and the words for
-/// people.
-fn comparable(provenance: &Provenance) -> Option<String> {
+/// What all records of a folder have in common: everything but the fingerprint of a single corruption's images and the
+/// words for people.
+fn comparable(provenance: &Provenance) -> BTreeMap<String, String> {
     let (data_sha256, subject) = (String::new(), String::new());
     let provenance = Provenance { data_sha256, subject, ..provenance.clone() };
-    let text = serde_json::to_string(&provenance).ok()?;
-    serde_json::from_str::<serde_json::Value>(&text).ok().map(|value| value.to_string())
+    Record::scalar("accuracy", 0.0).with_provenance(&provenance).identity().provenance
 }
 
 fn explain_stop(error: Error, kept: bool) -> Error {

@@ -12,4 +12,5 @@ pub mod merge;
 pub mod models;
 mod official;
 pub mod report;
+pub mod table;
 pub mod train;

@@ -1,26 +1,58 @@
 //! `bandwise report`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use bandwise::Result;
-use bandwise::report::report_for_runs;
+use bandwise::report::{Report, report_for_runs};
+use bandwise::{Error, Result};
 use clap::Args;
 
 /// Make one self-contained HTML page out of one or several runs.
+///
+/// Runs that differ in their seed alone are shown as one configuration: mean and 95 % interval over seeds.
 #[derive(Args)]
 pub struct ReportArguments {
-    /// Run folders, or folders that an analysis wrote
+    /// Run folders, folders that an analysis wrote, journals, or files of `--json`
     #[arg(required = true, value_name = "RUN")]
     runs: Vec<PathBuf>,
-    /// The page; by default report.html in the first folder
+    /// The page; by default report.html in the first folder, unless another command wrote that
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 }
 
 /// Runs the command.
 pub fn run(arguments: &ReportArguments) -> Result<bool> {
-    let path = arguments.out.clone().unwrap_or_else(|| arguments.runs[0].join("report.html"));
-    report_for_runs(&arguments.runs)?.write(&path)?;
+    let report = report_for_runs(&arguments.runs)?;
+    let path = match &arguments.out {
+        Some(path) => asked_for(path)?,
+        None => default_page(&arguments.runs[0])?,
+    };
+    report.write(&path)?;
     say!("wrote {}", path.display());
     Ok(true)
+}
+
+/// The page that belongs to a run, if nothing is lost by writing it.
+fn default_page(run: &Path) -> Result<PathBuf> {
+    let path = if run.is_dir() { run.join("report.html") } else { run.with_extension("html") };
+    if path.exists() && !Report::is_made_from_records(&path)? {
+        return Err(Error::config(format!(
+            "{} is the page of another command, and is not replaced; name the new page with --out FILE",
+            path.display()
+        )));
+    }
+    Ok(path)
+}
+
+/// The page that was named: a slip must not replace weights or data.
+fn asked_for(path: &Path) -> Result<PathBuf> {
+    if path.is_dir() {
+        return Err(Error::config(format!("{} is a folder; --out names a file", path.display())));
+    }
+    if path.exists() && !Report::is_page(path)? {
+        return Err(Error::config(format!(
+            "{} is there already and is no HTML page; it is not replaced",
+            path.display()
+        )));
+    }
+    Ok(path.to_path_buf())
 }

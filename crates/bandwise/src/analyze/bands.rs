@@ -2,6 +2,8 @@
 //! outside of a disc, a ring or a sector of the spectrum is left; accuracy through learned masks and
 //! through what they leave out.
 
+use std::fmt::Write;
+
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +12,7 @@ use crate::evaluate::record::Record;
 use crate::evaluate::statistics::wilson_interval;
 use crate::formats::csv::Csv;
 use crate::method::fourier_mask::{Mask, masked_predictions};
-use crate::report::{Axis, Cell, LinePlot, Section, Series, Table};
+use crate::plot::{Axis, Cell, LinePlot, Section, Series, Table};
 use crate::spectral::bands::{self, signed_frequency};
 use crate::{Error, Result};
 
@@ -71,7 +73,7 @@ pub struct BandConfig {
     pub radius_step: f64,
     /// Number of sectors over 180°.
     pub sectors: usize,
-    /// Whether the mean colour (zero frequency) stays in every window. Without it, high-pass images are
+    /// Whether the mean color (zero frequency) stays in every window. Without it, high-pass images are
     /// black on average and far from anything the model was trained on.
     pub keep_mean: bool,
     /// Images in one pass.
@@ -191,8 +193,8 @@ pub fn records(results: &[BandAccuracy]) -> Vec<Record> {
 /// Curves with Wilson intervals, all models in one plot per window.
 pub fn section(results: &[BandAccuracy]) -> Section {
     let mut section = Section::new("Which band the models need").text(
-        "Accuracy on images of which only a part of the spectrum is left. Radii are in cycles per image, directions in \
-         degrees from the horizontal axis; bands span 95 % Wilson intervals.",
+        "Accuracy on images of which only a part of the spectrum is left. Directions run from the horizontal axis \
+         counter-clockwise; bands span 95 % Wilson intervals.",
     );
     let mut labels: Vec<&str> = Vec::new();
     for r in results {
@@ -208,9 +210,13 @@ pub fn section(results: &[BandAccuracy]) -> Section {
             Window::Sector => ("One sector", "middle of the sector that is left"),
             Window::WithoutSector => ("Without one sector", "middle of the sector that is removed"),
         };
-        let axis = Axis::new(axis);
+        let unit = match window {
+            Window::LowPass | Window::HighPass | Window::BandPass => "cycles per image",
+            Window::Sector | Window::WithoutSector => "°",
+        };
+        let axis = Axis::new(format!("{axis} ({unit})"));
         let plot = LinePlot::new(title, axis, Axis::percent("accuracy").range(0.0, 1.0));
-        let plot = labels.iter().enumerate().fold(plot, |plot, (colour, label)| {
+        let plot = labels.iter().enumerate().fold(plot, |plot, (color, label)| {
             let mine = results.iter().filter(|r| r.label == **label && r.window == window);
             let x = |r: &BandAccuracy| match window {
                 Window::LowPass => r.to,
@@ -219,11 +225,38 @@ pub fn section(results: &[BandAccuracy]) -> Section {
             };
             let points = mine.clone().map(|r| [x(r), r.correct as f64 / r.images as f64]).collect();
             let band = mine.map(|r| wilson_interval(r.correct, r.images)).collect();
-            plot.series(Series::new(*label, points).band(band).colour(colour))
+            plot.series(Series::new(*label, points).band(band).color(color))
         });
         section = section.line_plot(plot);
     }
     section
+}
+
+/// What a model's band curves amount to, in one line.
+pub fn headline(results: &[BandAccuracy], label: &str) -> Option<String> {
+    let of = |window: Window| -> Vec<&BandAccuracy> {
+        results.iter().filter(|r| r.label == label && r.window == window).collect()
+    };
+    let accuracy = |r: &BandAccuracy| r.correct as f64 / (r.images as f64).max(1.0);
+    let (low, high) = (of(Window::LowPass), of(Window::HighPass));
+    let whole = accuracy(low.iter().max_by(|a, b| a.to.total_cmp(&b.to))?);
+    let enough =
+        low.iter().filter(|r| accuracy(r) >= 0.9 * whole).map(|r| r.to).fold(f64::INFINITY, f64::min);
+    let lost =
+        high.iter().filter(|r| accuracy(r) <= 0.5 * whole).map(|r| r.from).fold(f64::INFINITY, f64::min);
+    let mut line = format!(
+        "{label}: {:.1} % on the whole spectrum; frequencies up to {enough} cycles per image keep nine tenths of that",
+        100.0 * whole
+    );
+    if lost.is_finite() {
+        let _ = write!(line, ", removing those up to {lost} costs half");
+    }
+    let worst = of(Window::WithoutSector).into_iter().min_by_key(|r| r.correct);
+    if let Some(worst) = worst {
+        let accuracy = 100.0 * accuracy(worst);
+        let _ = write!(line, "; without directions {}° to {}°: {accuracy:.1} %", worst.from, worst.to);
+    }
+    Some(line)
 }
 
 /// What a mask leaves of a model's accuracy.
@@ -237,6 +270,9 @@ pub struct MaskAccuracy {
     pub masked: Vec<bool>,
     /// Which were right with everything removed that the mask keeps (entries above 1e-8, as in the paper).
     pub complement: Vec<bool>,
+    /// Whether the mask keeps every frequency: its complement then leaves black images.
+    #[serde(default)]
+    pub empty_complement: bool,
 }
 
 /// Entries of a mask above this count as kept.
@@ -260,10 +296,25 @@ pub fn mask_accuracy(
         clean: right(&Mask::ones(mask.height, mask.width))?,
         masked: right(mask)?,
         complement: right(&mask.complement(KEPT))?,
+        empty_complement: mask.complement(KEPT).values.iter().all(|value| *value == 0.0),
     })
 }
 
 impl MaskAccuracy {
+    /// The three accuracies in one line.
+    pub fn summary(&self) -> String {
+        let share = |flags: &[bool]| 100.0 * flags.iter().filter(|f| **f).count() as f64 / flags.len() as f64;
+        let black =
+            if self.empty_complement { " (black images: the mask keeps every frequency)" } else { "" };
+        format!(
+            "{}: accuracy clean {:.2} %, through the mask {:.2} %, through its complement {:.2} %{black}",
+            self.label,
+            share(&self.clean),
+            share(&self.masked),
+            share(&self.complement)
+        )
+    }
+
     /// Clean, masked and complement accuracy as records.
     pub fn records(&self) -> Vec<Record> {
         let parts = [("none", &self.clean), ("masked", &self.masked), ("complement", &self.complement)];
@@ -271,6 +322,9 @@ impl MaskAccuracy {
             let mut record = Record::accuracy(flags);
             record.extra.insert("label".into(), self.label.clone().into());
             record.extra.insert("fourier_mask".into(), name.into());
+            if name == "complement" && self.empty_complement {
+                record.extra.insert("empty_complement".into(), true.into());
+            }
             record
         };
         parts.map(record).into()
@@ -284,7 +338,14 @@ pub fn accuracy_table(results: &[MaskAccuracy]) -> Table {
         Cell::percent(correct as f64 / total as f64).with_interval(Some(wilson_interval(correct, total)))
     };
     let table = Table::new("Accuracy and the mask", &["model", "clean", "through the mask", "complement"]);
-    results.iter().fold(table, |table, r| {
-        table.row(vec![Cell::text(&*r.label), cell(&r.clean), cell(&r.masked), cell(&r.complement)])
-    })
+    let table = results.iter().fold(table, |table, r| {
+        let mark = if r.empty_complement { "black" } else { "" };
+        let complement = cell(&r.complement).mark(mark.into());
+        table.row(vec![Cell::text(&*r.label), cell(&r.clean), cell(&r.masked), complement])
+    });
+    if results.iter().any(|r| r.empty_complement) {
+        return table
+            .caption("black: the mask keeps every frequency, so that its complement leaves black images.");
+    }
+    table
 }

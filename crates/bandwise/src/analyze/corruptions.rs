@@ -5,7 +5,7 @@ use crate::corruption::Corruption;
 use crate::evaluate::corruptions::{by_frequency, centroid, of_corruption};
 use crate::evaluate::record::Record;
 use crate::formats::csv::{Csv, optional};
-use crate::report::{Axis, Cell, LinePlot, Section, Series, Table};
+use crate::plot::{Axis, Cell, LinePlot, Section, Series, Table};
 
 /// The families in the order of legends.
 const FAMILIES: [&str; 5] = ["noise", "blur", "weather", "digital", "extra"];
@@ -61,14 +61,14 @@ fn plot(records: &[Record], order: &[Corruption]) -> LinePlot {
         Axis::new("mean frequency of the change (share of the highest)"),
         Axis::percent("accuracy"),
     );
-    let plot = FAMILIES.iter().enumerate().fold(plot, |plot, (colour, family)| {
+    let plot = FAMILIES.iter().enumerate().fold(plot, |plot, (color, family)| {
         let members = order.iter().filter(|corruption| corruption.family() == *family);
         let points: Vec<[f64; 2]> = members
             .filter_map(|&corruption| Some([centroid(records, corruption)?, mean(records, corruption)]))
             .collect();
         match points.is_empty() {
             true => plot,
-            false => plot.series(Series::new(*family, points).colour(colour).scatter()),
+            false => plot.series(Series::new(*family, points).color(color).scatter()),
         }
     });
     plot.caption("One point per corruption, mean over the severities that were measured.").full_width()
@@ -114,7 +114,7 @@ pub fn is_official(record: &Record) -> bool {
 mod tests {
     use super::*;
     use crate::evaluate::corruptions::CENTROID;
-    use crate::report::Block;
+    use crate::plot::Block;
 
     fn record(corruption: Corruption, severity: u8, centroid: f64, official: bool) -> Record {
         let flags: Vec<bool> = (0..10).map(|image| image < 10 - severity).collect();

@@ -7,7 +7,7 @@ use rand::Rng;
 use rand_distr::StandardNormal;
 use rayon::prelude::*;
 
-use crate::report::{Axis, LinePlot, Series};
+use crate::plot::{Axis, LinePlot, Series};
 use crate::{Error, Result, random};
 
 /// Points of more than this many rows are refused: the method is quadratic.
@@ -130,7 +130,7 @@ fn gradient(affinities: &[f64], places: &[[f64; 2]], exaggeration: f64) -> Vec<[
     (0..count).into_par_iter().map(force).collect()
 }
 
-/// The picture: one colour per class.
+/// The picture: one color per class.
 pub fn plot(title: &str, places: &[[f64; 2]], labels: &[u32], classes: &[String]) -> LinePlot {
     let plot = LinePlot::new(title, Axis::new("t-SNE 1"), Axis::new("t-SNE 2")).full_width();
     classes.iter().enumerate().fold(plot, |plot, (class, name)| {

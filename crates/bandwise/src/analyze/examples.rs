@@ -1,11 +1,11 @@
-//! Example pictures with their adversarial versions, the perturbation, and amplitude spectra.
+//! Example images with their adversarial versions, the perturbation, and amplitude spectra.
 
 use candle_core::{Device, Tensor};
 
 use crate::Result;
 use crate::attack::{Attack, AttackContext, Classifier};
 use crate::data::{Batch, Dataset};
-use crate::report::{ColourMap, ImageGrid, Picture, Section};
+use crate::plot::{ColorMap, ImageGrid, Picture, Section};
 use crate::spectral::bands;
 use crate::spectral::statistics::SpectrumStatistics;
 
@@ -30,12 +30,13 @@ pub fn section(
     let name = |class: u32| names.get(class as usize).cloned().unwrap_or_else(|| class.to_string());
 
     let mut grid = ImageGrid::new(
-        format!("Pictures under {attack}"),
+        format!("Images under {attack}"),
         &["original", "its spectrum", "adversarial", "perturbation", "its spectrum"],
     )
     .caption(
         "Spectra show the logarithm of the amplitude, averaged over channels, with the lowest frequency in \
-         the middle. Perturbations are scaled to full contrast; grey is no change.",
+         the middle. Each perturbation is stretched to full contrast: gray is no change, and a channel that \
+         grows brighter or darker shows in its own color.",
     );
     let labels = batch.labels.to_vec1::<u32>()?;
     for row in 0..indices.len() {
@@ -55,7 +56,7 @@ pub fn section(
         ];
         grid = grid.row(name(labels[row]), pictures);
     }
-    Ok(Section::new("Example pictures").images(grid))
+    Ok(Section::new("Example images").images(grid))
 }
 
 /// The centred log-amplitude spectrum of one picture `[height, width, channels]`.
@@ -64,7 +65,7 @@ fn spectrum(picture: &Tensor) -> Result<Picture> {
     let (height, width) = statistics.size();
     let values = bands::shift(&statistics.mean_log_amplitude(), height, width);
     let values: Vec<f32> = values.into_iter().map(|v| v as f32).collect();
-    // Amplitudes that are zero but for rounding would stretch the colours.
+    // Amplitudes that are zero but for rounding would stretch the colors.
     let highest = values.iter().fold(f32::NEG_INFINITY, |a, b| a.max(*b));
-    Ok(Picture::heat(&values, height, width, ColourMap::Viridis, Some([highest - 8.0, highest])))
+    Ok(Picture::heat(&values, height, width, ColorMap::Viridis, Some([highest - 8.0, highest])))
 }

@@ -3,12 +3,10 @@
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::Progress;
+use super::{Progress, frequency_axes, radius_axis};
 use crate::formats::csv::Csv;
 use crate::nn::{Mode, Model, Pass, Recorder};
-use crate::report::{
-    Axis, Bar, BarPlot, BarSeries, ColourMap, HeatMap, HeatPanel, LinePlot, Section, Series,
-};
+use crate::plot::{Axis, Bar, BarPlot, BarSeries, ColorMap, HeatMap, HeatPanel, LinePlot, Section, Series};
 use crate::spectral::bands;
 use crate::spectral::statistics::SpectrumStatistics;
 use crate::{Error, Result};
@@ -117,7 +115,8 @@ pub fn section(spectra: &[FeatureSpectra]) -> Section {
     let longest = spectra.iter().max_by_key(|s| s.stages.len());
     let names: Vec<String> =
         longest.iter().flat_map(|s| s.stages.iter().map(|stage| stage.stage.clone())).collect();
-    let shares = BarPlot::new("Power above half of Nyquist", Axis::percent("share of the power"), names);
+    let shares = BarPlot::new("Power above half of Nyquist", Axis::percent("share of the power"), names)
+        .caption("Without the mean of each map (zero frequency), which would outweigh everything else.");
     let shares = spectra.iter().fold(shares, |plot, s| {
         plot.series(BarSeries::new(
             &*s.label,
@@ -128,21 +127,27 @@ pub fn section(spectra: &[FeatureSpectra]) -> Section {
     for spectrum in spectra {
         let radial = LinePlot::new(
             format!("{}: power by radius", spectrum.label),
-            Axis::new("radius, share of Nyquist"),
+            radius_axis(),
             Axis::new("mean |F|² / (height · width)").log(),
         );
         let mut maps = HeatMap::new(format!("{}: stages", spectrum.label), Axis::new("mean |F|²").log())
-            .colours(ColourMap::Magma);
+            .colors(ColorMap::Magma)
+            .caption(
+                "Zero frequency in the middle; every panel reaches to its stage's own Nyquist frequency.",
+            );
+        if let Some(first) = spectrum.stages.first() {
+            let (x, y) = frequency_axes(first.height, first.width);
+            maps = maps.axes(x, y);
+        }
         let mut plot = radial;
         for stage in &spectrum.stages {
-            let nyquist = stage.height.min(stage.width) as f64 / 2.0;
             let area = (stage.height * stage.width) as f64;
-            let points =
-                stage.radial.iter().enumerate().map(|(r, p)| [r as f64 / nyquist, p / area]).collect();
+            let points = stage.radial.iter().enumerate().map(|(r, p)| [r as f64, p / area]).collect();
             plot = plot.series(Series::new(&*stage.stage, points));
             let centred = bands::shift(&stage.power, stage.height, stage.width);
             let centred = centred.iter().map(|p| *p as f32).collect();
-            maps = maps.panel(HeatPanel::new(&*stage.stage, stage.height, stage.width, centred));
+            let (x, y) = frequency_axes(stage.height, stage.width);
+            maps = maps.panel(HeatPanel::new(&*stage.stage, stage.height, stage.width, centred).axes(x, y));
         }
         section = section.line_plot(plot).heat_map(maps);
     }

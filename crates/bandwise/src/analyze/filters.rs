@@ -12,7 +12,7 @@ use crate::method::filter_frequency::high_frequencies;
 use crate::nn::Model;
 use crate::nn::convolution::Convolution;
 use crate::nn::layer::visit_convolutions;
-use crate::report::{Axis, Bar, BarPlot, BarSeries, Block, Cell, HeatMap, HeatPanel, Section, Table};
+use crate::plot::{Axis, Bar, BarPlot, BarSeries, Block, Cell, HeatMap, HeatPanel, Section, Table};
 use crate::spectral::dct::DctBasis;
 use crate::{Error, Result};
 
@@ -140,7 +140,7 @@ pub fn section(models: &[FilterSpectrum]) -> Section {
     let mut section = Section::new("Filter frequencies").text(
         "The energy of all filters, split over the frequencies of a cosine basis (0 is constant; the last row and \
          column flip sign from pixel to pixel). **High** frequencies are those that filter frequency \
-         regularization penalises: for 3×3 kernels the last row and column. Every layer counts the same.",
+         regularization penalizes: for 3×3 kernels the last row and column. Every layer counts the same.",
     );
     section = section.table(summary(models));
     for (height, width) in kernel_sizes(models) {
@@ -188,13 +188,24 @@ fn overall_map(models: &[FilterSpectrum], height: usize, width: usize) -> HeatMa
     map
 }
 
-fn high_shares(models: &[FilterSpectrum]) -> BarPlot {
-    let mut names: Vec<&String> = Vec::new();
-    for layer in models.iter().flat_map(|model| &model.layers) {
-        if !names.contains(&&layer.layer) {
-            names.push(&layer.layer);
-        }
+/// The layers of all models from input to output: a layer stands behind all that precede it in any model. Where networks
+/// contradict each other, the first one counts.
+fn layer_order(models: &[FilterSpectrum]) -> Vec<&String> {
+    let mut rest: Vec<Vec<&String>> =
+        models.iter().map(|model| model.layers.iter().map(|layer| &layer.layer).collect()).collect();
+    let mut order: Vec<&String> = Vec::new();
+    loop {
+        rest.iter_mut().for_each(|layers| layers.retain(|layer| !order.contains(layer)));
+        let fronts: Vec<&String> = rest.iter().filter_map(|layers| layers.first().copied()).collect();
+        let ready =
+            |front: &&&String| !rest.iter().any(|layers| layers.iter().skip(1).any(|later| later == *front));
+        let Some(next) = fronts.iter().find(ready).or(fronts.first()) else { return order };
+        order.push(next);
     }
+}
+
+fn high_shares(models: &[FilterSpectrum]) -> BarPlot {
+    let names = layer_order(models);
     let groups = names.iter().map(|name| name.to_string()).collect();
     let mut plot =
         BarPlot::new("High-frequency share per layer", Axis::percent("high-frequency energy"), groups)
@@ -235,7 +246,6 @@ mod tests {
 
     use super::*;
     use crate::nn::Interface;
-    use crate::report::Report;
 
     /// A small CNN whose filters are all one basis map, but for a tenth of its energy in another.
     fn model(main: usize, other: usize) -> Model {
@@ -269,6 +279,33 @@ mod tests {
     }
 
     #[test]
+    fn layers_of_networks_of_unequal_depth_run_from_input_to_output() {
+        let spectrum = |names: &[&str]| FilterSpectrum {
+            label: String::new(),
+            layers: names
+                .iter()
+                .map(|name| LayerEnergy {
+                    layer: (*name).into(),
+                    height: 3,
+                    width: 3,
+                    energy: 1.0,
+                    shares: vec![0.0; 9],
+                })
+                .collect(),
+        };
+        let shallow = spectrum(&["conv1", "layer1.0", "layer2.0", "layer3.0"]);
+        let deep =
+            spectrum(&["conv1", "layer1.0", "layer1.1", "layer2.0", "layer2.1", "layer3.0", "layer3.1"]);
+        let models = [shallow.clone(), deep.clone()];
+        let expected: Vec<&String> = deep.layers.iter().map(|layer| &layer.layer).collect();
+        assert_eq!(layer_order(&models), expected);
+        assert_eq!(layer_order(&[deep.clone(), shallow.clone()]), expected);
+        // Two orders that contradict each other still give every layer once.
+        let mirrored = FilterSpectrum { layers: deep.layers.iter().rev().cloned().collect(), ..deep.clone() };
+        assert_eq!(layer_order(&[deep.clone(), mirrored]).len(), 7);
+    }
+
+    #[test]
     fn models_stand_side_by_side() {
         let models = [("plain", 7, 1), ("a, b", 1, 7)]
             .map(|(label, main, other)| FilterSpectrum::measure(label, &model(main, other)).unwrap());
@@ -281,7 +318,7 @@ mod tests {
         let map = overall_map(&models, 3, 3);
         // Row 1 (vertical 1), column 2 (horizontal 2).
         assert!((map.panels[0].values[5] - 0.9).abs() < 1e-6 && (map.panels[1].values[5] - 0.1).abs() < 1e-6);
-        let page = Report::new("test").section(section(&models)).to_html();
+        let page = serde_json::to_string(&section(&models)).unwrap();
         assert!(page.contains("High-frequency share per layer") && page.contains("horizontal frequency"));
     }
 }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::{NamedClassifier, Progress};
 use crate::attack::Classifier;
 use crate::formats::csv::Csv;
-use crate::report::{Axis, ColourMap, Facts, HeatMap, HeatPanel, Section};
+use crate::plot::{Axis, ColorMap, Facts, HeatMap, HeatPanel, Section};
 use crate::spectral::noise::fourier_basis;
 use crate::{Error, Result, random};
 
@@ -216,15 +216,16 @@ pub fn csv(maps: &[FourierHeatMap]) -> String {
 /// The maps of several models side by side.
 pub fn section(maps: &[FourierHeatMap]) -> Section {
     let mut plot = HeatMap::new("Fourier heat map", Axis::percent("error rate").range(0.0, 1.0))
-        .colours(ColourMap::Viridis)
+        .colors(ColorMap::Viridis)
         .full_width()
-        .caption("Zero frequency in the centre; low frequencies around it.");
+        .caption(
+            "Zero frequency in the center, low frequencies around it. A wave and its opposite are the same.",
+        );
     let mut facts = Facts::new();
     for map in maps {
-        // The rows of a picture run from the top: the highest vertical frequency first.
-        let values = map.error_rates();
-        let flipped = values.chunks(map.columns.len().max(1)).rev().flatten().map(|v| *v as f32).collect();
-        plot = plot.panel(HeatPanel::new(&*map.label, map.rows.len(), map.columns.len(), flipped));
+        // Rows count downwards, the axis upwards: the first row, −N, stands at the top as N cycles upwards.
+        let values = map.error_rates().into_iter().map(|v| v as f32).collect();
+        plot = plot.panel(HeatPanel::new(&*map.label, map.rows.len(), map.columns.len(), values));
         let clean = 100.0 * f64::from(map.clean_wrong) / map.images as f64;
         let mean = 100.0 * map.mean_error();
         facts = facts.fact(&*map.label, format!("clean error {clean:.1} %, mean over all waves {mean:.1} %"));
@@ -236,8 +237,8 @@ pub fn section(maps: &[FourierHeatMap]) -> Section {
     };
     let (x, y) = (range(&first.columns), range(&first.rows));
     plot = plot.axes(
-        Axis::new("horizontal frequency").range(x.0, x.1),
-        Axis::new("vertical frequency").range(y.0, y.1),
+        Axis::integers("horizontal frequency (cycles per image)").range(x.0, x.1),
+        Axis::integers("vertical frequency (cycles per image)").range(-y.1, -y.0),
     );
     let pixels = if first.config.clip { "clamped to [0, 1]" } else { "not clamped" };
     Section::new("Fourier heat map")

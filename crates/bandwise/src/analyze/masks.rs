@@ -3,10 +3,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::{frequency_axes, radius_axis};
 use crate::formats::csv::Csv;
 use crate::method::fourier_mask::{EpochLog, Mask};
-use crate::report::{
-    Axis, Bar, BarPlot, BarSeries, Cell, ColourMap, HeatMap, HeatPanel, ImageGrid, LinePlot, Picture,
+use crate::plot::{
+    Axis, Bar, BarPlot, BarSeries, Cell, ColorMap, HeatMap, HeatPanel, LinePlot, NumberFormat, Picture,
     Section, Series, Table,
 };
 use crate::spectral::bands::{self, BandMasks};
@@ -53,16 +54,14 @@ impl MaskProfile {
         })
     }
 
-    /// Mean distance of the mask's energy from the mean, as a share of the largest radius: small for masks
-    /// of low frequencies.
+    /// Mean frequency of the mask's energy, in cycles per image: small for masks of low frequencies.
     pub fn centroid(&self) -> f64 {
         let (mut weighted, mut total) = (0.0, 0.0);
-        let reach = (self.height as f64 / 2.0).hypot(self.width as f64 / 2.0);
         for (p, value) in self.centred.iter().enumerate() {
             let row = (p / self.width) as f64 - (self.height / 2) as f64;
             let column = (p % self.width) as f64 - (self.width / 2) as f64;
             let energy = f64::from(*value).powi(2);
-            (weighted, total) = (weighted + energy * row.hypot(column) / reach, total + energy);
+            (weighted, total) = (weighted + energy * row.hypot(column), total + energy);
         }
         if total > 0.0 { weighted / total } else { 0.0 }
     }
@@ -75,7 +74,7 @@ impl MaskProfile {
 
 /// A centred mask as a picture: black 0 to bright 1.
 pub fn picture(centred: &[f32], height: usize, width: usize) -> Picture {
-    Picture::heat(centred, height, width, ColourMap::Magma, Some([0.0, 1.0]))
+    Picture::heat(centred, height, width, ColorMap::Magma, Some([0.0, 1.0]))
 }
 
 /// Centred differences of all pairs (later minus earlier), plain.
@@ -159,7 +158,7 @@ impl ClassSimilarity {
         Self { matrix, classes: classes.to_vec(), within: mean(true), between: mean(false) }
     }
 
-    /// The matrix as colour.
+    /// The matrix as color.
     pub fn heat_map(&self) -> HeatMap {
         let count = self.classes.len();
         let values = self.matrix.iter().map(|v| *v as f32).collect();
@@ -185,40 +184,51 @@ pub fn csv(profiles: &[MaskProfile]) -> String {
 
 /// Masks, their energies and their differences, side by side.
 pub fn section(profiles: &[MaskProfile]) -> Result<Section> {
-    let mut pictures = ImageGrid::new("Fourier masks", &[]);
-    let cells: Vec<Picture> = profiles.iter().map(|p| p.picture().caption(&*p.label)).collect();
-    for row in cells.chunks(6) {
-        pictures = pictures.row("", row.to_vec());
-    }
-    let pictures = pictures.caption("Even part, zero frequency in the centre; black 0, bright 1.");
-    let table =
-        Table::new("Sparsity", &["mask", "‖M‖₁ / ‖M₀‖₁", "entries kept", "mean radius of its energy"]);
+    let first = profiles.first().ok_or_else(|| Error::config("there are no masks to show"))?;
+    let (x, y) = frequency_axes(first.height, first.width);
+    let map = HeatMap::new("Fourier masks", Axis::new("gain").range(0.0, 1.0))
+        .colors(ColorMap::Magma)
+        .axes(x, y)
+        .caption("Even part, zero frequency in the center: what a frequency is multiplied by.");
+    let map = profiles
+        .iter()
+        .fold(map, |map, p| map.panel(HeatPanel::new(&*p.label, p.height, p.width, p.centred.clone())));
+    let table = Table::new(
+        "Sparsity",
+        &["mask", "‖M‖₁ / ‖M₀‖₁", "entries above 10⁻⁸", "mean frequency of its energy (cycles per image)"],
+    );
     let table = profiles.iter().fold(table, |table, p| {
         table.row(vec![
             Cell::text(&*p.label),
             Cell::percent(p.relative_l1),
             Cell::percent(p.support),
-            Cell::percent(p.centroid()),
+            Cell::formatted(p.centroid(), NumberFormat::Fixed(1)),
         ])
     });
-    let first = profiles.first().ok_or_else(|| Error::config("there are no masks to show"))?;
     let reach = (first.height as f64 / 2.0).hypot(first.width as f64 / 2.0);
+    let whole = MaskProfile::new("", &Mask::ones(first.height, first.width))?;
     let curves = |title: &str, axis: &str, scale: f64, energies: &dyn Fn(&MaskProfile) -> Vec<f64>| {
-        let plot = LinePlot::new(title, Axis::new(axis), Axis::new("L2 norm, share of the whole"));
-        profiles.iter().enumerate().fold(plot, |plot, (colour, p)| {
+        let plot = LinePlot::new(title, Axis::new(axis), Axis::new("‖M in the band‖₂ / ‖M‖₂"));
+        let plot = plot.caption(ENERGY_CAPTION);
+        let plot = profiles.iter().enumerate().fold(plot, |plot, (color, p)| {
             let energies = energies(p);
             let points = energies.iter().enumerate();
             let points =
                 points.map(|(i, e)| [(i as f64 + 0.5) * scale / energies.len() as f64, *e]).collect();
-            plot.series(Series::new(&*p.label, points).colour(colour))
-        })
+            plot.series(Series::new(&*p.label, points).color(color))
+        });
+        let even = energies(&whole);
+        let points = even.iter().enumerate();
+        let points = points.map(|(i, e)| [(i as f64 + 0.5) * scale / even.len() as f64, *e]).collect();
+        plot.series(Series::new("a mask of ones", points).color(profiles.len()).dashed())
     };
     let section = Section::new("Fourier masks")
         .text("Which input frequencies each network needs in order to answer as it does (Karantzas et al. 2022).")
-        .images(pictures)
+        .heat_map(map)
         .table(table)
-        .line_plot(curves("Radial energy", "radius (cycles per image)", reach, &|p| p.radial.clone()))
-        .line_plot(curves("Angular energy", "direction (degrees)", 360.0, &|p| p.angular.clone()));
+        .line_plot(mean_gains(profiles))
+        .line_plot(curves("Radial energy", "frequency (cycles per image)", reach, &|p| p.radial.clone()))
+        .line_plot(curves("Angular energy", "direction (°)", 360.0, &|p| p.angular.clone()));
     let differences = differences(profiles)?;
     if differences.is_empty() || differences.len() > 10 {
         return Ok(section);
@@ -226,20 +236,38 @@ pub fn section(profiles: &[MaskProfile]) -> Result<Section> {
     let largest = differences.iter().flat_map(|(_, v)| v).fold(0.0f32, |m, v| m.max(v.abs()));
     let map =
         HeatMap::new("Differences", Axis::new("difference").range(f64::from(-largest), f64::from(largest)))
-            .colours(ColourMap::Diverging);
+            .colors(ColorMap::Diverging);
+    let (x, y) = frequency_axes(first.height, first.width);
+    let map = map.axes(x, y);
     let map = differences.into_iter().fold(map, |map, (label, values)| {
         map.panel(HeatPanel::new(label, first.height, first.width, values))
     });
     Ok(section.heat_map(map))
 }
 
+const ENERGY_CAPTION: &str = "The paper's measure, for comparing masks: rings and sectors differ in area, so that even a \
+    mask of ones (dashed) has a peak. No shares: bands overlap, and norms do not add up.";
+
+/// The mean of each mask over rings: what is kept of a frequency, whatever the ring's area.
+fn mean_gains(profiles: &[MaskProfile]) -> LinePlot {
+    let plot = LinePlot::new("Mean gain by frequency", radius_axis(), Axis::new("mean of M").range(0.0, 1.0))
+        .caption("What the mask keeps of each frequency, averaged over directions.");
+    profiles.iter().enumerate().fold(plot, |plot, (color, p)| {
+        let values: Vec<f64> = p.centred.iter().map(|v| f64::from(*v)).collect();
+        let back = bands::unshift(&values, p.height, p.width);
+        let means = bands::radial_mean(&back, p.height, p.width);
+        let points = means.iter().enumerate().map(|(radius, mean)| [radius as f64, *mean]).collect();
+        plot.series(Series::new(&*p.label, points).color(color))
+    })
+}
+
 /// How learning of data-set masks went.
 pub fn learning_section(histories: &[(&str, &[EpochLog])]) -> Section {
     let plot = |title: &str, axis: Axis, value: &dyn Fn(&EpochLog) -> f64| {
-        let plot = LinePlot::new(title, Axis::new("epoch"), axis);
-        histories.iter().enumerate().fold(plot, |plot, (colour, (label, history))| {
+        let plot = LinePlot::new(title, Axis::integers("epoch"), axis);
+        histories.iter().enumerate().fold(plot, |plot, (color, (label, history))| {
             let points = history.iter().map(|log| [log.epoch as f64, value(log)]).collect();
-            plot.series(Series::new(*label, points).colour(colour))
+            plot.series(Series::new(*label, points).color(color))
         })
     };
     Section::new("Learning the masks")

@@ -34,6 +34,7 @@ mod tests;
 use crate::Result;
 use crate::attack::Classifier;
 use crate::evaluate::subject::Subject;
+use crate::plot::Axis;
 
 /// A classifier with its name in plots.
 #[derive(Clone, Copy)]
@@ -49,6 +50,27 @@ impl<'a> NamedClassifier<'a> {
     pub fn of(subject: &'a Subject) -> Self {
         Self { label: &subject.label, classifier: &subject.classifier }
     }
+}
+
+/// The axes of a centred spectrum, in cycles per image: horizontal to the right, vertical upwards, so that directions run
+/// counter-clockwise. Ticks stand in the middle of their cells.
+fn frequency_axes(height: usize, width: usize) -> (Axis, Axis) {
+    let range = |side: usize| {
+        let (lowest, highest) = (-((side / 2) as f64), ((side - side / 2) as f64) - 1.0);
+        (lowest - 0.5, highest + 0.5)
+    };
+    let (left, right) = range(width.max(1));
+    let (below, above) = range(height.max(1));
+    // Row 0 is the lowest frequency of the discrete transform, which counts downwards.
+    (
+        Axis::integers("horizontal frequency (cycles per image)").range(left, right),
+        Axis::integers("vertical frequency (cycles per image)").range(-above, -below),
+    )
+}
+
+/// The axis of radial profiles.
+fn radius_axis() -> Axis {
+    Axis::integers("frequency (cycles per image)")
 }
 
 /// Told how many parts of an analysis are done, and of how many; an error ends the analysis.

@@ -4,9 +4,11 @@
 use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
+use super::{frequency_axes, radius_axis};
+use crate::evaluate::record::Record;
 use crate::formats::csv::Csv;
 use crate::method::fourier_mask::Mask;
-use crate::report::{Axis, Cell, ColourMap, HeatMap, HeatPanel, LinePlot, Section, Series, Table};
+use crate::plot::{Axis, Cell, ColorMap, HeatMap, HeatPanel, LinePlot, Section, Series, Table};
 use crate::spectral::bands;
 use crate::spectral::statistics::SpectrumStatistics;
 use crate::{Error, Result};
@@ -86,6 +88,40 @@ impl PerturbationSpectrum {
     }
 }
 
+impl PerturbationSpectrum {
+    /// The smallest radius, in cycles per image, within which half of the power lies.
+    pub fn median_frequency(&self) -> usize {
+        let mut sum = 0.0;
+        self.radial_share
+            .iter()
+            .position(|share| {
+                sum += share;
+                sum >= 0.5
+            })
+            .unwrap_or_default()
+    }
+
+    /// Share of the power above half of Nyquist.
+    pub fn high_share(&self) -> f64 {
+        let limit = self.height.min(self.width) / 4;
+        self.radial_share.iter().skip(limit + 1).sum()
+    }
+
+    /// Where the power lies, as records.
+    pub fn records(&self) -> Vec<Record> {
+        let numbers = [
+            ("perturbation_median_frequency", self.median_frequency() as f64),
+            ("perturbation_high_frequency_share", self.high_share()),
+        ];
+        let record = |(metric, value)| {
+            let mut record = Record { total: Some(self.images as u64), ..Record::scalar(metric, value) };
+            record.extra.insert("label".into(), self.label.clone().into());
+            record
+        };
+        numbers.map(record).into()
+    }
+}
+
 fn overlap(mask: &Mask, power: &[f64]) -> MaskOverlap {
     let gains: Vec<f64> = mask.values.iter().map(|v| f64::from(*v)).collect();
     let passing: f64 = gains.iter().zip(power).map(|(m, p)| m * m * p).sum();
@@ -123,23 +159,32 @@ pub fn csv(spectra: &[PerturbationSpectrum]) -> String {
 /// Power of the perturbations of several models side by side. `attack` names what made them.
 pub fn section(spectra: &[PerturbationSpectrum], attack: &str) -> Section {
     let mut map = HeatMap::new("Power of perturbations", Axis::new("mean |F|²").log())
-        .colours(ColourMap::Magma)
+        .colors(ColorMap::Magma)
         .full_width()
-        .caption("Zero frequency in the centre.");
-    let mut radial = LinePlot::new(
-        "Power by radius",
-        Axis::new("radius (cycles per image)"),
-        Axis::percent("share of the whole power"),
-    );
+        .caption("Zero frequency in the center.");
+    if let Some(first) = spectra.first() {
+        let (x, y) = frequency_axes(first.height, first.width);
+        map = map.axes(x, y);
+    }
+    let mut radial =
+        LinePlot::new("Power by radius", radius_axis(), Axis::percent("share of the whole power"));
+    let mut places =
+        Table::new("Where the power lies", &["model", "half of the power within", "above half of Nyquist"])
+            .caption("Radius of the disc that holds half of the power, in cycles per image.");
     let mut table = Table::new(
         "Perturbations and masks",
         &["model", "images", "power within the mask", "if spread evenly", "correlation with log-power"],
     );
-    for (colour, s) in spectra.iter().enumerate() {
+    for (color, s) in spectra.iter().enumerate() {
         let centred: Vec<f32> = bands::shift(&s.power, s.height, s.width).iter().map(|p| *p as f32).collect();
         map = map.panel(HeatPanel::new(&*s.label, s.height, s.width, centred));
         let points = s.radial_share.iter().enumerate().map(|(r, share)| [r as f64, *share]).collect();
-        radial = radial.series(Series::new(&*s.label, points).colour(colour));
+        radial = radial.series(Series::new(&*s.label, points).color(color));
+        places = places.row(vec![
+            Cell::text(&*s.label),
+            Cell::text(format!("{} cycles per image", s.median_frequency())),
+            Cell::percent(s.high_share()),
+        ]);
         if let Some(mask) = s.mask {
             table = table.row(vec![
                 Cell::text(&*s.label),
@@ -152,6 +197,7 @@ pub fn section(spectra: &[PerturbationSpectrum], attack: &str) -> Section {
     }
     let section = Section::new("Adversarial perturbations")
         .text(format!("Spectra of what {attack} adds to the images, mean over images and channels."))
+        .table(places)
         .heat_map(map)
         .line_plot(radial);
     if spectra.iter().any(|s| s.mask.is_some()) { section.table(table) } else { section }
@@ -175,6 +221,7 @@ mod tests {
         let found = PerturbationSpectrum::measure("a", &clean, &adversarial, Some(&mask)).unwrap();
         assert_eq!(found.images, 2);
         assert!((found.radial_share[3] - 1.0).abs() < 1e-6);
+        assert_eq!((found.median_frequency(), found.high_share().round()), (3, 1.0));
         let overlap = found.mask.unwrap();
         assert!((overlap.passing - 1.0).abs() < 1e-6 && (overlap.evenly - 2.0 / 64.0).abs() < 1e-12);
         assert!(overlap.correlation > 0.5);

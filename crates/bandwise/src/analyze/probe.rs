@@ -9,7 +9,7 @@ use crate::evaluate::record::Record;
 use crate::evaluate::statistics::wilson_interval;
 use crate::method::fourier_mask::Mask;
 use crate::nn::loss::log_softmax;
-use crate::report::{Cell, Table};
+use crate::plot::{Cell, Table};
 use crate::{Error, Result, random};
 
 /// How the classifier is trained and judged.
@@ -79,7 +79,7 @@ impl Probe {
     pub fn records(&self) -> [Record; 2] {
         [("labels", &self.correct), ("scrambled labels", &self.scrambled)].map(|(name, flags)| {
             let mut record = Record { metric: "probe_accuracy".into(), ..Record::accuracy(flags) };
-            record.extra.insert("label".into(), self.label.clone().into());
+            record.extra.insert("classes".into(), self.label.clone().into());
             record.extra.insert("probe".into(), name.into());
             record
         })

@@ -70,7 +70,7 @@ impl Classifier for Brightness {
     }
 }
 
-fn coloured() -> (Tensor, Vec<u32>) {
+fn colored() -> (Tensor, Vec<u32>) {
     let labels = vec![0u32, 1, 2, 1];
     let pixels = labels
         .iter()
@@ -80,7 +80,7 @@ fn coloured() -> (Tensor, Vec<u32>) {
 
 #[test]
 fn batches_and_symmetry_change_no_heat_map() {
-    let (images, labels) = coloured();
+    let (images, labels) = colored();
     let model = NamedClassifier { label: "mean", classifier: &Brightness };
     let measure = |batch_size| {
         let config = HeatMapConfig { norm: 6.0, clip: true, batch_size, ..Default::default() };
@@ -104,7 +104,7 @@ fn batches_and_symmetry_change_no_heat_map() {
 
 #[test]
 fn a_model_of_the_mean_needs_the_mean_alone() {
-    let (images, labels) = coloured();
+    let (images, labels) = colored();
     let model = NamedClassifier { label: "mean", classifier: &Brightness };
     let config = BandConfig { sectors: 4, ..Default::default() };
     let found = measure(&[model], &images, &labels, &config, &mut |_, _| Ok(())).unwrap();

@@ -12,21 +12,31 @@
 //! | [`corruptions`] | accuracy under common corruptions, means, mCE, the order by frequency |
 //! | [`cues`] | shape bias on cue-conflict images, and accuracy on the cue splits of the synthetic data |
 //! | [`suite`] | attacks by name, records of accuracies |
+//! | [`identity`] | what makes two records one measurement, or seeds of one configuration |
+//! | [`naming`] | what tables and pages call a measurement |
+//! | [`comparison`] | means over seeds, tests between configurations, which number is the best |
+//! | [`overview`] | many runs side by side: seeds of one configuration, rows and columns |
+//! | [`sources`] | records out of files of any kind and run folders |
 //! | [`record`] | one number with everything needed to believe it |
 //! | [`statistics`] | confidence intervals and paired tests |
 
 pub mod accuracy;
+pub mod comparison;
 pub mod contract;
 pub mod corruptions;
 pub mod cues;
 pub mod engine;
 #[cfg(test)]
 mod engine_tests;
+pub mod identity;
 pub mod journal;
 #[cfg(test)]
 mod journal_tests;
+pub mod naming;
+pub mod overview;
 pub mod record;
 pub mod shard;
+pub mod sources;
 pub mod statistics;
 pub mod subject;
 pub mod suite;

@@ -10,13 +10,16 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::time::SystemTime;
 
-use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use super::statistics::{mean_interval, wilson_interval};
+use crate::calendar::utc_timestamp;
 use crate::formats::csv::{Csv, optional};
 use crate::{Error, Result, files};
+
+/// Key of a heat map's record under which the L2 norm of its wave stands.
+pub const WAVE_NORM: &str = "wave_norm";
 
 /// One measured number with its proof.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -221,6 +224,26 @@ struct RecordFile<R> {
     records: R,
 }
 
+/// A record as any version wrote it.
+struct Stored(Record);
+
+impl<'de> Deserialize<'de> for Stored {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut value = Value::deserialize(deserializer)?;
+        // Version 0.1 kept the size of a heat map's wave where the name of an attack's norm belongs.
+        if let Some(object) = value.as_object_mut().filter(|o| o.get("norm").is_some_and(Value::is_number))
+            && let Some(size) = object.remove("norm")
+        {
+            object.insert(WAVE_NORM.into(), size);
+        }
+        serde_json::from_value(value).map(Self).map_err(serde::de::Error::custom)
+    }
+}
+
+fn unwrapped(stored: Vec<Stored>) -> Vec<Record> {
+    stored.into_iter().map(|Stored(record)| record).collect()
+}
+
 /// Writes `{"records": [...]}`, atomically.
 pub fn write_json(path: &Path, records: &[Record]) -> Result<()> {
     files::write_atomic(path, to_json(path, records)?.as_bytes())
@@ -346,9 +369,9 @@ pub fn parse(path: &Path, text: &str) -> Result<Vec<Record>> {
         Error::format(path, format!("line {}: expected a JSON object {{\"records\": [...]}}: {e}", e.line()))
     };
     if text.trim_start().starts_with('[') {
-        return serde_json::from_str(text).map_err(invalid);
+        return serde_json::from_str(text).map(unwrapped).map_err(invalid);
     }
-    Ok(serde_json::from_str::<RecordFile<Vec<Record>>>(text).map_err(invalid)?.records)
+    Ok(unwrapped(serde_json::from_str::<RecordFile<Vec<Stored>>>(text).map_err(invalid)?.records))
 }
 
 fn parse_lines(path: &Path, text: &str) -> Result<Vec<Record>> {
@@ -366,7 +389,7 @@ fn parse_lines(path: &Path, text: &str) -> Result<Vec<Record>> {
         if value.get("kind").is_some_and(|kind| kind != "record") {
             continue;
         }
-        let record = serde_json::from_value(value)
+        let Stored(record) = serde_json::from_value(value)
             .map_err(|e| Error::format(path, format!("line {}: not a result record: {e}", index + 1)))?;
         records.push(record);
     }
@@ -404,13 +427,6 @@ fn epsilon_value<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::E
         }
         other => Err(serde::de::Error::custom(format!("epsilon {other} is not a number"))),
     }
-}
-
-/// A moment as RFC 3339 in UTC with seconds, for example `2026-11-05T09:30:00Z`.
-pub fn utc_timestamp(time: SystemTime) -> String {
-    // Years beyond 9999 do not occur on working clocks.
-    let moment = Timestamp::try_from(time).unwrap_or(Timestamp::MAX);
-    moment.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 #[cfg(test)]

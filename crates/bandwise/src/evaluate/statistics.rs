@@ -133,6 +133,37 @@ pub fn mcnemar_counts(only_first: u64, only_second: u64, total: u64) -> PairedTe
     }
 }
 
+/// Two means over repetitions compared.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct MeanTest {
+    /// Mean of the first minus mean of the second.
+    pub difference: f64,
+    /// 95 % interval of the difference.
+    pub difference_ci95: [f64; 2],
+    /// Two-sided p-value.
+    pub p: f64,
+}
+
+/// Welch's t-test between repetitions of two configurations (variances may differ). `None` with fewer than two
+/// repetitions on a side, or without any spread, which a t-test cannot judge.
+pub fn welch(first: &[f64], second: &[f64]) -> Option<MeanTest> {
+    let [a, b] = [mean_interval(first)?, mean_interval(second)?];
+    let [va, vb] = [a, b].map(|m| m.standard_deviation.powi(2) / m.count as f64);
+    let error = (va + vb).sqrt();
+    if a.count < 2 || b.count < 2 || error.is_nan() || error <= 0.0 {
+        return None;
+    }
+    let spread = va * va / (a.count - 1) as f64 + vb * vb / (b.count - 1) as f64;
+    let student = StudentsT::new(0.0, 1.0, (va + vb).powi(2) / spread).ok()?;
+    let difference = a.mean - b.mean;
+    let half = student.inverse_cdf(0.5 + CONFIDENCE / 2.0) * error;
+    Some(MeanTest {
+        difference,
+        difference_ci95: [difference - half, difference + half],
+        p: (2.0 * student.cdf(-(difference / error).abs())).min(1.0),
+    })
+}
+
 fn normal_quantile(probability: f64) -> f64 {
     Normal::standard().inverse_cdf(probability)
 }
@@ -200,6 +231,20 @@ mod tests {
         // t(0.975, 1) = 12.7062
         let two = mean_interval(&[0.0, 1.0]).unwrap();
         close(two.high - 0.5, 12.706_204_736 * 0.5f64.sqrt() / 2f64.sqrt(), 1e-5);
+    }
+
+    #[test]
+    fn welch_agrees_with_a_published_example() {
+        // scipy.stats.ttest_ind([27.5, 21.0, 19.0, 23.6], [27.1, 22.0, 20.8, 23.4, 23.4], equal_var=False)
+        let (a, b) = ([27.5, 21.0, 19.0, 23.6], [27.1, 22.0, 20.8, 23.4, 23.4]);
+        let test = welch(&a, &b).unwrap();
+        close(test.difference, 22.775 - 23.34, 1e-12);
+        close(test.p, 0.800_495_553_7, 1e-6);
+        let mirrored = welch(&b, &a).unwrap();
+        close(mirrored.difference_ci95[0], -test.difference_ci95[1], 1e-12);
+        close(mirrored.p, test.p, 1e-12);
+        assert!(welch(&a, &b[..1]).is_none() && welch(&[1.0, 1.0], &[2.0, 2.0]).is_none());
+        assert!(welch(&[1.0, 1.1, 0.9], &[5.0, 5.1, 4.9]).unwrap().p < 1e-4);
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::journal::{CLEAN, Journal};
+use super::journal::{CLEAN, Header, Journal};
+use super::naming;
 use super::record::{Provenance, Record};
 use super::statistics::{PairedTest, mcnemar, wilson_interval};
 use crate::Result;
@@ -18,8 +19,13 @@ pub const WORST_CASE: &str = "worst-case";
 pub struct Row {
     /// `none`, the attack's label, or `worst-case`.
     pub attack: String,
-    /// Norm and ε, for example `linf 8/255 (0.031…)`; empty for clean images.
+    /// Norm and ε, for example `linf 8/255`; empty for clean images.
     pub bound: String,
+    /// The attack with all its parameters and the seed; empty for clean images.
+    pub protocol: String,
+    /// The attack; `None` for clean images and the worst case.
+    #[serde(skip)]
+    pub parameters: Option<Attack>,
     /// Correct images.
     pub correct: u64,
     /// Judged images.
@@ -41,11 +47,13 @@ impl Row {
         self.correct as f64 / (self.total as f64).max(1.0)
     }
 
-    fn new(attack: &str, bound: String, flags: Vec<bool>, passes: [f64; 2]) -> Self {
+    fn new(attack: &str, [bound, protocol]: [String; 2], flags: Vec<bool>, passes: [f64; 2]) -> Self {
         let (correct, total) = (flags.iter().filter(|&&flag| flag).count() as u64, flags.len() as u64);
         Self {
             attack: attack.into(),
             bound,
+            protocol,
+            parameters: None,
             correct,
             total,
             ci95: wilson_interval(correct, total),
@@ -62,18 +70,22 @@ impl Row {
 /// If the journal is not complete.
 pub fn rows(journal: &Journal) -> Result<Vec<Row>> {
     let header = journal.header();
-    let mut rows = vec![Row::new(CLEAN, String::new(), journal.flags(CLEAN)?, mean_passes(journal, CLEAN))];
+    let mut rows =
+        vec![Row::new(CLEAN, Default::default(), journal.flags(CLEAN)?, mean_passes(journal, CLEAN))];
     let mut worst = rows[0].flags.clone();
     for (attack, label) in header.attacks.iter().zip(header.labels()) {
         let flags = journal.flags(&label)?;
         worst.iter_mut().zip(&flags).for_each(|(worst, flag)| *worst &= flag);
-        rows.push(Row::new(&label, bound(attack), flags, mean_passes(journal, &label)));
+        let protocol = format!("{}, seed {}", naming::protocol(attack), header.seed);
+        let row = Row::new(&label, [bound(attack), protocol], flags, mean_passes(journal, &label));
+        rows.push(Row { parameters: Some(attack.clone()), ..row });
     }
     if header.attacks.len() > 1 {
         let passes = rows[1..]
             .iter()
             .fold([0.0; 2], |sum, row| [sum[0] + row.mean_queries, sum[1] + row.mean_gradients]);
-        rows.push(Row::new(WORST_CASE, common_bound(&header.attacks), worst, passes));
+        let protocol = format!("worst case of {}", header.labels().join(", "));
+        rows.push(Row::new(WORST_CASE, [common_bound(&header.attacks), protocol], worst, passes));
     }
     Ok(rows)
 }
@@ -164,7 +176,13 @@ pub fn compare(first: &Journal, second: &Journal) -> Result<Vec<Comparison>> {
     rows(first)?
         .into_iter()
         .filter_map(|row| {
-            let other = theirs.iter().find(|other| other.attack == row.attack && other.bound == row.bound)?;
+            // The same attack with other parameters is another attack; its seed and place in the list are not.
+            let same = |other: &&Row| match (&row.parameters, &other.parameters) {
+                (Some(ours), Some(theirs)) => ours == theirs,
+                (None, None) => row.attack == other.attack && row.bound == other.bound,
+                _ => false,
+            };
+            let other = theirs.iter().find(same)?;
             Some(mcnemar(&row.flags, &other.flags).map(|test| Comparison {
                 attack: row.attack.clone(),
                 first: row.accuracy(),
@@ -177,12 +195,14 @@ pub fn compare(first: &Journal, second: &Journal) -> Result<Vec<Comparison>> {
 
 /// The rows as CSV.
 pub fn to_csv(rows: &[Row]) -> String {
-    let columns = "attack,bound,accuracy,correct,total,ci95_low,ci95_high,mean_queries,mean_gradients";
+    let columns =
+        "attack,bound,protocol,accuracy,correct,total,ci95_low,ci95_high,mean_queries,mean_gradients";
     let mut csv = Csv::new(&columns.split(',').collect::<Vec<_>>());
     for row in rows {
         csv.row(&[
             &row.attack,
             &row.bound,
+            &row.protocol,
             &row.accuracy(),
             &row.correct,
             &row.total,
@@ -206,7 +226,7 @@ pub fn robustbench(journal: &Journal) -> Result<Value> {
     let mut info = json!({
         "name": header.model,
         "architecture": header.model,
-        "dataset": header.data,
+        "dataset": dataset_name(&header.data),
         "number_forward_passes": 1,
         "additional_data": false,
         "clean_acc": percent(&rows[0]),
@@ -214,7 +234,7 @@ pub fn robustbench(journal: &Journal) -> Result<Value> {
         "weights_sha256": header.weights_sha256,
     });
     for (attack, row) in header.attacks.iter().zip(&rows[1..]) {
-        info["eps"] = json!(attack.epsilon().to_string().split(' ').next());
+        info["eps"] = json!(naming::epsilon(attack.epsilon().value()));
         info["Linf_or_L2"] = json!(attack.norm().to_string());
         let alone = header.attacks.iter().filter(|other| other.name() == attack.name()).count() == 1;
         let name = if alone { attack.name() } else { &row.attack };
@@ -226,8 +246,31 @@ pub fn robustbench(journal: &Journal) -> Result<Value> {
     Ok(info)
 }
 
+/// The name by which RobustBench knows a data set: that of the specification without format, folder and options.
+fn dataset_name(specification: &str) -> &str {
+    let name = specification.split([':', ' ']).next().unwrap_or_default();
+    ["-bin", "-parquet"].iter().find_map(|format| name.strip_suffix(format)).unwrap_or(name)
+}
+
+/// What the header of a journal says about model, data and machine.
+pub fn provenance(header: &Header) -> Provenance {
+    Provenance {
+        model: header.model.clone(),
+        weights_sha256: header.weights_sha256.clone(),
+        data: header.data.clone(),
+        data_sha256: header.data_sha256.clone(),
+        split: header.split.clone(),
+        seeds: vec![header.seed],
+        device: header.device.clone(),
+        precision: header.precision.clone(),
+        version: header.version.clone(),
+        configuration: json!({ "model": header.configuration, "limit": header.images }),
+        ..Provenance::default()
+    }
+}
+
 fn bound(attack: &Attack) -> String {
-    format!("{} {}", attack.norm(), attack.epsilon())
+    format!("{} {}", attack.norm(), naming::epsilon(attack.epsilon().value()))
 }
 
 /// The bound of all attacks if they share one, else empty.
@@ -243,4 +286,22 @@ fn mean_passes(journal: &Journal, attack: &str) -> [f64; 2] {
         entries.iter().map(|entry| value(entry) as f64).sum::<f64>() / (entries.len() as f64).max(1.0)
     };
     [mean(|entry| entry.queries), mean(|entry| entry.gradients)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_sets_have_the_names_of_robustbench() {
+        for (specification, name) in [
+            ("cifar10:/data/cifar-10-batches-bin", "cifar10"),
+            ("cifar10-bin:a:b.bin", "cifar10"),
+            ("cifar100-parquet:x", "cifar100"),
+            ("imagefolder:DIR", "imagefolder"),
+            ("synthetic", "synthetic"),
+        ] {
+            assert_eq!(dataset_name(specification), name);
+        }
+    }
 }

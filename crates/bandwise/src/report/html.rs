@@ -1,19 +1,21 @@
 //! Renders a report as one HTML page that needs nothing but itself.
 
+use std::collections::HashSet;
 use std::fmt::Write;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use super::chart::Width;
-use super::colour;
-use super::picture::{ImageGrid, Picture};
-use super::section::{Block, Section};
-use super::svg::{FIGURE_CSS, Svg, escape};
-use super::table::{Cell, Facts, Table};
 use super::{Report, file_stem};
+use crate::plot::chart::Figure;
+use crate::plot::color;
+use crate::plot::svg::{FIGURE_CSS, escape};
+use crate::plot::{Block, Cell, Facts, ImageGrid, Picture, Section, Table};
 
 const PAGE_CSS: &str = include_str!("page.css");
+
+/// The line by which `bandwise report` knows a page that it may write again.
+pub(super) const FROM_RECORDS: &str = "<meta name=\"bandwise-page\" content=\"from records\">\n";
 
 /// The whole page.
 pub(super) fn page(report: &Report) -> String {
@@ -23,12 +25,13 @@ pub(super) fn page(report: &Report) -> String {
         html,
         "<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n\
          <meta name=\"color-scheme\" content=\"light dark\">\n\
-         <meta name=\"generator\" content=\"bandwise {version}\">\n<title>{title}</title>\n\
+         <meta name=\"generator\" content=\"bandwise {version}\">\n{origin}<title>{title}</title>\n\
          <style>:root{{{light}color-scheme:light dark}}\n\
          @media(prefers-color-scheme:dark){{:root{{{dark}}}}}\n{PAGE_CSS}{FIGURE_CSS}</style>\n</head>\n<body>\n",
         version = env!("CARGO_PKG_VERSION"),
-        light = colour::css_variables(false),
-        dark = colour::css_variables(true),
+        origin = if report.from_records { FROM_RECORDS } else { "" },
+        light = color::css_variables(false),
+        dark = color::css_variables(true),
     );
     let _ = write!(html, "<header><p class=\"brand\">Bandwise report</p><h1>{title}</h1>");
     if !report.subtitle.is_empty() {
@@ -42,8 +45,9 @@ pub(super) fn page(report: &Report) -> String {
         html.push_str("</nav>");
     }
     html.push_str("</header>\n<main>\n");
+    let mut given = HashSet::new();
     for (index, section) in report.sections.iter().enumerate() {
-        write_section(&mut html, index, section);
+        write_section(&mut html, index, section, &mut given);
     }
     let _ = write!(
         html,
@@ -55,16 +59,35 @@ pub(super) fn page(report: &Report) -> String {
     html
 }
 
-fn write_section(html: &mut String, index: usize, section: &Section) {
+/// Names of the files that a page offers, each given once.
+struct FileNames<'a> {
+    heading: &'a str,
+    given: &'a mut HashSet<String>,
+}
+
+impl FileNames<'_> {
+    /// A name that says what is inside: the title's, or that of the section for what has no title.
+    fn name(&mut self, title: &str) -> String {
+        let stem = file_stem(if title.is_empty() { self.heading } else { title });
+        let numbered = (2..).map(|number| format!("{stem}-{number}"));
+        let mut names = std::iter::once(stem.clone()).chain(numbered);
+        let free = names.find(|name| !self.given.contains(name)).unwrap_or(stem);
+        self.given.insert(free.clone());
+        free
+    }
+}
+
+fn write_section(html: &mut String, index: usize, section: &Section, given: &mut HashSet<String>) {
     let heading = escape(&section.heading);
+    let mut names = FileNames { heading: &section.heading, given };
     let _ = writeln!(html, "<section id=\"section-{index}\"><h2>{heading}</h2><div class=\"blocks\">");
     for block in &section.blocks {
-        write_block(html, block);
+        write_block(html, block, &mut names);
     }
     html.push_str("</div></section>\n");
 }
 
-fn write_block(html: &mut String, block: &Block) {
+fn write_block(html: &mut String, block: &Block, names: &mut FileNames) {
     match block {
         Block::Text { text } => {
             let _ = write!(html, "<p class=\"wide\">{}</p>", markup(text));
@@ -74,37 +97,17 @@ fn write_block(html: &mut String, block: &Block) {
             let _ = write!(html, "<p class=\"{class}\">{}</p>", markup(text));
         }
         Block::Facts(facts) => write_facts(html, facts),
-        Block::Table(table) => write_table(html, table),
-        Block::LinePlot(plot) => {
-            write_figure(
-                html,
-                &plot.draw(),
-                plot.width == Width::Full,
-                &plot.title,
-                &plot.caption,
-                &plot.csv(),
-            );
-        }
-        Block::BarPlot(plot) => {
-            write_figure(
-                html,
-                &plot.draw(),
-                plot.width == Width::Full,
-                &plot.title,
-                &plot.caption,
-                &plot.csv(),
-            );
-        }
-        Block::HeatMap(map) => {
-            write_figure(html, &map.draw(), map.is_wide(), &map.title, &map.caption, &map.csv());
-        }
-        Block::Images(grid) => write_images(html, grid),
+        Block::Table(table) => write_table(html, table, names),
+        Block::LinePlot(plot) => write_figure(html, plot, names),
+        Block::BarPlot(plot) => write_figure(html, plot, names),
+        Block::HeatMap(map) => write_figure(html, map, names),
+        Block::Images(grid) => write_images(html, grid, names),
         Block::Details { summary, blocks } => {
             let summary = escape(summary);
             let _ =
                 write!(html, "<details class=\"wide\"><summary>{summary}</summary><div class=\"blocks\">");
             for block in blocks {
-                write_block(html, block);
+                write_block(html, block, names);
             }
             html.push_str("</div></details>");
         }
@@ -112,22 +115,23 @@ fn write_block(html: &mut String, block: &Block) {
     html.push('\n');
 }
 
-fn write_figure(html: &mut String, svg: &Svg, wide: bool, title: &str, caption: &str, csv: &str) {
-    let class = if wide { " class=\"wide\"" } else { "" };
+fn write_figure(html: &mut String, figure: &impl Figure, names: &mut FileNames) {
+    let class = if figure.is_wide() { " class=\"wide\"" } else { "" };
+    let svg = figure.draw();
     let _ = write!(html, "<figure{class}><div class=\"scroll\">{}</div>", svg.inline());
-    let files = [("csv", "text/csv", csv), ("svg", "image/svg+xml", &svg.standalone())];
-    write_caption(html, title, caption, &files);
+    let files = [("csv", "text/csv", &*figure.csv()), ("svg", "image/svg+xml", &svg.standalone())];
+    write_caption(html, &names.name(figure.title()), figure.caption_text(), &files);
     html.push_str("</figure>");
 }
 
 /// Caption and links to the data that the page carries.
-fn write_caption(html: &mut String, title: &str, caption: &str, files: &[(&str, &str, &str)]) {
+fn write_caption(html: &mut String, name: &str, caption: &str, files: &[(&str, &str, &str)]) {
     html.push_str("<figcaption>");
     html.push_str(&markup(caption));
     if !files.is_empty() {
         html.push_str("<div class=\"files\">");
         for (extension, mime, content) in files {
-            let (name, label) = (file_stem(title), extension.to_uppercase());
+            let label = extension.to_uppercase();
             let data = BASE64.encode(content);
             let _ = write!(
                 html,
@@ -147,7 +151,7 @@ fn write_facts(html: &mut String, facts: &Facts) {
     html.push_str("</dl>");
 }
 
-fn write_table(html: &mut String, table: &Table) {
+fn write_table(html: &mut String, table: &Table, names: &mut FileNames) {
     html.push_str("<figure class=\"wide\">");
     if !table.title.is_empty() {
         let _ = write!(html, "<p class=\"caption-title\">{}</p>", escape(&table.title));
@@ -168,7 +172,7 @@ fn write_table(html: &mut String, table: &Table) {
         html.push_str("</tr>");
     }
     html.push_str("</tbody></table></div>");
-    write_caption(html, &table.title, &table.caption, &[("csv", "text/csv", &table.csv())]);
+    write_caption(html, &names.name(&table.title), &table.caption, &[("csv", "text/csv", &table.csv())]);
     html.push_str("</figure>");
 }
 
@@ -183,6 +187,9 @@ fn write_cell(html: &mut String, cell: &Cell, names_row: bool) {
         Cell::Number(number) => {
             let class = if number.best { "number best" } else { "number" };
             let _ = write!(html, "<td class=\"{class}\">{}", number.format.write(number.value));
+            if !number.mark.is_empty() {
+                let _ = write!(html, " <sup class=\"mark\">{}</sup>", escape(&number.mark));
+            }
             if let Some(interval) = number.interval_text() {
                 let _ = write!(html, "<span class=\"interval\">{interval}</span>");
             }
@@ -191,7 +198,7 @@ fn write_cell(html: &mut String, cell: &Cell, names_row: bool) {
     }
 }
 
-fn write_images(html: &mut String, grid: &ImageGrid) {
+fn write_images(html: &mut String, grid: &ImageGrid, names: &mut FileNames) {
     html.push_str("<figure class=\"wide\">");
     if !grid.title.is_empty() {
         let _ = write!(html, "<p class=\"caption-title\">{}</p>", escape(&grid.title));
@@ -218,7 +225,7 @@ fn write_images(html: &mut String, grid: &ImageGrid) {
         html.push_str("</tr>");
     }
     html.push_str("</tbody></table></div>");
-    write_caption(html, &grid.title, &grid.caption, &[]);
+    write_caption(html, &names.name(&grid.title), &grid.caption, &[]);
     html.push_str("</figure>");
 }
 
@@ -283,6 +290,16 @@ mod tests {
     fn markup_marks_pairs_only() {
         assert_eq!(markup("a `b<c` and **d**"), "a <code>b&lt;c</code> and <strong>d</strong>");
         assert_eq!(markup("5 ** 2 and a ` b"), "5 ** 2 and a ` b");
+    }
+
+    #[test]
+    fn every_download_has_its_own_name() {
+        let table = || Table::new("", &["a"]).row(vec![Cell::number(1.0)]);
+        let section = Section::new("Accuracy").table(table()).table(table());
+        let html = page(&Report::new("r").section(section.clone()).section(section));
+        for name in ["accuracy.csv", "accuracy-2.csv", "accuracy-3.csv", "accuracy-4.csv"] {
+            assert_eq!(html.matches(&format!("download=\"{name}\"")).count(), 1, "{name}");
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Plots, tables and the self-contained HTML report, all from plain data.
+//! The self-contained HTML report, made of the [figures and tables](crate::plot) of records and analyses.
 //!
 //! A [`Report`] is a list of [`Section`]s; a section holds text, [`Facts`], [`Table`]s, [`LinePlot`]s,
 //! [`BarPlot`]s, [`HeatMap`]s and [`ImageGrid`]s. The page needs no network: styles, plots (SVG with
@@ -8,36 +8,21 @@
 //! Nothing here computes a result: numbers come from [`records`](crate::evaluate::record), curves from
 //! a run's metrics.
 
-mod bar_plot;
-mod chart;
-mod colour;
-mod heat_map;
 mod html;
-mod line_plot;
-mod numbers;
-mod picture;
 mod run;
-mod scale;
-mod section;
-mod svg;
-mod table;
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-pub use bar_plot::{Bar, BarPlot, BarSeries};
-pub use chart::Width;
-pub use colour::ColourMap;
-pub use heat_map::{HeatMap, HeatPanel};
-pub use line_plot::{LinePlot, Series};
-pub use picture::{ImageGrid, ImageRow, Picture};
 pub use run::report_for_runs;
-pub use scale::{Axis, NumberFormat, ScaleKind};
-pub use section::{Block, Section};
-pub use table::{Cell, Facts, Number, Table};
 
-use crate::evaluate::record::utc_timestamp;
-use crate::{Result, files};
+use crate::calendar::utc_timestamp;
+use crate::plot::chart;
+pub use crate::plot::{
+    Axis, Bar, BarPlot, BarSeries, Block, Cell, ColorMap, Facts, HeatMap, HeatPanel, ImageGrid, ImageRow,
+    LinePlot, Number, NumberFormat, Picture, ScaleKind, Section, Series, Table, Width,
+};
+use crate::{Error, Result, files};
 
 /// A page in the making.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,19 +31,38 @@ pub struct Report {
     subtitle: String,
     created: String,
     sections: Vec<Section>,
+    from_records: bool,
 }
 
 impl Report {
     /// An empty report, dated now.
     pub fn new(title: impl Into<String>) -> Self {
         let created = utc_timestamp(SystemTime::now());
-        Self { title: title.into(), subtitle: String::new(), created, sections: Vec::new() }
+        let (title, subtitle) = (title.into(), String::new());
+        Self { title, subtitle, created, sections: Vec::new(), from_records: false }
     }
 
     /// A line below the title; `` `code` `` and `**strong**` are marked up.
     pub fn subtitle(mut self, subtitle: impl Into<String>) -> Self {
         self.subtitle = subtitle.into();
         self
+    }
+
+    /// Says on the page that it can be made again from the records of its folders at any time.
+    pub fn made_from_records(mut self) -> Self {
+        self.from_records = true;
+        self
+    }
+
+    /// Whether the file is a page that was made from records ([`Report::made_from_records`]): writing it anew loses
+    /// nothing.
+    pub fn is_made_from_records(path: &Path) -> Result<bool> {
+        Ok(head_of(path)?.contains(html::FROM_RECORDS.trim_end()))
+    }
+
+    /// Whether the file is an HTML page at all.
+    pub fn is_page(path: &Path) -> Result<bool> {
+        Ok(head_of(path)?.trim_start().to_ascii_lowercase().starts_with("<!doctype html"))
     }
 
     /// Adds a section.
@@ -104,15 +108,21 @@ impl Report {
     }
 }
 
+/// The beginning of a file as text.
+fn head_of(path: &Path) -> Result<String> {
+    use std::io::Read;
+
+    let mut head = Vec::new();
+    let file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
+    file.take(4096).read_to_end(&mut head).map_err(|e| Error::io(path, e))?;
+    Ok(String::from_utf8_lossy(&head).into_owned())
+}
+
 fn collect_figures(block: &Block, files: &mut Vec<(String, Vec<u8>)>) {
-    let mut plot = |title: &str, svg: String, csv: String| {
-        files.push((format!("{}.svg", file_stem(title)), svg.into_bytes()));
-        files.push((format!("{}.csv", file_stem(title)), csv.into_bytes()));
-    };
     match block {
-        Block::LinePlot(p) => plot(&p.title, p.svg(), p.csv()),
-        Block::BarPlot(p) => plot(&p.title, p.svg(), p.csv()),
-        Block::HeatMap(p) => plot(&p.title, p.svg(), p.csv()),
+        Block::LinePlot(plot) => collect_plot(plot, files),
+        Block::BarPlot(plot) => collect_plot(plot, files),
+        Block::HeatMap(map) => collect_plot(map, files),
         Block::Table(t) => files.push((format!("{}.csv", file_stem(&t.title)), t.csv().into_bytes())),
         Block::Images(grid) => {
             let pictures = grid.rows.iter().flat_map(|r| r.pictures.iter().map(move |p| (&r.label, p)));
@@ -124,6 +134,12 @@ fn collect_figures(block: &Block, files: &mut Vec<(String, Vec<u8>)>) {
         Block::Details { blocks, .. } => blocks.iter().for_each(|b| collect_figures(b, files)),
         Block::Text { .. } | Block::Note { .. } | Block::Facts(_) => {}
     }
+}
+
+fn collect_plot(figure: &impl chart::Figure, files: &mut Vec<(String, Vec<u8>)>) {
+    let stem = file_stem(figure.title());
+    files.push((format!("{stem}.svg"), figure.draw().standalone().into_bytes()));
+    files.push((format!("{stem}.csv"), figure.csv().into_bytes()));
 }
 
 /// A title as a file name: lower-case letters, digits and hyphens.

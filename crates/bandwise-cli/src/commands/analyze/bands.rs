@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use bandwise::analyze::NamedClassifier;
 use bandwise::analyze::bands::{self, BandConfig};
-use bandwise::analyze::masks::{MaskProfile, section as mask_section};
+use bandwise::analyze::masks::{MaskProfile, mean, section as mask_section};
 use bandwise::method::fourier_mask::Mask;
 use bandwise::{Error, Result};
 use clap::Args;
@@ -63,6 +63,14 @@ pub fn run(arguments: &BandsArguments, interrupt: &AtomicBool) -> Result<bool> {
             profiles.push(MaskProfile::new(&*subject.label, mask)?);
         }
     }
+    for subject in &subjects {
+        if let Some(line) = bands::headline(&results, &subject.label) {
+            say!("{line}");
+        }
+    }
+    for accuracy in &through {
+        say!("{}", accuracy.summary());
+    }
     let mut output = Output::new(&arguments.subjects.out, "Bands of the spectrum");
     output.csv("bands", &bands::csv(&results))?;
     output.records(&records)?;
@@ -74,7 +82,7 @@ pub fn run(arguments: &BandsArguments, interrupt: &AtomicBool) -> Result<bool> {
     Ok(true)
 }
 
-/// One mask per model: as many files as models, or one file for all.
+/// One mask per model: as many files as models, or one file for all; of a file with masks of many images their mean.
 pub fn one_for_each(files: &[PathBuf], models: usize) -> Result<Vec<Mask>> {
     if files.len() > 1 && files.len() != models {
         let count = files.len();
@@ -84,12 +92,11 @@ pub fn one_for_each(files: &[PathBuf], models: usize) -> Result<Vec<Mask>> {
     }
     let mut masks = Vec::new();
     for file in files {
-        let mut found = Mask::read_npy(file)?;
-        if found.len() != 1 {
-            let count = found.len();
-            return Err(Error::format(file, format!("expected one mask [height, width], found {count}")));
+        let found = Mask::read_npy(file)?;
+        if found.len() > 1 {
+            note!("{}: {} masks of single images; their mean is used", file.display(), found.len());
         }
-        masks.push(found.remove(0));
+        masks.push(mean(&found).ok_or_else(|| Error::format(file, "there is no mask in it"))?);
     }
     if masks.len() == 1 {
         masks = vec![masks.remove(0); models];

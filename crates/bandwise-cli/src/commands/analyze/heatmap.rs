@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use bandwise::Result;
 use bandwise::analyze::NamedClassifier;
 use bandwise::analyze::heatmap::{FourierHeatMap, HeatMapConfig, csv, section};
-use bandwise::evaluate::record::Record;
+use bandwise::evaluate::record::{Record, WAVE_NORM};
 use clap::Args;
 
 use super::output::Output;
@@ -61,8 +61,13 @@ pub fn run(arguments: &HeatmapArguments, interrupt: &AtomicBool) -> Result<bool>
         );
         let mut record = Record::scalar("fourier_heat_map_error", map.mean_error());
         record.extra.insert("label".into(), map.label.clone().into());
-        record.extra.insert("norm".into(), config.norm.into());
-        records.push(subject.sign(record));
+        record.extra.insert(WAVE_NORM.into(), config.norm.into());
+        record.extra.insert("clipped".into(), config.clip.into());
+
+        let judged = map.images as u64;
+        let mut unchanged = Record::proportion("accuracy", judged - u64::from(map.clean_wrong), judged);
+        unchanged.extra.insert("label".into(), map.label.clone().into());
+        records.extend([unchanged, record].map(|r| subject.sign(r)));
         maps.push(map);
     }
     let mut output = Output::new(&arguments.subjects.out, "Fourier heat map");

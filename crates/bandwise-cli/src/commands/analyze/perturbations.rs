@@ -59,7 +59,7 @@ pub struct PerturbationsArguments {
     attack: String,
     #[command(flatten)]
     settings: AttackArguments,
-    /// A mask.npy of `bandwise mask`, one for all models or one for each
+    /// A mask.npy or masks.npy of `bandwise mask`, one for all models or one for each
     #[arg(long, value_name = "FILE")]
     mask: Vec<PathBuf>,
 }
@@ -78,6 +78,20 @@ pub fn run(arguments: &PerturbationsArguments, interrupt: &AtomicBool) -> Result
         bar.finish_and_clear();
         let found =
             PerturbationSpectrum::measure(&subject.label, &pictures.images, &adversarial, masks.get(index))?;
+        say!(
+            "{}: half of the perturbations' power lies within {} cycles per image, {:.1} % above half of Nyquist ({} images)",
+            found.label,
+            found.median_frequency(),
+            100.0 * found.high_share(),
+            found.images
+        );
+        let parameters = serde_json::to_value(&attack).unwrap_or_default();
+        let (name, epsilon, norm) = (attack.name(), attack.epsilon().value(), attack.norm().to_string());
+        let under_attack = |record: Record| {
+            let record = record.under_attack(name, epsilon, Some(&norm), parameters.clone());
+            subject.sign(record)
+        };
+        records.extend(found.records().into_iter().map(under_attack));
         if let Some(overlap) = found.mask {
             let [passing, evenly] = [overlap.passing, overlap.evenly].map(|v| 100.0 * v);
             say!(
@@ -87,11 +101,7 @@ pub fn run(arguments: &PerturbationsArguments, interrupt: &AtomicBool) -> Result
             let mut record = Record::scalar("perturbation_power_in_mask", overlap.passing);
             record.extra.insert("label".into(), found.label.clone().into());
             record.extra.insert("correlation".into(), overlap.correlation.into());
-            let parameters = serde_json::to_value(&attack).unwrap_or_default();
-            let norm = attack.norm().to_string();
-            let record =
-                record.under_attack(attack.name(), attack.epsilon().value(), Some(&norm), parameters);
-            records.push(subject.sign(record));
+            records.push(under_attack(record));
         }
         spectra.push(found);
     }

@@ -152,13 +152,18 @@ fn report(arguments: &MaskArguments, subjects: &[Subject], all: &[Learned]) -> R
         let profile = MaskProfile::new(&*learned.label, &learned.result.mask)?;
         let share = |flags: &[bool]| 100.0 * flags.iter().filter(|f| **f).count() as f64 / flags.len() as f64;
         say!(
-            "{}: ‖M‖₁ {:.2} %, entries kept {:.2} %, accuracy clean {:.2} %, masked {:.2} %, complement {:.2} %, {} epochs{}",
+            "{}: ‖M‖₁ {:.2} %, entries above 1e-8 {:.2} %, accuracy clean {:.2} %, masked {:.2} %, complement {:.2} %{}, {} epochs{}",
             learned.label,
             100.0 * profile.relative_l1,
             100.0 * profile.support,
             share(&learned.accuracy.clean),
             share(&learned.accuracy.masked),
             share(&learned.accuracy.complement),
+            if learned.accuracy.empty_complement {
+                " (black images: the mask keeps every frequency)"
+            } else {
+                ""
+            },
             learned.result.history.len(),
             if learned.result.accuracy_kept { "" } else { " (NO mask kept the accuracy)" },
         );

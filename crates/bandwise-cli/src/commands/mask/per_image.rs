@@ -188,27 +188,35 @@ fn report(
     let out = &arguments.subjects.out;
     let mean = masks::mean(all).ok_or_else(|| Error::config("there are no masks"))?;
     write_picture(&out.join("mean.png"), &mean)?;
-    let mut grid = ImageGrid::new("Masks of single pictures", &[]);
+    let mut grid = ImageGrid::new("Masks of single images", &[]);
     let mut shown = Vec::new();
     for (line, mask) in lines.iter().zip(all).take(SHOWN) {
         write_picture(&out.join("pictures").join(format!("{:05}.png", line.image)), mask)?;
         let class = pictures.classes.get(line.prediction as usize).map_or("", |c| c);
-        let caption = format!("{} {class}: {:.1} %", line.image, 100.0 * line.relative_l1);
+        let mark = if line.converged { "" } else { " *" };
+        let caption = format!("{} {class}: {:.1} %{mark}", line.image, 100.0 * line.relative_l1);
         shown.push(masks::picture(&mask.centred(), mask.height, mask.width).caption(caption));
     }
     for row in shown.chunks(6) {
         grid = grid.row("", Vec::<Picture>::from(row));
     }
-    let grid = grid.caption("Even part, zero frequency in the centre; the share is ‖M‖₁ / ‖M₀‖₁.");
+    let open = lines.iter().filter(|line| !line.converged).count();
+    let mut caption = String::from(
+        "Even part, zero frequency in the center; black is 0, the brightest yellow 1; the share is ‖M‖₁ / ‖M₀‖₁.",
+    );
+    if open > 0 {
+        caption += &format!(" * not converged when the steps ran out ({open} of {} masks).", lines.len());
+    }
+    let grid = grid.caption(caption);
     let values = |value: &dyn Fn(&ImageLine) -> f64| lines.iter().map(value).collect::<Vec<f64>>();
     let profile = MaskProfile::new(format!("mean of {}", subject.label), &mean)?;
     let histograms = [
-        masks::histogram("Sparsity", "‖M‖₁ / ‖M₀‖₁ in %", &values(&|l| 100.0 * l.relative_l1), 12),
-        masks::histogram("Steps", "steps", &values(&|l| l.steps as f64), 12),
+        masks::histogram("Sparsity: ‖M‖₁ / ‖M₀‖₁ in %", "", &values(&|l| 100.0 * l.relative_l1), 12),
+        masks::histogram("Steps until the mask converged", "", &values(&|l| l.steps as f64), 12),
     ];
     let section = masks::section(&[profile])?.images(grid);
     let section = histograms.into_iter().flatten().fold(section, Section::bar_plot);
-    let mut output = Output::new(out, "Fourier masks of single pictures");
+    let mut output = Output::new(out, "Fourier masks of single images");
     output.section("masks", section)?;
     let mut records = vec![];
     let kept: Vec<bool> = lines.iter().map(|l| l.prediction == l.clean_prediction).collect();
@@ -257,7 +265,7 @@ fn classes(
     let places = embedding::t_sne(&points, 30.0, seed)?;
     let similarity = ClassSimilarity::new(all, &predicted, &pictures.classes);
     let section = Section::new("Do masks tell the class?")
-        .text("Every mask was learned for one picture. If a linear classifier finds the class in masks of pictures it has not seen, what a network looks at depends on the class.")
+        .text("Every mask was learned for one image. If a linear classifier finds the class in masks of images it has not seen, what a network looks at depends on the class.")
         .table(probe::table(&probes))
         .line_plot(embedding::plot("Masks in the plane, by predicted class", &places, &predicted, &pictures.classes));
     let section =

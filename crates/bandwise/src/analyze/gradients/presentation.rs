@@ -1,13 +1,14 @@
 //! Gradient spectra of several models as a section of a report: maps, profiles, numbers.
 
+use super::super::{frequency_axes, radius_axis};
 use super::GradientSpectrum;
 use crate::Result;
 use crate::formats::csv::Csv;
-use crate::report::{Axis, Cell, ColourMap, HeatMap, HeatPanel, LinePlot, Section, Series, Table};
+use crate::plot::{Axis, Cell, ColorMap, HeatMap, HeatPanel, LinePlot, Section, Series, Table};
 use crate::spectral::bands;
 use crate::spectral::statistics::SpectrumStatistics;
 
-/// The spectra of `models` (name and measurement) and of the pictures they were measured on.
+/// The spectra of `models` (name and measurement) and of the images they were measured on.
 ///
 /// # Errors
 /// If a low-frequency bias cannot be computed.
@@ -15,7 +16,7 @@ pub fn section(models: &[(String, GradientSpectrum)], images: &SpectrumStatistic
     let count = images.images();
     let explanation = format!(
         "Fourier amplitudes of the gradient of the cross-entropy with respect to the input, averaged over {count} \
-         pictures and their channels: the frequencies that a small change of the picture has to have in order to \
+         images and their channels: the frequencies that a small change of the image has to have in order to \
          change the loss most. The bias is JaFR's: the larger, the lower the frequencies."
     );
     Ok(Section::new("Input gradients in the frequency domain")
@@ -28,7 +29,7 @@ pub fn section(models: &[(String, GradientSpectrum)], images: &SpectrumStatistic
         .line_plot(relative_profiles(models, images)))
 }
 
-/// One line per model and frequency (signed, in cycles per picture): mean amplitude, mean ln(1 + amplitude), and
+/// One line per model and frequency (signed, in cycles per image): mean amplitude, mean ln(1 + amplitude), and
 /// mean amplitude of the gradients divided by their norms.
 pub fn csv(models: &[(String, GradientSpectrum)]) -> String {
     let mut csv = Csv::new(&["model", "row", "column", "amplitude", "log1p_amplitude", "unit_amplitude"]);
@@ -45,7 +46,7 @@ pub fn csv(models: &[(String, GradientSpectrum)]) -> String {
 }
 
 fn numbers(models: &[(String, GradientSpectrum)]) -> Result<Table> {
-    let columns = ["model", "low-frequency bias", "mean norm", "amplitude below a quarter of the band"];
+    let columns = ["model", "low-frequency bias", "mean norm", "amplitude below a quarter of Nyquist"];
     let mut table = Table::new("Input gradients", &columns);
     for (name, spectrum) in models {
         table = table.row(vec![
@@ -73,9 +74,12 @@ fn maps(models: &[(String, GradientSpectrum)], log1p: bool) -> HeatMap {
         false => ("Mean amplitude of the input gradient", Axis::new("mean |F|").log()),
         true => ("Mean log amplitude of the input gradient", Axis::new("mean ln(1 + |F|)")),
     };
-    let map = HeatMap::new(title, value).colours(ColourMap::Magma).axes(frequency(), frequency());
-    let caption =
-        "Centred: the mean stands in the middle, high frequencies outside. One colour scale for all.";
+    let map = HeatMap::new(title, value).colors(ColorMap::Magma);
+    let map = match models.first().map(|(_, spectrum)| spectrum.amplitudes.size()) {
+        Some((height, width)) => on_axes(map, height, width),
+        None => map,
+    };
+    let caption = "Zero frequency in the middle, high frequencies outside. One color scale for all.";
     models.iter().fold(map.caption(caption), |map, (name, spectrum)| {
         let values = match log1p {
             false => spectrum.amplitudes.mean_amplitude(),
@@ -86,10 +90,10 @@ fn maps(models: &[(String, GradientSpectrum)], log1p: bool) -> HeatMap {
 }
 
 fn image_map(images: &SpectrumStatistics) -> HeatMap {
-    HeatMap::new("Mean amplitude of the pictures", Axis::new("mean |F|").log())
-        .colours(ColourMap::Magma)
-        .axes(frequency(), frequency())
-        .panel(panel("pictures", &images.mean_amplitude(), images.size()))
+    let map =
+        HeatMap::new("Mean amplitude of the images", Axis::new("mean |F|").log()).colors(ColorMap::Magma);
+    let (height, width) = images.size();
+    on_axes(map, height, width).panel(panel("images", &images.mean_amplitude(), images.size()))
 }
 
 fn panel(name: &str, values: &[f64], (height, width): (usize, usize)) -> HeatPanel {
@@ -98,14 +102,15 @@ fn panel(name: &str, values: &[f64], (height, width): (usize, usize)) -> HeatPan
 }
 
 fn profiles(models: &[(String, GradientSpectrum)]) -> LinePlot {
-    let plot = LinePlot::new("Radial profile of the input gradient", radius(), Axis::new("mean |F|").log());
+    let plot =
+        LinePlot::new("Radial profile of the input gradient", radius_axis(), Axis::new("mean |F|").log());
     models.iter().enumerate().fold(plot, |plot, (index, (name, spectrum))| {
         let points = profile(&spectrum.amplitudes, 1.0);
-        plot.series(Series::new(name, points).colour(index))
+        plot.series(Series::new(name, points).color(index))
     })
 }
 
-/// Profiles of unit-norm gradients and of the pictures, each divided by its mean, so that shapes compare.
+/// Profiles of unit-norm gradients and of the images, each divided by its mean, so that shapes compare.
 fn relative_profiles(models: &[(String, GradientSpectrum)], images: &SpectrumStatistics) -> LinePlot {
     let relative = |spectrum: &SpectrumStatistics| {
         let amplitudes = spectrum.mean_amplitude();
@@ -113,12 +118,12 @@ fn relative_profiles(models: &[(String, GradientSpectrum)], images: &SpectrumSta
         profile(spectrum, if mean > 0.0 { mean } else { 1.0 })
     };
     let value = Axis::new("mean |F| / its mean").log();
-    let mut plot = LinePlot::new("Shape of the spectra", radius(), value)
-        .caption("Every gradient is divided by its norm first, so that all pictures count alike.");
+    let mut plot = LinePlot::new("Shape of the spectra", radius_axis(), value)
+        .caption("Every gradient is divided by its norm first, so that all images count alike.");
     for (index, (name, spectrum)) in models.iter().enumerate() {
-        plot = plot.series(Series::new(name, relative(&spectrum.unit)).colour(index));
+        plot = plot.series(Series::new(name, relative(&spectrum.unit)).color(index));
     }
-    plot.series(Series::new("pictures", relative(images)).colour(models.len()).dashed())
+    plot.series(Series::new("images", relative(images)).color(models.len()).dashed())
 }
 
 fn profile(spectrum: &SpectrumStatistics, divisor: f64) -> Vec<[f64; 2]> {
@@ -127,10 +132,7 @@ fn profile(spectrum: &SpectrumStatistics, divisor: f64) -> Vec<[f64; 2]> {
     means.iter().enumerate().map(|(radius, mean)| [radius as f64, mean / divisor]).collect()
 }
 
-fn radius() -> Axis {
-    Axis::new("frequency (cycles per picture)")
-}
-
-fn frequency() -> Axis {
-    Axis::new("cycles per pixel").range(-0.5, 0.5)
+fn on_axes(map: HeatMap, height: usize, width: usize) -> HeatMap {
+    let (x, y) = frequency_axes(height, width);
+    map.axes(x, y)
 }

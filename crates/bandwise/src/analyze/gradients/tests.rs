@@ -3,7 +3,7 @@ use candle_core::Var;
 use super::*;
 use crate::golden;
 use crate::nn::loss::pytorch_cross_entropy;
-use crate::report::Report;
+use crate::plot::{Block, Cell};
 
 #[test]
 #[cfg_attr(not(golden), ignore = "no reference values: set BANDWISE_GOLDEN")]
@@ -84,12 +84,16 @@ fn several_models_stand_side_by_side() {
     let spectrum = GradientSpectrum::measure(&model, &images, &labels, 6).unwrap();
     let models = [("first".to_owned(), spectrum.clone()), ("second".to_owned(), spectrum)];
     let pictures = SpectrumStatistics::of_tensor(&images).unwrap();
-    let report = Report::new("Gradients").section(section(&models, &pictures).unwrap());
-    let folder = tempfile::tempdir().unwrap();
-    let files = report.write_figures(folder.path()).unwrap();
-    assert!(files.iter().filter(|f| f.extension().is_some_and(|e| e == "csv")).count() >= 6);
-    let text = std::fs::read_to_string(&files[0]).unwrap();
-    assert!(text.contains("first") && text.contains("second"), "{text}");
+    let section = section(&models, &pictures).unwrap();
+    let figures = |b: &&Block| matches!(b, Block::HeatMap(_) | Block::LinePlot(_));
+    assert_eq!(section.blocks.iter().filter(figures).count(), 5);
+    let rows: Vec<&Cell> = section
+        .blocks
+        .iter()
+        .find_map(|b| if let Block::Table(table) = b { Some(table) } else { None })
+        .map(|table| table.rows.iter().map(|row| &row[0]).collect())
+        .unwrap();
+    assert_eq!(rows, [&Cell::text("first"), &Cell::text("second")]);
     let table = csv(&models);
     assert_eq!(table.lines().count(), 1 + 2 * 16 * 16);
     assert!(table.contains("second,-8,3,"), "{table}");

@@ -1,301 +1,259 @@
-//! Accuracies with their intervals, from the result records of one or several runs.
+//! Accuracies with their intervals, and whatever else the result records of one or several runs hold.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
+use crate::evaluate::comparison::{self, Comparison, Sample, winner};
 use crate::evaluate::corruptions;
+use crate::evaluate::naming::{self, CUES};
+use crate::evaluate::overview::{self, Results, Row};
 use crate::evaluate::record::Record;
-use crate::evaluate::statistics::mcnemar;
 use crate::report::{
     Axis, Bar, BarPlot, BarSeries, Block, Cell, LinePlot, NumberFormat, Section, Series, Table,
 };
 
-use super::folder::Run;
-
-/// The splits of the synthetic cue set, in the order of reports, and what they show.
-const CUES: [(&str, &str); 4] = [
-    ("iid", "same distribution"),
-    ("shape", "shape only"),
-    ("texture", "texture only"),
-    ("conflict", "cue conflict: shape decides"),
-];
-
-/// What tells two numbers of one run apart.
-#[derive(Debug, Clone, PartialEq)]
-struct Condition {
-    metric: String,
-    attack: String,
-    norm: Option<String>,
-    epsilon: f64,
-    corruption: Option<String>,
-    severity: Option<u8>,
-    split: String,
-}
-
-impl Condition {
-    fn of(record: &Record) -> Self {
-        Self {
-            metric: record.metric.clone(),
-            attack: record.attack.clone(),
-            norm: record.norm.clone().filter(|_| record.attack != "none"),
-            epsilon: record.epsilon,
-            corruption: record.corruption.clone(),
-            severity: record.severity,
-            split: split(record),
-        }
-    }
-
-    fn is_accuracy(&self) -> bool {
-        self.metric == "accuracy"
-    }
-
-    fn is_clean(&self) -> bool {
-        self.is_accuracy() && self.attack == "none" && self.corruption.is_none()
-    }
-
-    /// The condition as the reader of a table names it.
-    fn name(&self) -> String {
-        let mut name = if self.attack == "none" {
-            "clean".to_owned()
-        } else {
-            let norm = match self.norm.as_deref() {
-                Some("linf") | None => String::new(),
-                Some(norm) => format!(" {}", norm.to_uppercase()),
-            };
-            format!("{}{norm}, ε = {}", self.attack, epsilon_name(self.epsilon))
-        };
-        if let Some(corruption) = &self.corruption {
-            name = corruption.replace('_', " ");
-            name.extend(self.severity.map(|s| format!(", severity {s}")));
-        }
-        match cue_name(&self.split).filter(|_| self.split != "iid") {
-            Some(cue) => format!("{name} ({cue})"),
-            None if matches!(self.split.as_str(), "" | "test" | "iid") => name,
-            None => format!("{name} ({})", self.split),
-        }
-    }
-}
-
-/// The split of a record; the synthetic set's cue splits are also found in the data's specification.
-fn split(record: &Record) -> String {
-    let provenance = &record.provenance;
-    let options = provenance.data.strip_prefix("synthetic:").unwrap_or_default();
-    let cue =
-        options.split(',').filter_map(|o| o.trim().strip_prefix("test=")).find(|c| cue_name(c).is_some());
-    match cue {
-        Some(cue) if provenance.split == "test" || provenance.split.is_empty() => cue.to_owned(),
-        _ => provenance.split.clone(),
-    }
-}
-
-fn cue_name(split: &str) -> Option<&'static str> {
-    CUES.iter().find(|(name, _)| *name == split).map(|(_, text)| *text)
-}
-
-/// `8/255` where the value is that fraction, else the value.
-fn epsilon_name(epsilon: f64) -> String {
-    let levels = epsilon * 255.0;
-    let halves = (levels * 2.0).round() / 2.0;
-    if halves > 0.0 && (levels - halves).abs() < 1e-6 && epsilon < 0.51 {
-        return format!("{halves}/255");
-    }
-    NumberFormat::Plain.write(epsilon)
-}
-
-/// One row per condition, one place per run.
-struct Results {
-    rows: Vec<(Condition, Vec<Option<Record>>)>,
-}
-
-impl Results {
-    /// Of several numbers for one condition of one run, the last of each seed counts; several seeds
-    /// become their mean.
-    fn collect(runs: &[Run]) -> Self {
-        let mut rows: Vec<(Condition, Vec<Vec<&Record>>)> = Vec::new();
-        for (index, run) in runs.iter().enumerate() {
-            for record in &run.records {
-                let condition = Condition::of(record);
-                let row = rows.iter().position(|(known, _)| *known == condition).unwrap_or_else(|| {
-                    rows.push((condition, vec![Vec::new(); runs.len()]));
-                    rows.len() - 1
-                });
-                let places = &mut rows[row].1[index];
-                places.retain(|older| older.provenance.seeds != record.provenance.seeds);
-                places.push(record);
-            }
-        }
-        let merge = |records: Vec<&Record>| match records.as_slice() {
-            [one] => Some((*one).clone()),
-            several => Record::mean_of(&several.iter().map(|r| (*r).clone()).collect::<Vec<_>>()),
-        };
-        let merged = |(condition, places): (Condition, Vec<Vec<&Record>>)| {
-            (condition, places.into_iter().map(merge).collect())
-        };
-        Self { rows: rows.into_iter().map(merged).collect() }
-    }
-
-    fn matching(&self, keep: impl Fn(&Condition) -> bool) -> Vec<&(Condition, Vec<Option<Record>>)> {
-        self.rows.iter().filter(|(condition, _)| keep(condition)).collect()
-    }
-}
-
 /// All sections that records give: accuracies, cue splits, corruptions, other measurements.
-pub(super) fn sections(runs: &[Run]) -> Vec<Section> {
-    let results = Results::collect(runs);
+pub(super) fn sections(results: &Results) -> Vec<Section> {
     let candidates = [
-        accuracy_section(runs, &results),
-        cue_section(runs, &results),
-        corruption_section(runs, &results),
-        other_section(runs, &results),
+        accuracy_section(results),
+        cue_section(results),
+        corruption_section(results),
+        other_section(results),
     ];
     candidates.into_iter().flatten().collect()
 }
 
-fn accuracy_section(runs: &[Run], results: &Results) -> Option<Section> {
+fn is_cue_split(split: &str) -> bool {
+    CUES.iter().any(|(cue, _)| *cue == split)
+}
+
+fn accuracy_section(results: &Results) -> Option<Section> {
     // Cue splits are shown on their own; the usual test images among them open the table, but once.
-    let tested = results.rows.iter().any(|(c, _)| c.is_clean() && matches!(c.split.as_str(), "" | "test"));
-    let is_cue = |c: &Condition| c.is_clean() && cue_name(&c.split).is_some() && (tested || c.split != "iid");
-    let shown = |c: &Condition| c.is_accuracy() && c.corruption.is_none() && !is_cue(c);
+    let tested = results.rows.iter().any(|r| r.is_clean() && matches!(r.split().as_str(), "" | "test"));
+    let is_cue = |r: &Row| r.is_clean() && is_cue_split(&r.split()) && (tested || r.split() != "iid");
+    let shown = |r: &Row| r.is_accuracy() && r.example.corruption.is_none() && !is_cue(r);
     let rows = results.matching(shown);
     if rows.is_empty() {
         return None;
     }
     let mut section = Section::new("Accuracy").text(
         "The share of test images classified correctly, clean and under attack. Below each number stands its \
-         95 % interval: the accuracies on all images of this kind that fit what was seen on the sample.",
+         95 % interval: the accuracies on all images of this kind that fit what was seen on the sample; for several seeds \
+         it is that of their mean.",
     );
-    section = section.table(accuracy_table("", runs, &rows).caption(sample_caption(&rows)));
-    for plot in strength_plots(runs, results) {
+    for subject in subjects(results) {
+        section = section.text(subject);
+    }
+    let (table, warnings) = numbers("", results, &rows);
+    section = section.table(table.caption(caption(results, &rows)));
+    for (index, warning) in warnings.iter().enumerate() {
+        section = section.warning(format!("**⚠{}** {warning}", index + 1));
+    }
+    for plot in strength_plots(results) {
         section = section.line_plot(plot);
     }
-    if let Some(table) = paired_table(runs, &rows) {
+    for table in comparisons(results, &rows) {
         section = section.table(table);
     }
-    Some(section.details("Where these numbers come from", vec![Block::Table(provenance_table(runs))]))
+    Some(section.details("Where these numbers come from", vec![Block::Table(provenance_table(results))]))
 }
 
-fn accuracy_table(title: &str, runs: &[Run], rows: &[&(Condition, Vec<Option<Record>>)]) -> Table {
-    let columns = std::iter::once("images").chain(runs.iter().map(|r| r.name.as_str())).collect::<Vec<_>>();
-    let table = Table::new(title, &columns);
-    rows.iter().fold(table, |table, (condition, records)| {
-        let is_share = condition.metric.contains("accuracy") || condition.metric.ends_with("_share");
-        let format = if is_share { NumberFormat::Percent } else { NumberFormat::Plain };
-        let best = records.iter().flatten().map(|r| r.value).fold(f64::NEG_INFINITY, f64::max);
-        let cell = |record: &Option<Record>| match record {
-            None => Cell::empty(),
-            Some(r) => {
-                let is_best = condition.is_accuracy() && runs.len() > 1 && r.value == best;
-                Cell::formatted(r.value, format).with_interval(r.ci95).best(is_best)
+/// One line for each model that says what it is: architecture, normalization, data.
+fn subjects(results: &Results) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for column in &results.columns {
+        for subject in overview::subjects(column) {
+            let line =
+                if results.columns.len() > 1 { format!("**{}**: {subject}", column.name) } else { subject };
+            if !lines.contains(&line) {
+                lines.push(line);
             }
-        };
-        table.row(std::iter::once(Cell::text(condition.name())).chain(records.iter().map(cell)).collect())
-    })
+        }
+    }
+    lines
 }
 
-fn sample_caption(rows: &[&(Condition, Vec<Option<Record>>)]) -> String {
-    let mut totals: Vec<u64> = rows
-        .iter()
-        .flat_map(|(_, r)| r.iter().flatten())
-        .filter(|r| r.per_image.is_some())
-        .filter_map(|r| r.total)
-        .collect();
+/// A table of numbers, and the warnings to which it points.
+fn numbers(title: &str, results: &Results, rows: &[&Row]) -> (Table, Vec<String>) {
+    let names = results.columns.iter().map(|column| column.name.as_str());
+    let columns = std::iter::once("images").chain(names).collect::<Vec<_>>();
+    let mut warnings: Vec<String> = Vec::new();
+    let mut table = Table::new(title, &columns);
+    for row in rows {
+        let best = row.is_accuracy().then(|| winner(&row.cells)).flatten();
+        let mut cells = vec![Cell::text(&row.name)];
+        for (place, sample) in row.cells.iter().enumerate() {
+            let Some(sample) = sample else {
+                cells.push(Cell::empty());
+                continue;
+            };
+            let cell = Cell::formatted(sample.value(), format_of(&row.example.metric))
+                .with_interval(sample.interval())
+                .seeds(if sample.is_mean() { sample.seeds() } else { 0 })
+                .best(best == Some(place));
+            cells.push(cell.mark(marks(sample, &mut warnings)));
+        }
+        table = table.row(cells);
+    }
+    (table, warnings)
+}
+
+/// The numbers of a sample's warnings, which join the list.
+fn marks(sample: &Sample, warnings: &mut Vec<String>) -> String {
+    let numbers = sample.warnings().into_iter().map(|warning| {
+        let known = warnings.iter().position(|w| *w == warning).unwrap_or_else(|| {
+            warnings.push(warning);
+            warnings.len() - 1
+        });
+        format!("⚠{}", known + 1)
+    });
+    numbers.collect::<Vec<_>>().join(" ")
+}
+
+fn format_of(metric: &str) -> NumberFormat {
+    const SHARES: [&str; 6] = ["accuracy", "share", "kept", "relative_l1", "power_in_mask", "mce"];
+    let is_share = SHARES.iter().any(|part| metric.contains(part)) || metric.ends_with("_error");
+    if is_share { NumberFormat::Percent } else { NumberFormat::Plain }
+}
+
+fn caption(results: &Results, rows: &[&Row]) -> String {
+    let records = || rows.iter().flat_map(|r| r.cells.iter().flatten()).flat_map(|sample| &sample.records);
+    let mut totals: Vec<u64> = records().filter(|r| r.per_image.is_some()).filter_map(|r| r.total).collect();
     totals.sort_unstable();
     totals.dedup();
-    match totals.as_slice() {
+    let mut caption = match totals.as_slice() {
         [] => String::new(),
         [total] => format!("{total} images each; Wilson intervals."),
         [first, .., last] => format!("{first} to {last} images; Wilson intervals."),
+    };
+    let mut add = |text: &str| {
+        caption.push_str(if caption.is_empty() { "" } else { " " });
+        caption.push_str(text);
+    };
+    if rows.iter().flat_map(|r| r.cells.iter().flatten()).any(Sample::is_mean) {
+        add("Numbers over several seeds are means with Student's 95 % interval.");
     }
+    let attacked: Vec<&Record> = records().filter(|r| r.attack != "none").collect();
+    let mut seeds: Vec<u64> = attacked.iter().flat_map(|r| r.provenance.seeds.clone()).collect();
+    seeds.sort_unstable();
+    seeds.dedup();
+    match seeds.as_slice() {
+        [] => {}
+        [seed] => add(&format!("Seed of the attacks: {seed}.")),
+        several => {
+            let several: Vec<String> = several.iter().map(u64::to_string).collect();
+            add(&format!("Seeds of the attacks: {}.", several.join(", ")));
+        }
+    }
+    if results.columns.len() > 1 {
+        add(comparison::RULE);
+    }
+    caption
 }
 
 /// For each attack that was run at several strengths, its accuracy over ε.
-fn strength_plots(runs: &[Run], results: &Results) -> Vec<LinePlot> {
-    let attacked = results.matching(|c| c.is_accuracy() && c.attack != "none" && c.corruption.is_none());
-    let mut families: Vec<Condition> = Vec::new();
-    for (condition, _) in &attacked {
-        let family = Condition { epsilon: 0.0, ..condition.clone() };
-        if !families.contains(&family) {
-            families.push(family);
+fn strength_plots(results: &Results) -> Vec<LinePlot> {
+    let attacked =
+        results.matching(|r| r.is_accuracy() && r.example.attack != "none" && r.example.corruption.is_none());
+    let mut families: Vec<(BTreeMap<String, String>, Vec<&Row>)> = Vec::new();
+    for row in attacked {
+        let family = row.family();
+        match families.iter_mut().find(|(known, _)| *known == family) {
+            Some((_, members)) => members.push(row),
+            None => families.push((family, vec![row])),
         }
     }
-    let plots = families.into_iter().filter_map(|family| {
-        let of_family = |c: &Condition| Condition { epsilon: 0.0, ..c.clone() } == family;
-        let clean = |c: &Condition| c.is_clean() && c.split == family.split;
-        let rows = results.matching(|c| of_family(c) || clean(c));
-        (rows.len() >= 3).then(|| strength_plot(runs, &family, rows))
+    let plots = families.into_iter().filter_map(|(_, mut rows)| {
+        let split = rows[0].split();
+        rows.extend(results.matching(|r| r.is_clean() && r.split() == split));
+        rows.sort_by(|a, b| a.epsilon().total_cmp(&b.epsilon()));
+        // Of one strength there may be several steps: then it is no curve.
+        let curve = rows.windows(2).all(|pair| pair[0].epsilon() < pair[1].epsilon());
+        (curve && rows.len() >= 3).then(|| strength_plot(results, &rows))
     });
     plots.collect()
 }
 
-fn strength_plot(
-    runs: &[Run],
-    family: &Condition,
-    mut rows: Vec<&(Condition, Vec<Option<Record>>)>,
-) -> LinePlot {
-    rows.sort_by(|a, b| a.0.epsilon.total_cmp(&b.0.epsilon));
-    let (x, scale) = match family.norm.as_deref() {
+fn strength_plot(results: &Results, rows: &[&Row]) -> LinePlot {
+    let strongest = rows[rows.len() - 1];
+    let (x, scale) = match strongest.example.norm.as_deref() {
         Some("l2" | "l1") => (Axis::new("ε"), 1.0),
         _ => (Axis::new("ε in 1/255"), 255.0),
     };
-    let plot = LinePlot::new(
-        format!("Accuracy over attack strength: {}", family.attack),
-        x,
-        Axis::percent("accuracy").range(0.0, 1.0),
-    );
-    runs.iter().enumerate().fold(plot, |plot, (index, run)| {
-        let records =
-            rows.iter().filter_map(|(c, records)| Some((c.epsilon * scale, records[index].as_ref()?)));
-        let (points, band) = records.map(|(x, r)| ([x, r.value], r.ci95.unwrap_or([r.value; 2]))).unzip();
-        plot.series(Series::new(&run.name, points).band(band).colour(index))
+    let parameters = &strongest.example.attack_parameters;
+    let name = parameters.get("name").and_then(|name| name.as_str()).unwrap_or(&strongest.example.attack);
+    let title = format!("Accuracy over attack strength: {name}");
+    let plot = LinePlot::new(title, x, Axis::percent("accuracy").range(0.0, 1.0))
+        .caption(format!("The strongest: {}.", naming::attack_line(&strongest.example)));
+    results.columns.iter().enumerate().fold(plot, |plot, (index, column)| {
+        let samples = rows.iter().filter_map(|row| Some((row.epsilon() * scale, row.cells[index].as_ref()?)));
+        let (points, band): (Vec<_>, Vec<_>) = samples
+            .map(|(x, sample)| ([x, sample.value()], sample.interval().unwrap_or([sample.value(); 2])))
+            .unzip();
+        plot.series(Series::new(&column.name, points).band(band).color(index))
     })
 }
 
-/// McNemar's test of every later run against the first, where both were judged on the same images.
-fn paired_table(runs: &[Run], rows: &[&(Condition, Vec<Option<Record>>)]) -> Option<Table> {
+/// Every later configuration against the first: on the same images, or between seeds.
+fn comparisons(results: &Results, rows: &[&Row]) -> Vec<Table> {
     let columns = ["images", "compared", "only first right", "only second right", "difference", "mid-p"];
-    let mut table = Table::new("Paired comparison on the same images", &columns).caption(
+    let mut paired = Table::new("Paired comparison on the same images", &columns).caption(
         "McNemar's test: counts of images that only one of the two gets right, the difference in accuracy \
          (percentage points) with its 95 % interval, and the two-sided mid-p value.",
     );
-    for (condition, records) in rows {
-        let Some(first) = &records[0] else { continue };
-        for (run, second) in runs.iter().zip(records).skip(1) {
-            let Some(test) = second
-                .as_ref()
-                .filter(|s| same_images(first, s))
-                .and_then(|second| mcnemar(&first.flags()?, &second.flags()?).ok())
-            else {
-                continue;
-            };
-            table = table.row(vec![
-                Cell::text(condition.name()),
-                Cell::text(format!("{} − {}", runs[0].name, run.name)),
-                Cell::number(test.only_first as f64),
-                Cell::number(test.only_second as f64),
-                Cell::percent(test.difference).with_interval(Some(test.difference_ci95)),
-                Cell::text(p_value(test.p_mid)),
-            ]);
+    let columns = ["images", "compared", "seeds", "difference", "p"];
+    let mut means = Table::new("Comparison of means over seeds", &columns).caption(
+        "Welch's t-test between the seeds of two configurations: the difference of their means (percentage points) with \
+         its 95 % interval, and the two-sided p-value.",
+    );
+    for row in rows {
+        let Some(first) = &row.cells[0] else { continue };
+        for (column, second) in results.columns.iter().zip(&row.cells).skip(1) {
+            let Some(second) = second else { continue };
+            let Some(comparison) = first.compare(second) else { continue };
+            let (difference, interval) = comparison.difference();
+            let difference = Cell::percent(difference).with_interval(Some(interval));
+            let compared = Cell::text(format!("{} − {}", results.columns[0].name, column.name));
+            let p = Cell::text(p_value(comparison.p()));
+            let name = Cell::text(&row.name);
+            match comparison {
+                Comparison::Paired(test) => {
+                    let [a, b] = [test.only_first, test.only_second].map(|n| Cell::number(n as f64));
+                    paired = paired.row(vec![name, compared, a, b, difference, p]);
+                }
+                Comparison::Means(_) => {
+                    let seeds = Cell::text(format!("{} and {}", first.seeds(), second.seeds()));
+                    means = means.row(vec![name, compared, seeds, difference, p]);
+                }
+            }
         }
     }
-    (!table.rows.is_empty()).then_some(table)
-}
-
-fn same_images(first: &Record, second: &Record) -> bool {
-    !first.provenance.data_sha256.is_empty() && first.provenance.data_sha256 == second.provenance.data_sha256
+    [paired, means].into_iter().filter(|table| !table.rows.is_empty()).collect()
 }
 
 fn p_value(p: f64) -> String {
     if p < 1e-4 { "< 0.0001".into() } else { format!("{p:.4}") }
 }
 
-/// Model, weights, data and machine behind each run's numbers.
-fn provenance_table(runs: &[Run]) -> Table {
-    let columns = ["run", "model", "weights SHA-256", "data", "data SHA-256", "computed", "version", "last"];
-    let mut table = Table::new("", &columns);
-    for run in runs {
-        let mut known: Vec<[&str; 2]> = Vec::new();
-        for record in run.records.iter().rev() {
+/// Model, weights, data, seeds and machine behind each column's numbers.
+fn provenance_table(results: &Results) -> Table {
+    let columns = [
+        "column",
+        "model",
+        "weights SHA-256",
+        "data",
+        "data SHA-256",
+        "seeds",
+        "computed",
+        "version",
+        "last",
+    ];
+    let mut table = Table::new("Where these numbers come from", &columns);
+    for column in &results.columns {
+        let mut known: Vec<[String; 3]> = Vec::new();
+        for record in column.records.iter().flatten().rev() {
             let p = &record.provenance;
-            let identity = [p.weights_sha256.as_str(), p.data_sha256.as_str()];
+            let seeds = p.seeds.iter().map(u64::to_string).collect::<Vec<_>>().join(" ");
+            let identity = [p.weights_sha256.clone(), p.data_sha256.clone(), seeds.clone()];
             if known.contains(&identity) {
                 continue;
             }
@@ -303,22 +261,20 @@ fn provenance_table(runs: &[Run]) -> Table {
             let data = if p.split.is_empty() { p.data.clone() } else { format!("{} ({})", p.data, p.split) };
             let hash = |text: &str| text.chars().take(12).collect::<String>();
             let computed = format!("{}, {}", p.device, p.precision);
-            let cells =
-                [&run.name, &p.model, &hash(&p.weights_sha256), &data, &hash(&p.data_sha256), &computed];
-            let cells = cells.into_iter().chain([&p.version, &record.created]).map(Cell::text);
-            table = table.row(cells.collect());
+            let cells = [&column.name, &p.model, &hash(&p.weights_sha256), &data, &hash(&p.data_sha256)];
+            let cells = cells.into_iter().chain([&seeds, &computed, &p.version, &record.created]);
+            table = table.row(cells.map(Cell::text).collect());
         }
     }
     table
 }
 
 /// Bars of the synthetic set's cue splits.
-fn cue_section(runs: &[Run], results: &Results) -> Option<Section> {
+fn cue_section(results: &Results) -> Option<Section> {
     let rows: Vec<_> = CUES
         .iter()
         .filter_map(|(split, text)| {
-            let row = results.rows.iter().find(|(c, _)| c.is_clean() && c.split == *split)?;
-            Some((*text, row))
+            Some((*text, results.rows.iter().find(|r| r.is_clean() && r.split() == *split)?))
         })
         .collect();
     if rows.len() < 2 {
@@ -326,12 +282,12 @@ fn cue_section(runs: &[Run], results: &Results) -> Option<Section> {
     }
     let groups = rows.iter().map(|(text, _)| (*text).to_owned()).collect();
     let plot = BarPlot::new("Accuracy by cue", Axis::percent("accuracy").range(0.0, 1.0), groups);
-    let plot = runs.iter().enumerate().fold(plot, |plot, (index, run)| {
-        let bar = |(_, (_, records)): &(&str, &(Condition, Vec<Option<Record>>))| match &records[index] {
-            Some(r) => Bar { value: r.value, interval: r.ci95 },
+    let plot = results.columns.iter().enumerate().fold(plot, |plot, (index, column)| {
+        let bar = |(_, row): &(&str, &Row)| match &row.cells[index] {
+            Some(sample) => Bar { value: sample.value(), interval: sample.interval() },
             None => Bar::missing(),
         };
-        plot.series(BarSeries::new(&run.name, rows.iter().map(bar).collect()).colour(index))
+        plot.series(BarSeries::new(&column.name, rows.iter().map(bar).collect()).color(index))
     });
     let section = Section::new("Shape or texture").text(
         "The synthetic classes can be told by a large shape (low frequencies) or by a fine texture (high \
@@ -342,10 +298,11 @@ fn cue_section(runs: &[Run], results: &Results) -> Option<Section> {
 }
 
 /// Accuracy per corruption, over the severities that were measured.
-fn corruption_section(runs: &[Run], results: &Results) -> Option<Section> {
-    let rows = results.matching(|c| c.is_accuracy() && c.corruption.is_some() && c.attack == "none");
+fn corruption_section(results: &Results) -> Option<Section> {
+    let rows =
+        results.matching(|r| r.is_accuracy() && r.example.corruption.is_some() && r.example.attack == "none");
     let mut names: Vec<&str> = Vec::new();
-    for name in rows.iter().filter_map(|(c, _)| c.corruption.as_deref()) {
+    for name in rows.iter().filter_map(|r| r.example.corruption.as_deref()) {
         if !names.contains(&name) {
             names.push(name);
         }
@@ -355,20 +312,22 @@ fn corruption_section(runs: &[Run], results: &Results) -> Option<Section> {
     }
     let ordered = order_by_frequency(&mut names, &rows);
     let mean = |name: Option<&str>, index: usize| {
-        let values = rows.iter().filter(|(c, _)| name.is_none() || c.corruption.as_deref() == name);
-        let values: Vec<f64> = values.filter_map(|(_, r)| Some(r[index].as_ref()?.value)).collect();
+        let of_name = |r: &&&Row| name.is_none() || r.example.corruption.as_deref() == name;
+        let values: Vec<f64> =
+            rows.iter().filter(of_name).filter_map(|r| Some(r.cells[index].as_ref()?.value())).collect();
         values.iter().sum::<f64>() / values.len() as f64
     };
     let groups = names.iter().map(|n| n.replace('_', " ")).collect();
     let plot = BarPlot::new("Accuracy by corruption", Axis::percent("accuracy").range(0.0, 1.0), groups);
-    let plot = runs.iter().enumerate().fold(plot, |plot, (index, run)| {
+    let plot = results.columns.iter().enumerate().fold(plot, |plot, (index, column)| {
         let bars = names.iter().map(|name| Bar::new(mean(Some(name), index))).collect();
-        plot.series(BarSeries::new(&run.name, bars).colour(index))
+        plot.series(BarSeries::new(&column.name, bars).color(index))
     });
-    let columns: Vec<&str> = std::iter::once("").chain(runs.iter().map(|r| r.name.as_str())).collect();
-    let overall = (0..runs.len()).map(|index| Cell::percent(mean(None, index)));
+    let columns: Vec<&str> =
+        std::iter::once("").chain(results.columns.iter().map(|c| c.name.as_str())).collect();
+    let overall = (0..results.columns.len()).map(|index| Cell::percent(mean(None, index)));
     let overall = std::iter::once(Cell::text("mean over all")).chain(overall).collect();
-    let details = accuracy_table("", runs, &rows);
+    let (details, _) = numbers("Every corruption and severity", results, &rows);
     Some(
         Section::new("Corruptions")
             .table(Table::new("Mean accuracy under corruption", &columns).row(overall))
@@ -380,8 +339,9 @@ fn corruption_section(runs: &[Run], results: &Results) -> Option<Section> {
 }
 
 /// Sorts corruptions by where their changes lie in the spectrum, and says so, if the records tell it of all.
-fn order_by_frequency(names: &mut [&str], rows: &[&(Condition, Vec<Option<Record>>)]) -> &'static str {
-    let records: Vec<Record> = rows.iter().flat_map(|(_, places)| places.iter().flatten().cloned()).collect();
+fn order_by_frequency(names: &mut [&str], rows: &[&Row]) -> &'static str {
+    let samples = rows.iter().flat_map(|row| row.cells.iter().flatten());
+    let records: Vec<Record> = samples.flat_map(|sample| sample.records.iter().cloned()).collect();
     let of = |name: &str| corruptions::centroid(&records, name.parse().ok()?);
     if !names.iter().all(|name| of(name).is_some()) {
         return "";
@@ -392,16 +352,44 @@ fn order_by_frequency(names: &mut [&str], rows: &[&(Condition, Vec<Option<Record
     " From left to right: from changes of low to changes of high frequency."
 }
 
-fn other_section(runs: &[Run], results: &Results) -> Option<Section> {
-    let rows = results.matching(|c| !c.is_accuracy());
+/// More rows of one metric than this stand behind a line.
+const MANY_ROWS: usize = 16;
+
+fn other_section(results: &Results) -> Option<Section> {
+    let rows = results.matching(|r| !r.is_accuracy());
     if rows.is_empty() {
         return None;
     }
-    let mut table = accuracy_table("", runs, &rows);
-    for (row, (condition, _)) in table.rows.iter_mut().zip(&rows) {
-        let (metric, images) = (condition.metric.replace('_', " "), condition.name());
-        row[0] = Cell::text(if images == "clean" { metric } else { format!("{metric}: {images}") });
+    let mut metrics: Vec<&str> = Vec::new();
+    for row in &rows {
+        if !metrics.contains(&row.example.metric.as_str()) {
+            metrics.push(&row.example.metric);
+        }
     }
-    table.columns[0] = "measurement".into();
-    Some(Section::new("Other measurements").table(table))
+    let of = |metric: &str| -> Vec<&Row> {
+        rows.iter().copied().filter(|row| row.example.metric == metric).collect()
+    };
+    let (few, many): (Vec<&str>, Vec<&str>) =
+        metrics.into_iter().partition(|metric| of(metric).len() <= MANY_ROWS);
+    let mut section = Section::new("Other measurements");
+    let shown: Vec<&Row> = few.into_iter().flat_map(of).collect();
+    let heading = |mut table: Table| {
+        table.columns[0] = "measurement".into();
+        table
+    };
+    if !shown.is_empty() {
+        let (table, warnings) = numbers("Other measurements", results, &shown);
+        section = section.table(heading(table));
+        for (index, warning) in warnings.iter().enumerate() {
+            section = section.warning(format!("**⚠{}** {warning}", index + 1));
+        }
+    }
+    for metric in many {
+        let rows = of(metric);
+        let name = metric.replace('_', " ");
+        let (table, _) = numbers(&name, results, &rows);
+        let summary = format!("All {} numbers of {name}", rows.len());
+        section = section.details(summary, vec![Block::Table(heading(table))]);
+    }
+    Some(section)
 }

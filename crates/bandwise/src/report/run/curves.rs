@@ -2,7 +2,9 @@
 
 use serde_json::Value;
 
-use super::folder::Run;
+use super::folder::{Metrics, Run};
+use crate::evaluate::overview::Configuration;
+use crate::evaluate::statistics::mean_interval;
 use crate::report::{Axis, LinePlot, Section, Series};
 
 /// Parts of a run over which the same quantity is measured: `train/loss` and `validation/loss` are
@@ -31,10 +33,32 @@ const EXPLAINED: [(&str, &str, &str); 3] = [
 /// The quantities that come first, in this order.
 const FIRST: [&str; 4] = ["loss", "accuracy", "robust_accuracy", "learning_rate"];
 
-/// The curves of all runs, one plot per quantity; `None` if no run wrote metrics.
-pub(super) fn section(runs: &[Run]) -> Option<Section> {
+/// What the runs of one configuration wrote down.
+pub(super) struct Curves<'a> {
+    name: &'a str,
+    /// Name and metrics of each run.
+    runs: Vec<(&'a str, &'a Metrics)>,
+}
+
+/// The metrics of each configuration's runs.
+pub(super) fn curves_of<'a>(configurations: &'a [Configuration<'a>], runs: &'a [Run]) -> Vec<Curves<'a>> {
+    let of = |configuration: &'a Configuration<'a>| Curves {
+        name: &configuration.name,
+        runs: configuration.runs.iter().filter_map(|source| metrics_of(&source.name, runs)).collect(),
+    };
+    configurations.iter().map(of).collect()
+}
+
+/// Names tell runs apart.
+fn metrics_of<'a>(name: &str, runs: &'a [Run]) -> Option<(&'a str, &'a Metrics)> {
+    let run = runs.iter().find(|run| run.source.name == name)?;
+    Some((&run.source.name, &run.metrics))
+}
+
+/// The curves of all configurations, one plot per quantity; `None` if no run wrote metrics.
+pub(super) fn section(configurations: &[Curves]) -> Option<Section> {
     let mut quantities: Vec<String> = Vec::new();
-    for key in keys(runs) {
+    for key in keys(configurations) {
         let quantity = split(&key).0.to_owned();
         if !quantities.contains(&quantity) {
             quantities.push(quantity);
@@ -46,18 +70,19 @@ pub(super) fn section(runs: &[Run]) -> Option<Section> {
     let rank = |quantity: &String| FIRST.iter().position(|f| f == quantity).unwrap_or(FIRST.len());
     quantities.sort_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| a.cmp(b)));
     let mut section = Section::new("Training").text(
-        "What training wrote down at the end of each epoch. Where several runs are compared, each keeps its \
-         colour on the whole page, and values on the training images are dashed.",
+        "What training wrote down at the end of each epoch. Where several configurations are compared, each keeps its \
+         color on the whole page, and values on the training images are dashed. Of several seeds the mean is drawn, in \
+         Student's 95 % interval.",
     );
-    for run in runs {
-        for warning in &run.metrics.warnings {
-            section = section.warning(format!("{}: {warning}", run.name));
+    for (name, metrics) in configurations.iter().flat_map(|c| &c.runs) {
+        for warning in &metrics.warnings {
+            section = section.warning(format!("{name}: {warning}"));
         }
-        for note in &run.metrics.notes {
-            section = section.text(format!("{}: {note}.", run.name));
+        for note in &metrics.notes {
+            section = section.text(format!("{name}: {note}."));
         }
     }
-    if keys(runs).iter().any(|key| key == "unperturbed/loss") {
+    if keys(configurations).iter().any(|key| key == "unperturbed/loss") {
         section = section.text(
             "Adversarial weight perturbation: the loss “train” is that at the perturbed weights, “unperturbed” that \
              at the weights themselves.",
@@ -68,14 +93,14 @@ pub(super) fn section(runs: &[Run]) -> Option<Section> {
             Some((_, _, meaning)) => section.text(*meaning),
             None => section,
         };
-        section.line_plot(plot(runs, quantity))
+        section.line_plot(plot(configurations, quantity))
     }))
 }
 
 /// All metric names, in the order in which they first appear.
-fn keys(runs: &[Run]) -> Vec<String> {
+fn keys(configurations: &[Curves]) -> Vec<String> {
     let mut keys: Vec<String> = Vec::new();
-    for (_, values) in runs.iter().flat_map(|r| &r.metrics.epochs) {
+    for (_, values) in configurations.iter().flat_map(|c| &c.runs).flat_map(|(_, m)| &m.epochs) {
         for (key, value) in values {
             if (value.is_number() || value.is_null()) && !keys.contains(key) {
                 keys.push(key.clone());
@@ -94,7 +119,7 @@ fn split(key: &str) -> (&str, &str) {
     }
 }
 
-fn plot(runs: &[Run], quantity: &str) -> LinePlot {
+fn plot(configurations: &[Curves], quantity: &str) -> LinePlot {
     let readable = quantity.replace(['_', '/'], " ");
     let watched = quantity == "overfitting";
     let fraction = quantity.contains("accuracy") || quantity.contains("share") || watched;
@@ -109,34 +134,50 @@ fn plot(runs: &[Run], quantity: &str) -> LinePlot {
         Some((_, title, _)) => (*title).to_owned(),
         None => capitalized(&readable),
     };
-    let curves: Vec<String> = keys(runs).into_iter().filter(|key| split(key).0 == quantity).collect();
-    let mut plot = LinePlot::new(title, Axis::new("epoch"), y);
-    for (run_index, run) in runs.iter().enumerate() {
+    let curves: Vec<String> =
+        keys(configurations).into_iter().filter(|key| split(key).0 == quantity).collect();
+    let mut plot = LinePlot::new(title, Axis::integers("epoch"), y);
+    let several = configurations.len() > 1;
+    for (place, configuration) in configurations.iter().enumerate() {
         for (curve_index, key) in curves.iter().enumerate() {
-            let points = points(run, key);
+            let (points, band) = points(&configuration.runs, key);
             if points.is_empty() {
                 continue;
             }
             let curve = split(key).1.replace('_', " ");
-            let curve = curve.as_str();
-            let label = match (runs.len(), curve) {
-                (1, curve) => curve.to_owned(),
-                (_, "") => run.name.clone(),
-                (_, curve) => format!("{}, {curve}", run.name),
+            let label = match (several, curve.as_str()) {
+                (false, curve) => curve.to_owned(),
+                (true, "") => configuration.name.to_owned(),
+                (true, curve) => format!("{}, {curve}", configuration.name),
             };
-            let mut series = Series::new(label, points);
-            series.colour = Some(if runs.len() > 1 { run_index } else { curve_index });
-            series.dashed = runs.len() > 1 && curve == "train";
+            let mut series = Series::new(label, points).band(band);
+            series.color = Some(if several { place } else { curve_index });
+            series.dashed = several && curve == "train";
             plot = plot.series(series);
         }
     }
     plot
 }
 
-fn points(run: &Run, key: &str) -> Vec<[f64; 2]> {
-    let epochs = run.metrics.epochs.iter();
+/// A metric over epochs: of one run as it is, of several the mean and its interval.
+fn points(runs: &[(&str, &Metrics)], key: &str) -> (Vec<[f64; 2]>, Vec<[f64; 2]>) {
     let value = |value: &Value| value.as_f64().unwrap_or(f64::NAN);
-    epochs.filter_map(|(epoch, values)| Some([*epoch, value(values.get(key)?)])).collect()
+    let mut epochs: Vec<(f64, Vec<f64>)> = Vec::new();
+    for (epoch, values) in runs.iter().flat_map(|(_, metrics)| &metrics.epochs) {
+        let Some(found) = values.get(key).map(value) else { continue };
+        match epochs.iter_mut().find(|(known, _)| known == epoch) {
+            Some((_, list)) => list.push(found),
+            None => epochs.push((*epoch, vec![found])),
+        }
+    }
+    epochs.sort_by(|a, b| a.0.total_cmp(&b.0));
+    if runs.len() == 1 {
+        return (epochs.iter().map(|(epoch, list)| [*epoch, list[0]]).collect(), Vec::new());
+    }
+    // Where fewer seeds have arrived yet, the mean would jump.
+    epochs.retain(|(_, list)| list.len() == runs.len());
+    let means = epochs.iter().filter_map(|(epoch, list)| Some((*epoch, mean_interval(list)?)));
+    means.map(|(epoch, m)| ([epoch, m.mean], [m.low, m.high])).unzip()
 }
 
 fn capitalized(text: &str) -> String {

@@ -5,21 +5,18 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::evaluate::record::{self, Record};
+use crate::evaluate::overview::Source;
+use crate::evaluate::sources;
 use crate::report::Section;
 use crate::{Error, Result, files};
 
 /// A run folder's content, as far as a report needs it.
 #[derive(Debug, Clone)]
 pub(super) struct Run {
-    /// The name that the report uses.
-    pub(super) name: String,
-    /// `run.toml`, as dotted keys and values in the file's order.
-    pub(super) configuration: Vec<(String, String)>,
+    /// Its name, `run.toml` and result records.
+    pub(super) source: Source,
     /// The curves of `metrics.jsonl`.
     pub(super) metrics: Metrics,
-    /// The numbers of `results.jsonl`.
-    pub(super) records: Vec<Record>,
     /// The section files of `sections/` and `analysis/`.
     pub(super) sections: Vec<Section>,
 }
@@ -42,65 +39,42 @@ impl Run {
     /// When it is no folder, holds nothing that a run leaves, or a file in it is malformed; the message
     /// names the file and the line.
     pub(super) fn read(folder: &Path) -> Result<Self> {
+        if folder.is_file() {
+            let source = Source::read(folder)?;
+            return Ok(Self { source, metrics: Metrics::default(), sections: Vec::new() });
+        }
         if !folder.is_dir() {
             return Err(Error::format(folder, "expected the folder of a run, but there is none"));
         }
-        let [run_toml, metrics, results] =
-            ["run.toml", "metrics.jsonl", "results.jsonl"].map(|name| folder.join(name));
+        let [run_toml, metrics] = ["run.toml", "metrics.jsonl"].map(|name| folder.join(name));
         let section_files = section_files(folder)?;
-        if ![&run_toml, &metrics, &results].iter().any(|path| path.is_file()) && section_files.is_empty() {
+        let has_results = !sources::result_files(folder)?.is_empty();
+        if ![&run_toml, &metrics].iter().any(|path| path.is_file())
+            && !has_results
+            && section_files.is_empty()
+        {
             let reason = "no run.toml, metrics.jsonl, results.jsonl or sections/*.json in it; name the folder that \
                           `bandwise train --out` or an evaluation wrote";
             return Err(Error::format(folder, reason));
         }
-        let table = if run_toml.is_file() { read_toml(&run_toml)? } else { toml::Table::new() };
-        let mut configuration = Vec::new();
-        flatten("", &toml::Value::Table(table), &mut configuration);
         let mut sections = Vec::new();
         for path in section_files {
             sections.extend(Section::read_json(&path)?);
         }
-        Ok(Self {
-            name: run_name(folder),
-            configuration,
+        let run = Self {
+            source: Source::read(folder)?,
             metrics: if metrics.is_file() { Metrics::read(&metrics)? } else { Metrics::default() },
-            records: if results.is_file() { record::read(&results)? } else { Vec::new() },
             sections,
-        })
-    }
-
-    /// The value of a dotted configuration key.
-    pub(super) fn setting(&self, key: &str) -> Option<&str> {
-        self.configuration.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str())
-    }
-}
-
-/// The folder's own name, also for `.` and `runs/plain/`.
-fn run_name(folder: &Path) -> String {
-    let resolved = std::fs::canonicalize(folder).unwrap_or_else(|_| folder.to_path_buf());
-    resolved.file_name().map_or_else(|| folder.display().to_string(), |n| n.to_string_lossy().into_owned())
-}
-
-fn read_toml(path: &Path) -> Result<toml::Table> {
-    let text = String::from_utf8(files::read(path)?)
-        .map_err(|_| Error::format(path, "expected TOML text, but the file is not UTF-8"))?;
-    text.parse::<toml::Table>().map_err(|e| {
-        let line = e.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
-        Error::format(path, format!("line {line}: not valid TOML: {}", e.message()))
-    })
-}
-
-/// Writes nested tables as dotted keys.
-fn flatten(prefix: &str, value: &toml::Value, flat: &mut Vec<(String, String)>) {
-    match value {
-        toml::Value::Table(table) => {
-            for (key, value) in table {
-                let key = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
-                flatten(&key, value, flat);
-            }
+        };
+        let source = &run.source;
+        if source.settings.is_empty()
+            && source.records.is_empty()
+            && run.metrics.epochs.is_empty()
+            && run.sections.is_empty()
+        {
+            return Err(Error::format(folder, "its files hold no results yet: there is nothing to report"));
         }
-        toml::Value::String(text) => flat.push((prefix.to_owned(), text.clone())),
-        other => flat.push((prefix.to_owned(), other.to_string())),
+        Ok(run)
     }
 }
 

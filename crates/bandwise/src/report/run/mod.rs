@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use folder::Run;
 
 use super::{Block, Cell, Facts, Report, Section, Table};
+use crate::evaluate::overview::{self, Configuration, Results, Source};
 use crate::{Error, Result};
 
 /// Builds the page for one or several run folders; several are compared side by side.
@@ -29,20 +30,23 @@ pub fn report_for_runs(folders: &[PathBuf]) -> Result<Report> {
         return Err(Error::config("a report needs at least one run folder"));
     }
     let mut runs = folders.iter().map(|folder| Run::read(folder)).collect::<Result<Vec<_>>>()?;
-    tell_apart(&mut runs, folders);
-    let title = match runs.as_slice() {
-        [run] => run.name.clone(),
-        several => several.iter().map(|r| r.name.as_str()).collect::<Vec<_>>().join(" · "),
+    overview::tell_apart(runs.iter_mut().map(|run| &mut run.source), folders);
+    let sources: Vec<Source> = runs.iter().map(|run| run.source.clone()).collect();
+    let configurations = overview::group(&sources);
+    let results = Results::collect(&configurations);
+    let title = match sources.as_slice() {
+        [source] => title_of(source),
+        _ => configurations.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(" · "),
     };
-    let mut report = Report::new(title).subtitle(subtitle(&runs));
-    report.sections.extend(configuration_section(&runs));
-    report.sections.extend(accuracy::sections(&runs));
-    report.sections.extend(curves::section(&runs));
+    let mut report = Report::new(title).subtitle(subtitle(&runs, &configurations)).made_from_records();
+    report.sections.extend(configuration_section(&configurations));
+    report.sections.extend(accuracy::sections(&results));
+    report.sections.extend(curves::section(&curves::curves_of(&configurations, &runs)));
     for run in &runs {
         for section in &run.sections {
             let mut section = section.clone();
             if runs.len() > 1 {
-                section.heading = format!("{}: {}", section.heading, run.name);
+                section.heading = format!("{}: {}", section.heading, run.source.name);
             }
             report.push(section);
         }
@@ -50,30 +54,37 @@ pub fn report_for_runs(folders: &[PathBuf]) -> Result<Report> {
     Ok(report)
 }
 
-/// Runs of equal names get their paths instead.
-fn tell_apart(runs: &mut [Run], folders: &[PathBuf]) {
-    let names: Vec<String> = runs.iter().map(|r| r.name.clone()).collect();
-    for (run, folder) in runs.iter_mut().zip(folders) {
-        if names.iter().filter(|name| **name == run.name).count() > 1 {
-            run.name = folder.display().to_string();
+/// A folder is often called after what was done in it: the model says more.
+fn title_of(run: &Source) -> String {
+    let of_corruptions = run.records.iter().any(|record| record.corruption.is_some());
+    let mut models: Vec<&str> = run.records.iter().map(|r| r.provenance.model.as_str()).collect();
+    models.dedup();
+    match models.as_slice() {
+        [model] if !model.is_empty() && run.settings.is_empty() => {
+            let what = if of_corruptions { ": accuracy under corruptions" } else { "" };
+            format!("{model}{what}")
         }
+        _ => run.name.clone(),
     }
 }
 
-fn subtitle(runs: &[Run]) -> String {
-    let numbers: usize = runs.iter().map(|r| r.records.len()).sum();
+fn subtitle(runs: &[Run], configurations: &[Configuration]) -> String {
+    let numbers: usize = runs.iter().map(|r| r.source.records.len()).sum();
     let epochs =
         runs.iter().filter_map(|r| r.metrics.epochs.last()).map(|(epoch, _)| *epoch).fold(0.0, f64::max);
-    let mut parts = vec![if runs.len() == 1 {
-        "One run".to_owned()
-    } else {
-        format!("{} runs side by side", runs.len())
+    let counted = |count: usize, what: &str| {
+        if count == 1 { format!("one {what}") } else { format!("{count} {what}s") }
+    };
+    let mut parts = vec![match (runs.len(), configurations.len()) {
+        (1, _) => format!("From {}", runs[0].source.name),
+        (all, distinct) if all == distinct => format!("{all} runs side by side"),
+        (all, distinct) => format!("{all} runs of {}", counted(distinct, "configuration")),
     }];
     if epochs > 0.0 {
-        parts.push(format!("{epochs} epochs"));
+        parts.push(counted(epochs as usize, "epoch"));
     }
     if numbers > 0 {
-        parts.push(format!("{numbers} result records"));
+        parts.push(counted(numbers, "result record"));
     }
     parts.join(", ") + "."
 }
@@ -104,56 +115,58 @@ const HEADLINE: [&str; 22] = [
     "device",
 ];
 
-/// What was trained: the settings that matter most, those in which the runs differ, and all of them
+/// What was trained: the settings that matter most, those in which the configurations differ, and all of them
 /// behind a line.
-fn configuration_section(runs: &[Run]) -> Option<Section> {
-    if runs.iter().all(|r| r.configuration.is_empty()) {
+fn configuration_section(configurations: &[Configuration]) -> Option<Section> {
+    let runs = || configurations.iter().flat_map(|c| c.runs.iter());
+    if runs().all(|r| r.settings.is_empty()) {
         return None;
     }
     let section = Section::new("What was trained");
-    let (keys, differing) = headline_keys(runs);
-    let section = match runs {
-        [run] => {
-            let fact = |facts: Facts, key: &String| match run.setting(key) {
+    let (keys, differing) = headline_keys(configurations);
+    let section = match configurations {
+        [one] => {
+            let fact = |facts: Facts, key: &String| match one.setting(key) {
                 Some(value) => facts.fact(readable(key, &keys), value),
                 None => facts,
             };
             section.facts(keys.iter().fold(Facts::new(), fact))
         }
         several => {
-            let section = section.table(comparison(several, &keys));
+            let section = section.table(comparison("Settings", several, &keys));
             match differing.is_empty() {
                 true => section,
                 false => {
-                    section.details("Other differences", vec![Block::Table(comparison(several, &differing))])
+                    let table = comparison("Other differences", several, &differing);
+                    section.details("Other differences", vec![Block::Table(table)])
                 }
             }
         }
     };
-    let complete = runs.iter().filter(|r| !r.configuration.is_empty()).fold(section, |section, run| {
-        let summary = if runs.len() == 1 {
-            "Complete configuration".to_owned()
-        } else {
-            format!("Complete configuration: {}", run.name)
+    let several_runs = runs().count() > 1;
+    let complete = runs().filter(|r| !r.settings.is_empty()).fold(section, |section, run| {
+        let summary = match several_runs {
+            false => "Complete configuration".to_owned(),
+            true => format!("Complete configuration: {}", run.name),
         };
-        section.details(summary, vec![Block::Facts(Facts { entries: run.configuration.clone() })])
+        section.details(summary, vec![Block::Facts(Facts { entries: run.settings.clone() })])
     });
     Some(complete)
 }
 
-/// The keys to show (headline settings; all, if these are few), and the others in which the runs differ.
-fn headline_keys(runs: &[Run]) -> (Vec<String>, Vec<String>) {
+/// The keys to show (headline settings; all, if these are few), and the others in which the configurations differ.
+fn headline_keys(configurations: &[Configuration]) -> (Vec<String>, Vec<String>) {
     let mut keys: Vec<&String> = Vec::new();
-    for (key, _) in runs.iter().flat_map(|r| &r.configuration) {
-        // The runs' names head the columns.
+    for (key, _) in configurations.iter().flat_map(|c| &c.runs).flat_map(|r| &r.settings) {
+        // The names head the columns.
         if !keys.contains(&key) && key != "name" {
             keys.push(key);
         }
     }
     let rank = |key: &str| HEADLINE.iter().position(|headline| *headline == subject(key) || *headline == key);
-    // How pictures are evaluated is no headline, though its keys end alike.
+    // How images are evaluated is no headline, though its keys end alike.
     let is_headline = |key: &str| rank(key).is_some() && !key.starts_with("evaluation.");
-    let differs = |key: &str| runs.iter().any(|r| r.setting(key) != runs[0].setting(key));
+    let differs = |key: &str| configurations.iter().any(|c| c.setting(key) != configurations[0].setting(key));
     let few = keys.len() <= 12;
     let (mut shown, rest): (Vec<_>, Vec<_>) = keys.into_iter().partition(|key| few || is_headline(key));
     shown.sort_by_key(|key| rank(key).unwrap_or(HEADLINE.len()));
@@ -175,10 +188,11 @@ fn readable(key: &str, keys: &[String]) -> String {
     name.replace('_', " ").replace('.', " · ")
 }
 
-fn comparison(runs: &[Run], keys: &[String]) -> Table {
-    let columns: Vec<&str> = std::iter::once("setting").chain(runs.iter().map(|r| r.name.as_str())).collect();
-    keys.iter().fold(Table::new("", &columns), |table, key| {
-        let values = runs.iter().map(|run| Cell::text(run.setting(key).unwrap_or("–")));
+fn comparison(title: &str, configurations: &[Configuration], keys: &[String]) -> Table {
+    let names = configurations.iter().map(|c| c.name.as_str());
+    let columns: Vec<&str> = std::iter::once("setting").chain(names).collect();
+    keys.iter().fold(Table::new(title, &columns), |table, key| {
+        let values = configurations.iter().map(|c| Cell::text(c.setting(key).unwrap_or("–".into())));
         table.row(std::iter::once(Cell::text(readable(key, keys))).chain(values).collect())
     })
 }

@@ -26,14 +26,28 @@ impl Width {
     }
 }
 
+/// A plot: what a page and a folder of figures need to know of it.
+pub(crate) trait Figure {
+    /// What it shows.
+    fn title(&self) -> &str;
+    /// The sentence below it.
+    fn caption_text(&self) -> &str;
+    /// Whether it takes the whole width of a page.
+    fn is_wide(&self) -> bool;
+    /// The drawing.
+    fn draw(&self) -> Svg;
+    /// The data behind it.
+    fn csv(&self) -> String;
+}
+
 const TITLE_SIZE: f64 = 14.0;
 const LEGEND_SIZE: f64 = 12.0;
 const TICK_SIZE: f64 = 12.0;
 
-/// One entry of a legend: text, colour, and whether its line is dashed.
+/// One entry of a legend: text, color, and whether its line is dashed.
 pub(super) struct Entry<'a> {
     pub(super) label: &'a str,
-    pub(super) colour: usize,
+    pub(super) color: usize,
     pub(super) dashed: bool,
     /// A line with this marker, or (for bars) a swatch.
     pub(super) marker: Option<usize>,
@@ -61,7 +75,7 @@ pub(super) fn header(svg: &mut Svg, title: &str, legend: &[Entry]) -> f64 {
         if x + width > right + 12.0 && x > 0.0 {
             (x, y) = (0.0, y + 18.0);
         }
-        svg.open(&series_class(entry.colour));
+        svg.open(&series_class(entry.color));
         match entry.marker {
             Some(marker) => {
                 let class = if entry.dashed { "line dashed" } else { "line" };
@@ -83,9 +97,9 @@ pub(super) fn header(svg: &mut Svg, title: &str, legend: &[Entry]) -> f64 {
     y + 12.0
 }
 
-/// The class that sets the colour of a series.
-pub(super) fn series_class(colour: usize) -> String {
-    format!("series-{}", colour % super::colour::SERIES_COLOURS)
+/// The class that sets the color of a series.
+pub(super) fn series_class(color: usize) -> String {
+    format!("series-{}", color % super::color::SERIES_COLORS)
 }
 
 /// Room for the labels of a vertical axis, in user units.
@@ -110,18 +124,21 @@ pub(super) fn y_axis(svg: &mut Svg, area: Area, axis: &Axis, scale: &Scale) {
     }
 }
 
-/// Draws base line, tick labels and label of the horizontal axis.
-pub(super) fn x_axis(svg: &mut Svg, area: Area, axis: &Axis, scale: &Scale) {
-    svg.line("axis", [area.left, area.bottom], [area.right, area.bottom]);
+/// Draws base line, tick labels and label of the horizontal axis. Values run over `area`; the base line reaches over
+/// `frame`, which is at least as wide.
+pub(super) fn x_axis(svg: &mut Svg, area: Area, frame: Area, axis: &Axis, scale: &Scale) {
+    svg.line("axis", [frame.left, area.bottom], [frame.right, area.bottom]);
     let mut free_from = f64::NEG_INFINITY;
     for (value, label) in &scale.ticks {
         let Some(position) = scale.position(*value) else { continue };
         let x = area.x(position);
         svg.line("axis", [x, area.bottom], [x, area.bottom + 4.0]);
         let half = text_width(label, TICK_SIZE) / 2.0;
-        if x - half >= free_from {
-            svg.text("tick", [x, area.bottom + 17.0], Anchor::Middle, label);
-            free_from = x + half + 6.0;
+        // A label at the very edge moves inwards instead of being cut.
+        let middle = x.min(svg.width() - half - 1.0);
+        if middle - half >= free_from {
+            svg.text("tick", [middle, area.bottom + 17.0], Anchor::Middle, label);
+            free_from = middle + half + 6.0;
         }
     }
     if !axis.label.is_empty() {

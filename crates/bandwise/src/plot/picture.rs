@@ -6,7 +6,7 @@ use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::{ExtendedColorType, ImageEncoder};
 use serde::{Deserialize, Serialize};
 
-use super::colour::ColourMap;
+use super::color::ColorMap;
 
 /// A PNG with its caption.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -26,7 +26,7 @@ pub struct Picture {
 const SMALLEST_SIDE: usize = 112;
 
 impl Picture {
-    /// An image `[height, width, channels]` with pixels in `[0, 1]` (clamped); one channel is grey,
+    /// An image `[height, width, channels]` with pixels in `[0, 1]` (clamped); one channel is gray,
     /// three are RGB, of any other number the first is shown.
     pub fn from_pixels(pixels: &[f32], height: usize, width: usize, channels: usize) -> Self {
         let byte = |v: f32| (v.clamp(0.0, 1.0) * 255.0).round() as u8;
@@ -34,24 +34,24 @@ impl Picture {
         Self::from_bytes(&bytes, height, width, channels, SMALLEST_SIDE)
     }
 
-    /// A signed image such as a perturbation: zero is middle grey, ±`scale` black and white per
+    /// A signed image such as a perturbation: zero is middle gray, ±`scale` black and white per
     /// channel (one channel: blue and red). Without a scale, the largest absolute value.
     pub fn signed(pixels: &[f32], height: usize, width: usize, channels: usize, scale: Option<f32>) -> Self {
         let largest = || pixels.iter().filter(|v| v.is_finite()).fold(0.0f32, |m, v| m.max(v.abs()));
         let scale = scale.unwrap_or_else(largest).max(f32::MIN_POSITIVE);
         if channels == 1 {
-            return Self::heat(pixels, height, width, ColourMap::Diverging, Some([-scale, scale]));
+            return Self::heat(pixels, height, width, ColorMap::Diverging, Some([-scale, scale]));
         }
         let shifted: Vec<f32> = pixels.iter().map(|v| 0.5 + 0.5 * v / scale).collect();
         Self::from_pixels(&shifted, height, width, channels)
     }
 
-    /// One value per pixel `[height, width]` through a colour map, over `range` or the values' own.
+    /// One value per pixel `[height, width]` through a color map, over `range` or the values' own.
     pub fn heat(
         values: &[f32],
         height: usize,
         width: usize,
-        colours: ColourMap,
+        colors: ColorMap,
         range: Option<[f32; 2]>,
     ) -> Self {
         let finite = || values.iter().copied().filter(|v| v.is_finite());
@@ -59,7 +59,7 @@ impl Picture {
             [finite().fold(f32::INFINITY, f32::min), finite().fold(f32::NEG_INFINITY, f32::max)]
         });
         let span = if high > low { high - low } else { 1.0 };
-        let bytes: Vec<u8> = values.iter().flat_map(|v| colours.colour((v - low) / span)).collect();
+        let bytes: Vec<u8> = values.iter().flat_map(|v| colors.color((v - low) / span)).collect();
         Self::from_bytes(&bytes, height, width, 3, SMALLEST_SIDE)
     }
 
@@ -104,17 +104,17 @@ impl Picture {
     }
 
     /// Whether this is a PNG file in base64, as it must be before it is put into a page.
-    pub(super) fn is_sound(&self) -> bool {
+    pub(crate) fn is_sound(&self) -> bool {
         self.bytes().is_some_and(|bytes| bytes.starts_with(b"\x89PNG\r\n\x1a\n"))
     }
 }
 
 fn encode(bytes: &[u8], height: usize, width: usize, channels: usize) -> Vec<u8> {
     let mut file = Vec::new();
-    let colour = if channels == 3 { ExtendedColorType::Rgb8 } else { ExtendedColorType::L8 };
+    let color = if channels == 3 { ExtendedColorType::Rgb8 } else { ExtendedColorType::L8 };
     // Enlarged rows repeat, so the difference to the row above is mostly zero.
     PngEncoder::new_with_quality(&mut file, CompressionType::Best, FilterType::Up)
-        .write_image(bytes, width as u32, height as u32, colour)
+        .write_image(bytes, width as u32, height as u32, color)
         .expect("the buffer has the size it says, and memory cannot fail to be written");
     file
 }
@@ -190,15 +190,15 @@ mod tests {
     fn signed_pictures_have_a_neutral_zero() {
         let image = decode(&Picture::signed(&[0.0, 0.1, -0.1], 1, 1, 3, None));
         assert_eq!(image.get_pixel(0, 0).0, [128, 255, 0]);
-        let grey = decode(&Picture::signed(&[0.0, 0.1], 1, 2, 1, Some(0.1)));
-        assert_eq!(grey.get_pixel(0, 0).0, [0xf7, 0xf6, 0xf6]);
+        let gray = decode(&Picture::signed(&[0.0, 0.1], 1, 2, 1, Some(0.1)));
+        assert_eq!(gray.get_pixel(0, 0).0, [0xf7, 0xf6, 0xf6]);
     }
 
     #[test]
     fn broken_input_still_gives_a_picture() {
         assert!(Picture::from_pixels(&[], 0, 0, 3).is_sound());
         assert!(Picture::from_pixels(&[0.5], 4, 4, 3).is_sound());
-        assert!(Picture::heat(&[f32::NAN; 4], 2, 2, ColourMap::Magma, None).is_sound());
+        assert!(Picture::heat(&[f32::NAN; 4], 2, 2, ColorMap::Magma, None).is_sound());
         let hostile = Picture { png: "\"><script>".into(), width: 1, height: 1, caption: String::new() };
         assert!(!hostile.is_sound());
     }

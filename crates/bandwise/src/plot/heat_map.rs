@@ -1,16 +1,16 @@
-//! Arrays as colour: spectra, DCT energies, Fourier heat maps, small annotated tables.
+//! Arrays as color: spectra, DCT energies, Fourier heat maps, small annotated tables.
 
 use serde::{Deserialize, Serialize};
 
-use super::chart::{self, Width};
-use super::colour::{ColourMap, is_bright};
+use super::chart::{self, Figure, Width};
+use super::color::{ColorMap, is_bright};
 use super::numbers;
 use super::picture::Picture;
 use super::scale::{Axis, NumberFormat, Scale};
 use super::svg::{Anchor, Area, Svg, shorten, text_width};
 use crate::formats::csv::Csv;
 
-/// One or several arrays side by side, on one colour scale.
+/// One or several arrays side by side, on one color scale.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HeatMap {
     /// What the arrays show.
@@ -20,10 +20,10 @@ pub struct HeatMap {
     pub caption: String,
     /// The arrays.
     pub panels: Vec<HeatPanel>,
-    /// The colours.
-    #[serde(default)]
-    pub colours: ColourMap,
-    /// What the colour means: label, scale, number format and range of the colour bar.
+    /// The colors.
+    #[serde(default, alias = "colours")]
+    pub colors: ColorMap,
+    /// What the color means: label, scale, number format and range of the color bar.
     pub value: Axis,
     /// The horizontal axis of every panel; its range is that of the columns. Without a range, columns
     /// are named or numbered.
@@ -59,12 +59,21 @@ pub struct HeatPanel {
     /// Row after row, from the top; NaN is left blank.
     #[serde(with = "numbers::list")]
     pub values: Vec<f32>,
+    /// Its own horizontal and vertical axis, where the panels' differ.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub axes: Option<[Axis; 2]>,
 }
 
 impl HeatPanel {
     /// `values` row after row, from the top.
     pub fn new(label: impl Into<String>, rows: usize, columns: usize, values: Vec<f32>) -> Self {
-        Self { label: label.into(), rows, columns, values }
+        Self { label: label.into(), rows, columns, values, axes: None }
+    }
+
+    /// Gives the panel axes of its own, with ranges.
+    pub fn axes(mut self, x: Axis, y: Axis) -> Self {
+        self.axes = Some([x, y]);
+        self
     }
 
     fn at(&self, row: usize, column: usize) -> f64 {
@@ -74,17 +83,20 @@ impl HeatPanel {
 
 /// Arrays with at most this many cells are drawn cell by cell, with tooltips; larger ones as pixels.
 const DRAWN_CELLS: usize = 400;
-const COLOUR_BAR_ROOM: f64 = 86.0;
+const COLOR_BAR_ROOM: f64 = 86.0;
 const PANELS_PER_ROW: usize = 4;
+/// Cells with numbers are at most this wide, unless the panel would be too small for its axes.
+const WIDEST_CELL: f64 = 76.0;
+const SMALLEST_PANEL: f64 = 200.0;
 
 impl HeatMap {
-    /// A heat map without panels; `value` labels the colour bar.
+    /// A heat map without panels; `value` labels the color bar.
     pub fn new(title: impl Into<String>, value: Axis) -> Self {
         Self {
             title: title.into(),
             caption: String::new(),
             panels: Vec::new(),
-            colours: ColourMap::default(),
+            colors: ColorMap::default(),
             value,
             x: Axis::default(),
             y: Axis::default(),
@@ -101,9 +113,9 @@ impl HeatMap {
         self
     }
 
-    /// Chooses the colours.
-    pub fn colours(mut self, colours: ColourMap) -> Self {
-        self.colours = colours;
+    /// Chooses the colors.
+    pub fn colors(mut self, colors: ColorMap) -> Self {
+        self.colors = colors;
         self
     }
 
@@ -131,51 +143,23 @@ impl HeatMap {
         self
     }
 
-    pub(super) fn is_wide(&self) -> bool {
-        self.width == Width::Full || self.panels.len() > 1
-    }
-
-    /// The colour scale; diverging colours are centred on zero.
-    fn colour_scale(&self) -> Scale {
+    /// The color scale; diverging colors are centred on zero.
+    fn color_scale(&self) -> Scale {
         let values = self.panels.iter().flat_map(|p| &p.values).map(|v| f64::from(*v));
         let mut axis = self.value.clone();
-        if self.colours == ColourMap::Diverging && axis.range.is_none() {
+        if self.colors == ColorMap::Diverging && axis.range.is_none() {
             let largest = values.clone().filter(|v| v.is_finite()).fold(0.0f64, |m, v| m.max(v.abs()));
             axis.range = (largest > 0.0).then_some([-largest, largest]);
         }
         Scale::fit(&axis, values, 5, false)
     }
 
-    fn colour(&self, scale: &Scale, value: f64) -> Option<[u8; 3]> {
+    fn color(&self, scale: &Scale, value: f64) -> Option<[u8; 3]> {
         if !value.is_finite() {
             return None;
         }
         // A zero on a logarithmic scale is the scale's dark end, not a hole.
-        Some(self.colours.colour(scale.position(value).unwrap_or(0.0) as f32))
-    }
-
-    pub(super) fn draw(&self) -> Svg {
-        let scale = self.colour_scale();
-        let [width, _] = if self.is_wide() { Width::Full } else { Width::Half }.size();
-        let layout = Layout::new(self, width);
-        let mut probe = Svg::new(width, 0.0, "");
-        let top = chart::header(&mut probe, &self.title, &[]);
-        let mut svg = Svg::new(width, top + layout.rows as f64 * layout.pitch_y, &self.title);
-        chart::header(&mut svg, &self.title, &[]);
-        for (index, panel) in self.panels.iter().enumerate() {
-            let area = layout.area(index, top);
-            if !panel.label.is_empty() {
-                let label = shorten(&panel.label, area.width(), 12.0);
-                svg.text("legend", [area.left, area.top - 7.0], Anchor::Start, &label);
-            }
-            // The axes' grid lines lie below the panel.
-            self.draw_axes(&mut svg, area, panel, index % layout.columns == 0);
-            self.draw_panel(&mut svg, area, panel, &scale);
-        }
-        let first = layout.area(0, top);
-        let bar = Area { left: layout.right + 16.0, right: layout.right + 30.0, ..first };
-        self.draw_colour_bar(&mut svg, bar, &scale);
-        svg
+        Some(self.colors.color(scale.position(value).unwrap_or(0.0) as f32))
     }
 
     fn draw_panel(&self, svg: &mut Svg, area: Area, panel: &HeatPanel, scale: &Scale) {
@@ -187,7 +171,7 @@ impl HeatMap {
         } else {
             let pixels = (0..panel.rows * panel.columns).flat_map(|i| {
                 let value = panel.at(i / panel.columns, i % panel.columns);
-                self.colour(scale, value).unwrap_or([128; 3])
+                self.color(scale, value).unwrap_or([128; 3])
             });
             let picture = Picture::from_bytes(&pixels.collect::<Vec<_>>(), panel.rows, panel.columns, 3, 256);
             svg.png(area, &picture.png);
@@ -204,16 +188,16 @@ impl HeatMap {
                 let cell = Area { left, top, right: left + w, bottom: top + h };
                 let text = self.value.format.write(value);
                 let tooltip = format!("{}: {text}", self.cell_name(row, column));
-                let Some(colour) = self.colour(scale, value) else {
+                let Some(color) = self.color(scale, value) else {
                     svg.rect("missing", cell, "", &tooltip);
                     continue;
                 };
-                let [r, g, b] = colour;
+                let [r, g, b] = color;
                 svg.rect("cell", cell, &format!("fill=\"#{r:02x}{g:02x}{b:02x}\""), &tooltip);
                 let text =
                     if self.value.format == NumberFormat::Percent { text.replace(" %", "") } else { text };
                 if self.annotated && text_width(&text, 11.0) < w && h > 12.0 {
-                    let class = if is_bright(colour) { "dark" } else { "light" };
+                    let class = if is_bright(color) { "dark" } else { "light" };
                     svg.text(class, [left + w / 2.0, top + h / 2.0 + 4.0], Anchor::Middle, &text);
                 }
             }
@@ -227,17 +211,28 @@ impl HeatMap {
 
     fn draw_axes(&self, svg: &mut Svg, area: Area, panel: &HeatPanel, leftmost: bool) {
         let middle = [(area.left + area.right) / 2.0, (area.top + area.bottom) / 2.0];
+        if let Some([x, y]) = &panel.axes {
+            chart::x_axis(svg, area, area, x, &self.ruler(x));
+            let y = if leftmost { y.clone() } else { Axis { label: String::new(), ..y.clone() } };
+            chart::y_axis(svg, area, &y, &self.ruler(&y));
+            return;
+        }
         if self.x.range.is_some() && self.column_names.is_empty() {
-            chart::x_axis(svg, area, &self.x, &self.ruler(&self.x));
+            chart::x_axis(svg, area, area, &self.x, &self.ruler(&self.x));
         } else {
             let pitch = area.width() / panel.columns.max(1) as f64;
             let names = names(&self.x, &self.column_names, panel.columns);
-            for (index, name) in spaced(&names, pitch, 24.0) {
+            let slant = slant_of(&names, pitch);
+            for (index, name) in spaced(&names, pitch, if slant > 0.0 { 14.0 } else { 24.0 }) {
                 let x = area.left + pitch * (index as f64 + 0.5);
-                let name = shorten(name, (pitch - 2.0).max(24.0), 12.0);
-                svg.text("tick", [x, area.bottom + 16.0], Anchor::Middle, &name);
+                if slant > 0.0 {
+                    let name = shorten(name, LONGEST_NAME, 12.0);
+                    svg.turned_text("tick", [x + 4.0, area.bottom + 13.0], Anchor::End, -38.0, &name);
+                } else {
+                    svg.text("tick", [x, area.bottom + 16.0], Anchor::Middle, name);
+                }
             }
-            svg.text("label", [middle[0], area.bottom + 35.0], Anchor::Middle, &self.x.label);
+            svg.text("label", [middle[0], area.bottom + 35.0 + slant], Anchor::Middle, &self.x.label);
         }
         if leftmost {
             self.draw_row_axis(svg, area, panel, middle[1]);
@@ -262,10 +257,10 @@ impl HeatMap {
         Scale::fit(axis, std::iter::empty(), if self.panels.len() > 1 { 2 } else { 4 }, false)
     }
 
-    fn draw_colour_bar(&self, svg: &mut Svg, area: Area, scale: &Scale) {
+    fn draw_color_bar(&self, svg: &mut Svg, area: Area, scale: &Scale) {
         const STEPS: usize = 256;
         let pixels: Vec<u8> =
-            (0..STEPS).rev().flat_map(|i| self.colours.colour(i as f32 / (STEPS - 1) as f32)).collect();
+            (0..STEPS).rev().flat_map(|i| self.colors.color(i as f32 / (STEPS - 1) as f32)).collect();
         svg.png(area, &Picture::from_bytes(&pixels, STEPS, 1, 3, 1).png);
         svg.rect("frame", area, "", "");
         for (value, label) in &scale.ticks {
@@ -278,8 +273,51 @@ impl HeatMap {
         svg.turned_text("label", [x, (area.top + area.bottom) / 2.0], Anchor::Middle, -90.0, &label);
     }
 
+    /// The heat map as an SVG file of its own, in light colors.
+    pub fn svg(&self) -> String {
+        self.draw().standalone()
+    }
+}
+
+impl Figure for HeatMap {
+    fn title(&self) -> &str {
+        &self.title
+    }
+
+    fn caption_text(&self) -> &str {
+        &self.caption
+    }
+
+    fn is_wide(&self) -> bool {
+        self.width == Width::Full || self.panels.len() > 1
+    }
+
+    fn draw(&self) -> Svg {
+        let scale = self.color_scale();
+        let [width, _] = if self.is_wide() { Width::Full } else { Width::Half }.size();
+        let layout = Layout::new(self, width);
+        let mut probe = Svg::new(width, 0.0, "");
+        let top = chart::header(&mut probe, &self.title, &[]);
+        let mut svg = Svg::new(width, top + layout.rows as f64 * layout.pitch_y, &self.title);
+        chart::header(&mut svg, &self.title, &[]);
+        for (index, panel) in self.panels.iter().enumerate() {
+            let area = layout.area(index, top);
+            if !panel.label.is_empty() {
+                let label = shorten(&panel.label, area.width(), 12.0);
+                svg.text("legend", [area.left, area.top - 7.0], Anchor::Start, &label);
+            }
+            // The axes' grid lines lie below the panel.
+            self.draw_axes(&mut svg, area, panel, index % layout.columns == 0);
+            self.draw_panel(&mut svg, area, panel, &scale);
+        }
+        let first = layout.area(0, top);
+        let bar = Area { left: layout.right + 16.0, right: layout.right + 30.0, ..first };
+        self.draw_color_bar(&mut svg, bar, &scale);
+        svg
+    }
+
     /// The data: `panel,row,column,value`.
-    pub fn csv(&self) -> String {
+    fn csv(&self) -> String {
         let mut csv = Csv::new(&["panel", "row", "column", "value"]);
         for panel in &self.panels {
             for (index, value) in panel.values.iter().enumerate() {
@@ -288,11 +326,6 @@ impl HeatMap {
             }
         }
         csv.into_text()
-    }
-
-    /// The heat map as an SVG file of its own, in light colours.
-    pub fn svg(&self) -> String {
-        self.draw().standalone()
     }
 }
 
@@ -315,8 +348,12 @@ impl Layout {
         let rows = count.div_ceil(PANELS_PER_ROW);
         let columns = count.div_ceil(rows);
         let left = left_room(map);
-        let right_limit = width - COLOUR_BAR_ROOM;
-        let gap = if map.x.range.is_some() { 38.0 } else { 18.0 };
+        let right_limit = width - COLOR_BAR_ROOM;
+        let gap = match map.x.range {
+            _ if map.panels.iter().any(|panel| panel.axes.is_some()) => 54.0,
+            Some(_) => 38.0,
+            None => 18.0,
+        };
         let gaps = gap * (columns - 1) as f64;
         let (cells_high, cells_wide) =
             map.panels.first().map_or((1, 1), |p| (p.rows.max(1), p.columns.max(1)));
@@ -325,7 +362,15 @@ impl Layout {
         let mut panel_width = (right_limit - left - gaps) / columns as f64;
         let panel_height = match aspect {
             Some(aspect) => (panel_width * aspect).min(tallest),
-            None => (cells_high as f64 * 30.0).min(tallest.max(cells_high as f64 * 18.0)),
+            None => {
+                // Room for a number in every cell, and cells that are not much wider than tall.
+                panel_width =
+                    panel_width.min(cells_wide as f64 * WIDEST_CELL).max(panel_width.min(SMALLEST_PANEL));
+                let cell = (panel_width / cells_wide as f64 * 0.62).clamp(22.0, 60.0);
+                (cells_high as f64 * cell)
+                    .max(SMALLEST_PANEL * 0.62)
+                    .min(tallest.max(cells_high as f64 * 18.0))
+            }
         };
         if let Some(aspect) = aspect {
             // Cells stay square unless the array is very long.
@@ -335,7 +380,11 @@ impl Layout {
         let axis_room = if map.x == Axis::default() && map.column_names.is_empty() {
             14.0
         } else {
-            chart::x_axis_room(&map.x)
+            let cells = map.panels.first().map_or(0, |p| p.columns);
+            let names = names(&map.x, &map.column_names, cells);
+            let slanted = map.x.range.is_none() || !map.column_names.is_empty();
+            let slant = if slanted { slant_of(&names, panel_width / cells_wide as f64) } else { 0.0 };
+            chart::x_axis_room(&map.x) + slant
         };
         let right = left + panel_width * columns as f64 + gaps;
         let pitch_y = label_room + panel_height + axis_room;
@@ -368,6 +417,17 @@ fn names(axis: &Axis, given: &[String], count: usize) -> Vec<String> {
     }
 }
 
+/// The longest column name that is shown whole.
+const LONGEST_NAME: f64 = 110.0;
+
+/// How much deeper than one line names reach that do not fit side by side and are slanted; 0 if they fit.
+fn slant_of(names: &[String], pitch: f64) -> f64 {
+    let longest = names.iter().map(|name| text_width(name, 12.0)).fold(0.0, f64::max);
+    // Numbers are thinned out instead.
+    let numbers = names.iter().all(|name| name.parse::<f64>().is_ok());
+    if numbers || longest <= pitch - 4.0 { 0.0 } else { longest.min(LONGEST_NAME) * 0.62 }
+}
+
 /// Every n-th name, so that neighbours are at least `room` apart.
 fn spaced(names: &[String], pitch: f64, room: f64) -> impl Iterator<Item = (usize, &String)> {
     let every = (room / pitch.max(0.01)).ceil().max(1.0) as usize;
@@ -388,20 +448,20 @@ mod tests {
         assert_eq!(map(3, 3).svg().matches("class=\"cell\"").count(), 9);
         let large = map(32, 32).svg();
         assert_eq!(large.matches("class=\"cell\"").count(), 0);
-        assert_eq!(large.matches("<image").count(), 2, "the array and its colour bar");
+        assert_eq!(large.matches("<image").count(), 2, "the array and its color bar");
     }
 
     #[test]
-    fn diverging_colours_centre_on_zero() {
-        let map = HeatMap::new("", Axis::new("")).colours(ColourMap::Diverging).panel(HeatPanel::new(
+    fn diverging_colors_centre_on_zero() {
+        let map = HeatMap::new("", Axis::new("")).colors(ColorMap::Diverging).panel(HeatPanel::new(
             "",
             1,
             2,
             vec![-1.0, 4.0],
         ));
-        let scale = map.colour_scale();
+        let scale = map.color_scale();
         assert_eq!(scale.position(0.0), Some(0.5));
-        assert_eq!(map.colour(&scale, 0.0), Some([0xf7, 0xf6, 0xf6]));
+        assert_eq!(map.color(&scale, 0.0), Some([0xf7, 0xf6, 0xf6]));
     }
 
     #[test]

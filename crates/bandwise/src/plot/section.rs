@@ -47,7 +47,7 @@ pub enum Block {
     LinePlot(LinePlot),
     /// Bars.
     BarPlot(BarPlot),
-    /// Arrays as colour.
+    /// Arrays as color.
     HeatMap(HeatMap),
     /// Pictures.
     Images(ImageGrid),
@@ -107,7 +107,7 @@ impl Section {
         self.block(Block::BarPlot(plot))
     }
 
-    /// Adds arrays as colour.
+    /// Adds arrays as color.
     pub fn heat_map(self, map: HeatMap) -> Self {
         self.block(Block::HeatMap(map))
     }

@@ -98,6 +98,9 @@ pub struct Axis {
     pub format: NumberFormat,
     /// The range shown; from the data when absent.
     pub range: Option<[f64; 2]>,
+    /// Whether the axis counts: its ticks are whole numbers.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub integers: bool,
 }
 
 impl Axis {
@@ -109,6 +112,11 @@ impl Axis {
     /// An axis of fractions, labelled in per cent.
     pub fn percent(label: impl Into<String>) -> Self {
         Self { format: NumberFormat::Percent, ..Self::new(label) }
+    }
+
+    /// An axis that counts: epochs, radii. Its ticks are whole numbers.
+    pub fn integers(label: impl Into<String>) -> Self {
+        Self { integers: true, ..Self::new(label) }
     }
 
     /// Makes the axis logarithmic.
@@ -150,23 +158,27 @@ impl Scale {
         }
         let rounded = rounded && fixed.is_none();
         match axis.scale {
-            ScaleKind::Linear => Self::linear(low, high, axis.format, desired, rounded),
+            ScaleKind::Linear => Self::linear([low, high], axis, desired, rounded),
             ScaleKind::Log => Self::log(low, high, desired, rounded),
         }
     }
 
-    fn linear(mut low: f64, mut high: f64, format: NumberFormat, desired: usize, rounded: bool) -> Self {
+    fn linear([mut low, mut high]: [f64; 2], axis: &Axis, desired: usize, rounded: bool) -> Self {
         if high - low <= 1e-12 * high.abs().max(low.abs()) {
-            let half = if low == 0.0 { 0.5 } else { low.abs() * 0.1 };
+            let half = match (axis.integers, low == 0.0) {
+                (true, _) => 1.0,
+                (false, true) => 0.5,
+                (false, false) => low.abs() * 0.1,
+            };
             (low, high) = (low - half, high + half);
         }
-        let step = nice_step((high - low) / desired.max(2) as f64);
+        let step = nice_step((high - low) / desired.max(2) as f64, axis.integers);
         if rounded {
             (low, high) = ((low / step + 1e-9).floor() * step, (high / step - 1e-9).ceil() * step);
         }
         let first = (low / step - 1e-9).ceil() as i64;
         let last = (high / step + 1e-9).floor() as i64;
-        let label = |v: f64| linear_label(v, step, high.abs().max(low.abs()), format);
+        let label = |v: f64| linear_label(v, step, high.abs().max(low.abs()), axis.format);
         let ticks = (first..=last.min(first + 50)).map(|i| i as f64 * step).map(|v| (v, label(v))).collect();
         Self { kind: ScaleKind::Linear, low, high, ticks }
     }
@@ -206,11 +218,12 @@ impl Scale {
     }
 }
 
-/// The smallest of 1, 2, 2.5, 5 times a power of ten that is at least `raw`.
-fn nice_step(raw: f64) -> f64 {
+/// The smallest of 1, 2, 2.5, 5 times a power of ten that is at least `raw`, or of 1, 2, 5 where whole numbers count.
+fn nice_step(raw: f64, integers: bool) -> f64 {
+    let raw = if integers { raw.max(1.0) } else { raw };
     let power = 10f64.powf(raw.log10().floor());
-    let step = [1.0, 2.0, 2.5, 5.0].into_iter().find(|m| m * power >= raw * 0.999_999).unwrap_or(10.0);
-    step * power
+    let fits = |m: &f64| m * power >= raw * 0.999_999 && !(integers && *m == 2.5);
+    [1.0, 2.0, 2.5, 5.0].into_iter().find(fits).unwrap_or(10.0) * power
 }
 
 fn linear_label(value: f64, step: f64, largest: f64, format: NumberFormat) -> String {
@@ -259,6 +272,18 @@ mod tests {
             labels(&Axis::new("").range(0.0, 1.0), &[9.0]),
             ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]
         );
+    }
+
+    #[test]
+    fn what_is_counted_has_whole_ticks() {
+        let of = |low: f64, high: f64| {
+            let scale = Scale::fit(&Axis::integers("epoch"), [low, high].into_iter(), 6, false);
+            scale.ticks.into_iter().map(|t| t.1).collect::<Vec<_>>()
+        };
+        assert_eq!(of(1.0, 1.0), ["0", "1", "2"]);
+        assert_eq!(of(1.0, 2.0), ["1", "2"]);
+        assert_eq!(of(1.0, 15.0), ["5", "10", "15"]);
+        assert_eq!(of(1.0, 4.0), ["1", "2", "3", "4"]);
     }
 
     #[test]

@@ -1,19 +1,19 @@
-//! Colours: a categorical palette that colour-blind readers can tell apart, and perceptual colour maps.
+//! Colors: a categorical palette that color-blind readers can tell apart, and perceptual color maps.
 
 use serde::{Deserialize, Serialize};
 
-/// Number of distinct series colours; further series start again.
-pub const SERIES_COLOURS: usize = 8;
+/// Number of distinct series colors; further series start again.
+pub const SERIES_COLORS: usize = 8;
 
-/// Okabe and Ito's palette (2008), ordered so that the first colours differ most, for a light page.
-const SERIES_ON_LIGHT: [&str; SERIES_COLOURS] =
+/// Okabe and Ito's palette (2008), ordered so that the first colors differ most, for a light page.
+const SERIES_ON_LIGHT: [&str; SERIES_COLORS] =
     ["#0072b2", "#d55e00", "#009e73", "#b4588f", "#c08500", "#3a9fd6", "#6b6f76", "#7a5195"];
 
 /// The same hues, lighter, for a dark page.
-const SERIES_ON_DARK: [&str; SERIES_COLOURS] =
+const SERIES_ON_DARK: [&str; SERIES_COLORS] =
     ["#4ba3e3", "#ff8f4d", "#2fc79a", "#e08fc0", "#f0bc42", "#86ccf5", "#a7adb8", "#b794d6"];
 
-/// Colours of page and figures that are not data: name, light, dark.
+/// Colors of page and figures that are not data: name, light, dark.
 const SURFACES: [(&str, &str, &str); 9] = [
     ("page", "#f6f7f9", "#101318"),
     ("surface", "#ffffff", "#181c23"),
@@ -26,33 +26,33 @@ const SURFACES: [(&str, &str, &str); 9] = [
     ("warning", "#fdf3e7", "#2e2416"),
 ];
 
-/// Declarations of all custom properties, `--name: colour;`, for one theme.
-pub(super) fn css_variables(dark: bool) -> String {
+/// Declarations of all custom properties, `--name: color;`, for one theme.
+pub(crate) fn css_variables(dark: bool) -> String {
     let series = if dark { SERIES_ON_DARK } else { SERIES_ON_LIGHT };
     let surfaces = SURFACES.iter().map(|(name, light, night)| (*name, if dark { *night } else { *light }));
-    let mut css: String = surfaces.map(|(name, colour)| format!("--{name}:{colour};")).collect();
-    for (index, colour) in series.iter().enumerate() {
-        css.push_str(&format!("--series-{index}:{colour};"));
+    let mut css: String = surfaces.map(|(name, color)| format!("--{name}:{color};")).collect();
+    for (index, color) in series.iter().enumerate() {
+        css.push_str(&format!("--series-{index}:{color};"));
     }
     css
 }
 
-/// Replaces `var(--name)` by the light theme's colour: many SVG readers know no custom properties.
+/// Replaces `var(--name)` by the light theme's color: many SVG readers know no custom properties.
 pub(super) fn resolve_variables(css: &str) -> String {
     let mut css = css.to_owned();
     for (name, light, _) in SURFACES {
         css = css.replace(&format!("var(--{name})"), light);
     }
-    for (index, colour) in SERIES_ON_LIGHT.iter().enumerate() {
-        css = css.replace(&format!("var(--series-{index})"), colour);
+    for (index, color) in SERIES_ON_LIGHT.iter().enumerate() {
+        css = css.replace(&format!("var(--series-{index})"), color);
     }
     css
 }
 
-/// How a value in `[0, 1]` becomes a colour.
+/// How a value in `[0, 1]` becomes a color.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum ColourMap {
+pub enum ColorMap {
     /// Perceptually uniform, dark blue to yellow: energies, accuracies.
     #[default]
     Viridis,
@@ -61,12 +61,13 @@ pub enum ColourMap {
     /// Blue, white, red: signed values around zero.
     Diverging,
     /// Black to white.
-    Grey,
+    #[serde(alias = "grey")]
+    Gray,
 }
 
-impl ColourMap {
-    /// The sRGB colour of `t` in `[0, 1]` (clamped); NaN gives middle grey.
-    pub fn colour(self, t: f32) -> [u8; 3] {
+impl ColorMap {
+    /// The sRGB color of `t` in `[0, 1]` (clamped); NaN gives middle gray.
+    pub fn color(self, t: f32) -> [u8; 3] {
         if t.is_nan() {
             return [128, 128, 128];
         }
@@ -75,7 +76,7 @@ impl ColourMap {
             Self::Viridis => &VIRIDIS,
             Self::Magma => &MAGMA,
             Self::Diverging => &DIVERGING,
-            Self::Grey => &[0x000000, 0xffffff],
+            Self::Gray => &[0x000000, 0xffffff],
         };
         let position = t * (anchors.len() - 1) as f32;
         let index = (position as usize).min(anchors.len() - 2);
@@ -87,17 +88,17 @@ impl ColourMap {
         [channel(16), channel(8), channel(0)]
     }
 
-    /// `#rrggbb` of [`ColourMap::colour`].
+    /// `#rrggbb` of [`ColorMap::color`].
     pub fn hex(self, t: f32) -> String {
-        let [r, g, b] = self.colour(t);
+        let [r, g, b] = self.color(t);
         format!("#{r:02x}{g:02x}{b:02x}")
     }
 }
 
-/// Whether dark text reads better than light text on this colour (relative luminance of WCAG 2).
-pub(super) fn is_bright(colour: [u8; 3]) -> bool {
+/// Whether dark text reads better than light text on this color (relative luminance of WCAG 2).
+pub(super) fn is_bright(color: [u8; 3]) -> bool {
     let linear = |c: u8| (f32::from(c) / 255.0).powf(2.2);
-    0.2126 * linear(colour[0]) + 0.7152 * linear(colour[1]) + 0.0722 * linear(colour[2]) > 0.25
+    0.2126 * linear(color[0]) + 0.7152 * linear(color[1]) + 0.0722 * linear(color[2]) > 0.25
 }
 
 // Matplotlib's viridis and magma (CC0) and ColorBrewer's RdBu, at 33 equal steps.
@@ -128,18 +129,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn colour_maps_hit_their_ends_and_centre() {
-        assert_eq!(ColourMap::Viridis.hex(0.0), "#440154");
-        assert_eq!(ColourMap::Magma.hex(7.0), "#fcfdbf");
-        assert_eq!(ColourMap::Diverging.colour(0.5), [0xf7, 0xf6, 0xf6]);
-        assert_eq!(ColourMap::Grey.colour(0.5), [128, 128, 128]);
+    fn color_maps_hit_their_ends_and_centre() {
+        assert_eq!(ColorMap::Viridis.hex(0.0), "#440154");
+        assert_eq!(ColorMap::Magma.hex(7.0), "#fcfdbf");
+        assert_eq!(ColorMap::Diverging.color(0.5), [0xf7, 0xf6, 0xf6]);
+        assert_eq!(ColorMap::Gray.color(0.5), [128, 128, 128]);
     }
 
     #[test]
     fn perceptual_maps_grow_steadily_brighter() {
-        for map in [ColourMap::Viridis, ColourMap::Magma] {
+        for map in [ColorMap::Viridis, ColorMap::Magma] {
             let luma = |t: f32| {
-                let [r, g, b] = map.colour(t).map(f32::from);
+                let [r, g, b] = map.color(t).map(f32::from);
                 0.2126 * r + 0.7152 * g + 0.0722 * b
             };
             assert!((0..100).all(|i| luma((i + 1) as f32 / 100.0) > luma(i as f32 / 100.0)), "{map:?}");

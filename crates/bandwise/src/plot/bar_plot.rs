@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
 
-use super::chart::{self, Entry, Width};
+use super::chart::{self, Entry, Figure, Width};
 use super::numbers;
 use super::scale::{Axis, Scale};
 use super::svg::{Anchor, Area, Svg, number, shorten, text_width, wrap};
@@ -39,9 +39,9 @@ pub struct BarSeries {
     pub label: String,
     /// One bar per group.
     pub bars: Vec<Bar>,
-    /// Which palette colour; the place in the plot when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub colour: Option<usize>,
+    /// Which palette color; the place in the plot when absent.
+    #[serde(default, alias = "colour", skip_serializing_if = "Option::is_none")]
+    pub color: Option<usize>,
 }
 
 /// One bar.
@@ -75,12 +75,12 @@ impl Bar {
 impl BarSeries {
     /// The bars of one model, one per group.
     pub fn new(label: impl Into<String>, bars: Vec<Bar>) -> Self {
-        Self { label: label.into(), bars, colour: None }
+        Self { label: label.into(), bars, color: None }
     }
 
-    /// Fixes the palette colour, so that one model looks the same in all plots.
-    pub fn colour(mut self, colour: usize) -> Self {
-        self.colour = Some(colour);
+    /// Fixes the palette color, so that one model looks the same in all plots.
+    pub fn color(mut self, color: usize) -> Self {
+        self.color = Some(color);
         self
     }
 }
@@ -116,25 +116,6 @@ impl BarPlot {
         self
     }
 
-    pub(super) fn draw(&self) -> Svg {
-        let [width, base_height] = self.width.size();
-        let scale = Scale::fit(&self.y, self.extremes(), 5, true);
-        let left = chart::y_axis_room(&self.y, &scale) + 4.0;
-        let right = width - self.reference_room();
-        let labels = GroupLabels::fit(&self.groups, (right - left) / self.groups.len().max(1) as f64);
-        let height = base_height + (labels.room() - 26.0).max(0.0);
-        let mut svg = Svg::new(width, height, &self.title);
-        let top = chart::header(&mut svg, &self.title, &self.legend());
-        let area = Area { left, top: top + 10.0, right, bottom: height - labels.room() };
-        chart::y_axis(&mut svg, area, &self.y, &scale);
-        self.draw_bars(&mut svg, area, &scale);
-        let zero = area.y(scale.position(0.0).unwrap_or(0.0).clamp(0.0, 1.0));
-        svg.line("axis", [area.left, zero], [area.right, zero]);
-        labels.draw(&mut svg, area);
-        self.draw_reference(&mut svg, area, &scale);
-        svg
-    }
-
     fn extremes(&self) -> impl Iterator<Item = f64> {
         let bars = self.series.iter().flat_map(|s| &s.bars);
         let ends = bars.flat_map(|b| [b.value].into_iter().chain(b.interval.into_iter().flatten()));
@@ -143,12 +124,12 @@ impl BarPlot {
 
     fn legend(&self) -> Vec<Entry<'_>> {
         let entries = self.series.iter().enumerate();
-        let entry = |(index, s): (usize, &'_ BarSeries)| (s.colour.unwrap_or(index), index);
+        let entry = |(index, s): (usize, &'_ BarSeries)| (s.color.unwrap_or(index), index);
         entries
             .map(entry)
-            .map(|(colour, index)| Entry {
+            .map(|(color, index)| Entry {
                 label: &self.series[index].label,
-                colour,
+                color,
                 dashed: false,
                 marker: None,
             })
@@ -163,7 +144,7 @@ impl BarPlot {
         let zero = area.y(scale.position(0.0).unwrap_or(0.0).clamp(0.0, 1.0));
         let value_texts = self.value_texts(pitch);
         for (index, series) in self.series.iter().enumerate() {
-            svg.open(&chart::series_class(series.colour.unwrap_or(index)));
+            svg.open(&chart::series_class(series.color.unwrap_or(index)));
             for (group, bar) in series.bars.iter().take(self.groups.len()).enumerate() {
                 let Some(position) = scale.position(bar.value) else { continue };
                 let y = area.y(position.clamp(0.0, 1.0));
@@ -228,8 +209,46 @@ impl BarPlot {
         text
     }
 
+    /// The plot as an SVG file of its own, in light colors.
+    pub fn svg(&self) -> String {
+        self.draw().standalone()
+    }
+}
+
+impl Figure for BarPlot {
+    fn title(&self) -> &str {
+        &self.title
+    }
+
+    fn caption_text(&self) -> &str {
+        &self.caption
+    }
+
+    fn is_wide(&self) -> bool {
+        self.width == Width::Full
+    }
+
+    fn draw(&self) -> Svg {
+        let [width, base_height] = self.width.size();
+        let scale = Scale::fit(&self.y, self.extremes(), 5, true);
+        let left = chart::y_axis_room(&self.y, &scale) + 4.0;
+        let right = width - self.reference_room();
+        let labels = GroupLabels::fit(&self.groups, (right - left) / self.groups.len().max(1) as f64);
+        let height = base_height + (labels.room() - 26.0).max(0.0);
+        let mut svg = Svg::new(width, height, &self.title);
+        let top = chart::header(&mut svg, &self.title, &self.legend());
+        let area = Area { left, top: top + 10.0, right, bottom: height - labels.room() };
+        chart::y_axis(&mut svg, area, &self.y, &scale);
+        self.draw_bars(&mut svg, area, &scale);
+        let zero = area.y(scale.position(0.0).unwrap_or(0.0).clamp(0.0, 1.0));
+        svg.line("axis", [area.left, zero], [area.right, zero]);
+        labels.draw(&mut svg, area);
+        self.draw_reference(&mut svg, area, &scale);
+        svg
+    }
+
     /// The data: `group,series,value,low,high`.
-    pub fn csv(&self) -> String {
+    fn csv(&self) -> String {
         let mut csv = Csv::new(&["group", "series", "value", "low", "high"]);
         for (index, group) in self.groups.iter().enumerate() {
             for series in &self.series {
@@ -239,11 +258,6 @@ impl BarPlot {
             }
         }
         csv.into_text()
-    }
-
-    /// The plot as an SVG file of its own, in light colours.
-    pub fn svg(&self) -> String {
-        self.draw().standalone()
     }
 }
 
@@ -266,6 +280,7 @@ struct GroupLabels {
 const LABEL_SIZE: f64 = 12.0;
 const LONGEST_REFERENCE: f64 = 90.0;
 const SLANTED_LENGTH: f64 = 110.0;
+const SLANTED_PITCH: f64 = 16.0;
 
 impl GroupLabels {
     fn fit(groups: &[String], slot: f64) -> Self {
@@ -285,7 +300,9 @@ impl GroupLabels {
 
     fn draw(&self, svg: &mut Svg, area: Area) {
         let slot = area.width() / self.lines.len().max(1) as f64;
-        for (group, lines) in self.lines.iter().enumerate() {
+        // Slanted names need about a line's height each: of many groups every second or third is named.
+        let every = if self.slanted { (SLANTED_PITCH / slot.max(0.1)).ceil().max(1.0) as usize } else { 1 };
+        for (group, lines) in self.lines.iter().enumerate().step_by(every) {
             let middle = area.left + slot * (group as f64 + 0.5);
             for (row, line) in lines.iter().enumerate() {
                 let y = area.bottom + 17.0 + 14.0 * row as f64;

@@ -32,7 +32,7 @@ pub enum Cell {
 }
 
 /// A number in a [`Table`].
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Number {
     /// The number.
     #[serde(with = "numbers::value")]
@@ -46,6 +46,16 @@ pub struct Number {
     /// Whether it is set off as the best of its row.
     #[serde(default)]
     pub best: bool,
+    /// Over how many seeds it is a mean; 0 for a single number.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub seeds: usize,
+    /// A sign beside it that points to a remark.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub mark: String,
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 impl Cell {
@@ -71,7 +81,7 @@ impl Cell {
 
     /// A number in a given format.
     pub fn formatted(value: f64, format: NumberFormat) -> Self {
-        Self::Number(Number { value, interval: None, format, best: false })
+        Self::Number(Number { value, interval: None, format, best: false, seeds: 0, mark: String::new() })
     }
 
     /// Adds an interval (to a number).
@@ -90,6 +100,22 @@ impl Cell {
         self
     }
 
+    /// Says over how many seeds a number is a mean; 0 for a single number.
+    pub fn seeds(mut self, seeds: usize) -> Self {
+        if let Self::Number(number) = &mut self {
+            number.seeds = seeds;
+        }
+        self
+    }
+
+    /// Puts a sign beside a number that points to a remark.
+    pub fn mark(mut self, mark: String) -> Self {
+        if let Self::Number(number) = &mut self {
+            number.mark = mark;
+        }
+        self
+    }
+
     /// The number, if it is one.
     pub fn value(&self) -> Option<f64> {
         match self {
@@ -100,10 +126,14 @@ impl Cell {
 }
 
 impl Number {
-    /// The interval as text, `[84.1, 88.0]`, without a unit.
-    pub(super) fn interval_text(&self) -> Option<String> {
-        let [low, high] = self.interval?.map(|v| self.format.write(v).replace(" %", ""));
-        Some(format!("[{low}, {high}]"))
+    /// The interval as text, without a unit: `[84.1, 88.0]`, or `± 1.9 over 3 seeds` around a mean.
+    pub(crate) fn interval_text(&self) -> Option<String> {
+        let [low, high] = self.interval?;
+        let write = |v: f64| self.format.write(v).replace(" %", "");
+        Some(match self.seeds {
+            0 => format!("[{}, {}]", write(low), write(high)),
+            seeds => format!("± {} over {seeds} seeds", write((high - low) / 2.0)),
+        })
     }
 }
 
@@ -126,11 +156,15 @@ impl Table {
         self
     }
 
-    /// The table as CSV; a column in which any cell has an interval is followed by its `low` and `high`.
+    /// The table as CSV; a column in which any cell has an interval is followed by its `low` and `high`,
+    /// one with means by their number of `seeds`.
     pub fn csv(&self) -> String {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0).max(self.columns.len());
         let has_interval = |column: usize| {
             self.rows.iter().any(|r| matches!(r.get(column), Some(Cell::Number(n)) if n.interval.is_some()))
+        };
+        let has_seeds = |column: usize| {
+            self.rows.iter().any(|r| matches!(r.get(column), Some(Cell::Number(n)) if n.seeds > 0))
         };
         let mut lines = vec![Vec::new(); self.rows.len() + 1];
         for column in 0..columns {
@@ -139,17 +173,23 @@ impl Table {
             if has_interval(column) {
                 lines[0].extend([format!("{title} low"), format!("{title} high")]);
             }
+            if has_seeds(column) {
+                lines[0].push(format!("{title} seeds"));
+            }
             for (row, line) in self.rows.iter().zip(&mut lines[1..]) {
-                let (value, interval) = match row.get(column) {
-                    None => (String::new(), None),
-                    Some(Cell::Text(text)) => (text.clone(), None),
-                    Some(Cell::Number(n)) => (n.value.to_string(), n.interval),
+                let (value, interval, seeds) = match row.get(column) {
+                    None => (String::new(), None, 0),
+                    Some(Cell::Text(text)) => (text.clone(), None, 0),
+                    Some(Cell::Number(n)) => (n.value.to_string(), n.interval, n.seeds),
                 };
                 line.push(value);
                 if has_interval(column) {
                     line.extend(
                         interval.map_or([String::new(), String::new()], |i| i.map(|v| v.to_string())),
                     );
+                }
+                if has_seeds(column) {
+                    line.push(if seeds > 0 { seeds.to_string() } else { String::new() });
                 }
             }
         }
@@ -189,6 +229,15 @@ mod tests {
             .row(vec![Cell::text("none"), Cell::percent(0.5).with_interval(Some([0.25, 0.75]))])
             .row(vec![Cell::text("pgd, 10"), Cell::empty()]);
         assert_eq!(table.csv(), "attack,plain,plain low,plain high\nnone,0.5,0.25,0.75\n\"pgd, 10\",,,\n");
+    }
+
+    #[test]
+    fn means_say_over_how_many_seeds() {
+        let cell = Cell::percent(0.5).with_interval(Some([0.48, 0.52])).seeds(3);
+        let Cell::Number(number) = &cell else { panic!() };
+        assert_eq!(number.interval_text().unwrap(), "± 2.0 over 3 seeds");
+        let table = Table::new("", &["images", "plain"]).row(vec![Cell::text("clean"), cell]);
+        assert_eq!(table.csv(), "images,plain,plain low,plain high,plain seeds\nclean,0.5,0.48,0.52,3\n");
     }
 
     #[test]

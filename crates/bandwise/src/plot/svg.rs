@@ -1,14 +1,14 @@
-//! A small canvas for scalable vector graphics: escaped text, tidy coordinates, classes for colours.
+//! A small canvas for scalable vector graphics: escaped text, tidy coordinates, classes for colors.
 
 use std::fmt::Write;
 
-use super::colour;
+use super::color;
 
-/// Styles of everything inside a figure; colours are custom properties of the page.
-pub(super) const FIGURE_CSS: &str = include_str!("figure.css");
+/// Styles of everything inside a figure; colors are custom properties of the page.
+pub(crate) const FIGURE_CSS: &str = include_str!("figure.css");
 
 /// Escapes text for HTML and SVG, in content and in double-quoted attributes.
-pub(super) fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -27,7 +27,7 @@ pub(super) fn escape(text: &str) -> String {
 
 /// Where text is anchored on its point.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Anchor {
+pub(crate) enum Anchor {
     Start,
     Middle,
     End,
@@ -37,7 +37,7 @@ pub(super) enum Anchor {
 const MARGIN: f64 = 12.0;
 
 /// A drawing in user units of about one CSS pixel.
-pub(super) struct Svg {
+pub(crate) struct Svg {
     width: f64,
     height: f64,
     description: String,
@@ -45,35 +45,35 @@ pub(super) struct Svg {
 }
 
 impl Svg {
-    pub(super) fn new(width: f64, height: f64, description: &str) -> Self {
+    pub(crate) fn new(width: f64, height: f64, description: &str) -> Self {
         Self { width, height, description: description.to_owned(), body: String::new() }
     }
 
-    pub(super) fn width(&self) -> f64 {
+    pub(crate) fn width(&self) -> f64 {
         self.width
     }
 
-    /// Opens a group with a class, for example a series colour.
-    pub(super) fn open(&mut self, class: &str) {
+    /// Opens a group with a class, for example a series color.
+    pub(crate) fn open(&mut self, class: &str) {
         let _ = write!(self.body, "<g class=\"{class}\">");
     }
 
-    pub(super) fn close(&mut self) {
+    pub(crate) fn close(&mut self) {
         self.body.push_str("</g>");
     }
 
-    pub(super) fn line(&mut self, class: &str, from: [f64; 2], to: [f64; 2]) {
+    pub(crate) fn line(&mut self, class: &str, from: [f64; 2], to: [f64; 2]) {
         let [x1, y1] = from.map(number);
         let [x2, y2] = to.map(number);
         let _ =
             write!(self.body, "<line class=\"{class}\" x1=\"{x1}\" y1=\"{y1}\" x2=\"{x2}\" y2=\"{y2}\"/>");
     }
 
-    pub(super) fn path(&mut self, class: &str, data: &str) {
+    pub(crate) fn path(&mut self, class: &str, data: &str) {
         let _ = write!(self.body, "<path class=\"{class}\" d=\"{data}\"/>");
     }
 
-    pub(super) fn rect(&mut self, class: &str, area: Area, attributes: &str, tooltip: &str) {
+    pub(crate) fn rect(&mut self, class: &str, area: Area, attributes: &str, tooltip: &str) {
         let [x, y] = [area.left, area.top].map(number);
         let [w, h] = [area.width(), area.height()].map(|v| number(v.max(0.0)));
         let _ = write!(
@@ -85,7 +85,7 @@ impl Svg {
     }
 
     /// A marker at a point: circle, square, diamond or triangle, in turn.
-    pub(super) fn marker(&mut self, shape: usize, [x, y]: [f64; 2], tooltip: &str) {
+    pub(crate) fn marker(&mut self, shape: usize, [x, y]: [f64; 2], tooltip: &str) {
         let polygon: &[[f64; 2]] = match shape % 4 {
             0 => &[],
             1 => &[[-3.1, -3.1], [3.1, -3.1], [3.1, 3.1], [-3.1, 3.1]],
@@ -107,7 +107,7 @@ impl Svg {
     }
 
     /// An invisible disc that shows a tooltip.
-    pub(super) fn hot_spot(&mut self, [x, y]: [f64; 2], tooltip: &str) {
+    pub(crate) fn hot_spot(&mut self, [x, y]: [f64; 2], tooltip: &str) {
         let (x, y) = (number(x), number(y));
         let _ = write!(self.body, "<circle class=\"hot\" cx=\"{x}\" cy=\"{y}\" r=\"6\">");
         self.tooltip(tooltip);
@@ -120,12 +120,12 @@ impl Svg {
         }
     }
 
-    pub(super) fn text(&mut self, class: &str, [x, y]: [f64; 2], anchor: Anchor, text: &str) {
+    pub(crate) fn text(&mut self, class: &str, [x, y]: [f64; 2], anchor: Anchor, text: &str) {
         self.turned_text(class, [x, y], anchor, 0.0, text);
     }
 
     /// Text turned about its anchor by `degrees` clockwise.
-    pub(super) fn turned_text(
+    pub(crate) fn turned_text(
         &mut self,
         class: &str,
         [x, y]: [f64; 2],
@@ -148,7 +148,7 @@ impl Svg {
     }
 
     /// A PNG stretched over an area without smoothing.
-    pub(super) fn png(&mut self, area: Area, base64: &str) {
+    pub(crate) fn png(&mut self, area: Area, base64: &str) {
         let [x, y, w, h] = [area.left, area.top, area.width(), area.height()].map(number);
         let _ = write!(
             self.body,
@@ -158,7 +158,7 @@ impl Svg {
     }
 
     /// The element for a page that carries [`FIGURE_CSS`].
-    pub(super) fn inline(&self) -> String {
+    pub(crate) fn inline(&self) -> String {
         let [width, height] = [self.width, self.height].map(number);
         self.element(&format!("viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\""))
     }
@@ -170,9 +170,9 @@ impl Svg {
         )
     }
 
-    /// A file of its own: its styles inside, fixed light colours, a white ground with a margin.
-    pub(super) fn standalone(&self) -> String {
-        let style = colour::resolve_variables(FIGURE_CSS);
+    /// A file of its own: its styles inside, fixed light colors, a white ground with a margin.
+    pub(crate) fn standalone(&self) -> String {
+        let style = color::resolve_variables(FIGURE_CSS);
         let [width, height] = [self.width + 2.0 * MARGIN, self.height + 2.0 * MARGIN].map(number);
         let ground = format!(
             "<rect x=\"-{MARGIN}\" y=\"-{MARGIN}\" width=\"{width}\" height=\"{height}\" fill=\"#ffffff\"/>"
@@ -185,41 +185,41 @@ impl Svg {
 
 /// A rectangle; y grows downwards.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Area {
-    pub(super) left: f64,
-    pub(super) top: f64,
-    pub(super) right: f64,
-    pub(super) bottom: f64,
+pub(crate) struct Area {
+    pub(crate) left: f64,
+    pub(crate) top: f64,
+    pub(crate) right: f64,
+    pub(crate) bottom: f64,
 }
 
 impl Area {
-    pub(super) fn width(&self) -> f64 {
+    pub(crate) fn width(&self) -> f64 {
         self.right - self.left
     }
 
-    pub(super) fn height(&self) -> f64 {
+    pub(crate) fn height(&self) -> f64 {
         self.bottom - self.top
     }
 
     /// The x coordinate of a position in `[0, 1]` from the left.
-    pub(super) fn x(&self, position: f64) -> f64 {
+    pub(crate) fn x(&self, position: f64) -> f64 {
         self.left + position * self.width()
     }
 
     /// The y coordinate of a position in `[0, 1]` from the bottom.
-    pub(super) fn y(&self, position: f64) -> f64 {
+    pub(crate) fn y(&self, position: f64) -> f64 {
         self.bottom - position * self.height()
     }
 }
 
 /// One decimal, without a trailing `.0`.
-pub(super) fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     let text = format!("{value:.1}");
     text.strip_suffix(".0").map(str::to_owned).unwrap_or(text)
 }
 
 /// The approximate width of text in a sans-serif face.
-pub(super) fn text_width(text: &str, font_size: f64) -> f64 {
+pub(crate) fn text_width(text: &str, font_size: f64) -> f64 {
     let em = |c: char| match c {
         'i' | 'l' | 'j' | 'I' | '.' | ',' | ':' | ';' | '|' | '\'' | '!' | ' ' | '(' | ')' | 't' | 'f'
         | 'r' => 0.33,
@@ -231,7 +231,7 @@ pub(super) fn text_width(text: &str, font_size: f64) -> f64 {
 }
 
 /// Breaks text into lines of at most `width`, at spaces and after `-`, `_`, `/`; at most `lines` lines.
-pub(super) fn wrap(text: &str, width: f64, font_size: f64, lines: usize) -> Vec<String> {
+pub(crate) fn wrap(text: &str, width: f64, font_size: f64, lines: usize) -> Vec<String> {
     let mut wrapped: Vec<String> = vec![String::new()];
     for piece in text.split_inclusive([' ', '-', '_', '/']) {
         let current = wrapped.last_mut().expect("never empty");
@@ -249,7 +249,7 @@ pub(super) fn wrap(text: &str, width: f64, font_size: f64, lines: usize) -> Vec<
 }
 
 /// Cuts text that is wider than `width`, with an ellipsis.
-pub(super) fn shorten(text: &str, width: f64, font_size: f64) -> String {
+pub(crate) fn shorten(text: &str, width: f64, font_size: f64) -> String {
     if text_width(text, font_size) <= width {
         return text.to_owned();
     }

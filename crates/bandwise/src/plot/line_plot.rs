@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
 
-use super::chart::{self, Entry, Width};
+use super::chart::{self, Entry, Figure, Width};
 use super::numbers;
 use super::scale::{Axis, Scale, ScaleKind};
 use super::svg::{Area, Svg, number};
@@ -40,9 +40,9 @@ pub struct Series {
     /// Lower and upper bound at each point, or empty.
     #[serde(default, with = "numbers::pairs", skip_serializing_if = "Vec::is_empty")]
     pub band: Vec<[f64; 2]>,
-    /// Which palette colour; the place in the plot when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub colour: Option<usize>,
+    /// Which palette color; the place in the plot when absent.
+    #[serde(default, alias = "colour", skip_serializing_if = "Option::is_none")]
+    pub color: Option<usize>,
     /// Whether the line is dashed.
     #[serde(default)]
     pub dashed: bool,
@@ -63,9 +63,9 @@ impl Series {
         self
     }
 
-    /// Fixes the palette colour, so that one model looks the same in all plots.
-    pub fn colour(mut self, colour: usize) -> Self {
-        self.colour = Some(colour);
+    /// Fixes the palette color, so that one model looks the same in all plots.
+    pub fn color(mut self, color: usize) -> Self {
+        self.color = Some(color);
         self
     }
 
@@ -86,6 +86,8 @@ impl Series {
 const MARKED_POINTS: usize = 14;
 /// Curves with at most this many points show a tooltip at each.
 const TOUCHABLE_POINTS: usize = 80;
+/// Distance between the frame and the outermost points.
+const EDGE: f64 = 8.0;
 /// Longer curves are thinned to their extremes for drawing.
 const DRAWN_POINTS: usize = 800;
 
@@ -114,38 +116,10 @@ impl LinePlot {
         self
     }
 
-    pub(super) fn draw(&self) -> Svg {
-        let [width, height] = self.width.size();
-        let mut svg = Svg::new(width, height, &self.title);
-        let top = chart::header(&mut svg, &self.title, &self.legend());
-        let bounds = |i: usize| {
-            let series = self.series.iter();
-            series.flat_map(move |s| s.points.iter().map(move |p| p[i])).collect::<Vec<_>>()
-        };
-        let bands = self.series.iter().flat_map(|s| s.band.iter().flatten().copied());
-        let x =
-            Scale::fit(&self.x, bounds(0).into_iter(), if self.width == Width::Full { 10 } else { 6 }, false);
-        let y = Scale::fit(&self.y, bounds(1).into_iter().chain(bands), 5, true);
-        let area = Area {
-            left: chart::y_axis_room(&self.y, &y) + 4.0,
-            top: top + 6.0,
-            right: width - 12.0,
-            bottom: height - chart::x_axis_room(&self.x),
-        };
-        chart::y_axis(&mut svg, area, &self.y, &y);
-        chart::x_axis(&mut svg, area, &self.x, &x);
-        for (index, series) in self.series.iter().enumerate() {
-            svg.open(&chart::series_class(series.colour.unwrap_or(index)));
-            self.draw_series(&mut svg, area, [&x, &y], index, series);
-            svg.close();
-        }
-        svg
-    }
-
     fn legend(&self) -> Vec<Entry<'_>> {
         let entries = self.series.iter().enumerate().map(|(index, s)| {
-            let colour = s.colour.unwrap_or(index);
-            Entry { label: &s.label, colour, dashed: s.dashed, marker: Some(colour) }
+            let color = s.color.unwrap_or(index);
+            Entry { label: &s.label, color, dashed: s.dashed, marker: Some(color) }
         });
         entries.collect()
     }
@@ -160,7 +134,7 @@ impl LinePlot {
         if series.scatter {
             for (point_index, place) in series.points.iter().map(|p| place(*p)).enumerate() {
                 let Some(place) = place else { continue };
-                svg.marker(series.colour.unwrap_or(index), place, &self.tooltip(series, point_index));
+                svg.marker(series.color.unwrap_or(index), place, &self.tooltip(series, point_index));
             }
             return;
         }
@@ -174,7 +148,7 @@ impl LinePlot {
             let Some(place) = place(*point) else { continue };
             let tooltip = self.tooltip(series, point_index);
             if series.points.len() <= MARKED_POINTS && !series.dashed || series.points.len() == 1 {
-                svg.marker(series.colour.unwrap_or(index), place, &tooltip);
+                svg.marker(series.color.unwrap_or(index), place, &tooltip);
             } else {
                 svg.hot_spot(place, &tooltip);
             }
@@ -190,8 +164,57 @@ impl LinePlot {
         text
     }
 
+    /// The plot as an SVG file of its own, in light colors.
+    pub fn svg(&self) -> String {
+        self.draw().standalone()
+    }
+}
+
+impl Figure for LinePlot {
+    fn title(&self) -> &str {
+        &self.title
+    }
+
+    fn caption_text(&self) -> &str {
+        &self.caption
+    }
+
+    fn is_wide(&self) -> bool {
+        self.width == Width::Full
+    }
+
+    fn draw(&self) -> Svg {
+        let [width, height] = self.width.size();
+        let mut svg = Svg::new(width, height, &self.title);
+        let top = chart::header(&mut svg, &self.title, &self.legend());
+        let bounds = |i: usize| {
+            let series = self.series.iter();
+            series.flat_map(move |s| s.points.iter().map(move |p| p[i])).collect::<Vec<_>>()
+        };
+        let bands = self.series.iter().flat_map(|s| s.band.iter().flatten().copied());
+        let x =
+            Scale::fit(&self.x, bounds(0).into_iter(), if self.width == Width::Full { 10 } else { 6 }, false);
+        let y = Scale::fit(&self.y, bounds(1).into_iter().chain(bands), 5, true);
+        let frame = Area {
+            left: chart::y_axis_room(&self.y, &y) + 4.0,
+            top: top + 6.0,
+            right: width - 8.0,
+            bottom: height - chart::x_axis_room(&self.x),
+        };
+        chart::y_axis(&mut svg, frame, &self.y, &y);
+        // The first and the last point stand within the frame, not on it.
+        let area = Area { left: frame.left + EDGE, right: frame.right - EDGE, ..frame };
+        chart::x_axis(&mut svg, area, frame, &self.x, &x);
+        for (index, series) in self.series.iter().enumerate() {
+            svg.open(&chart::series_class(series.color.unwrap_or(index)));
+            self.draw_series(&mut svg, area, [&x, &y], index, series);
+            svg.close();
+        }
+        svg
+    }
+
     /// The data: `series,x,y,low,high`.
-    pub fn csv(&self) -> String {
+    fn csv(&self) -> String {
         let mut csv = Csv::new(&["series", "x", "y", "low", "high"]);
         for series in &self.series {
             for (index, [x, y]) in series.points.iter().enumerate() {
@@ -200,11 +223,6 @@ impl LinePlot {
             }
         }
         csv.into_text()
-    }
-
-    /// The plot as an SVG file of its own, in light colours.
-    pub fn svg(&self) -> String {
-        self.draw().standalone()
     }
 }
 

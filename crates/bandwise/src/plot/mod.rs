@@ -1,0 +1,33 @@
+//! Figures, tables and sections from plain numbers: curves, bars, arrays as color, images. Each figure draws itself as SVG
+//! and gives the numbers behind it as CSV.
+//!
+//! | file | what |
+//! |---|---|
+//! | `line_plot`, `bar_plot`, `heat_map`, `picture` | the figures |
+//! | `table` | tables with intervals, facts |
+//! | `section` | a heading with text, tables and figures: what an analysis leaves for a report |
+//! | `chart`, `scale`, `color`, `svg` | axes, ticks, colors, drawing |
+//!
+//! Nothing here knows of models or records.
+
+mod bar_plot;
+pub(crate) mod chart;
+pub(crate) mod color;
+mod heat_map;
+mod line_plot;
+mod numbers;
+mod picture;
+mod scale;
+mod section;
+pub(crate) mod svg;
+mod table;
+
+pub use bar_plot::{Bar, BarPlot, BarSeries};
+pub use chart::Width;
+pub use color::ColorMap;
+pub use heat_map::{HeatMap, HeatPanel};
+pub use line_plot::{LinePlot, Series};
+pub use picture::{ImageGrid, ImageRow, Picture};
+pub use scale::{Axis, NumberFormat, ScaleKind};
+pub use section::{Block, Section};
+pub use table::{Cell, Facts, Number, Table};
