@@ -1,4 +1,5 @@
-//! The command lines of FPCM's official repository, as its users type them.
+//! The command lines of the official repositories of FPCM and filter frequency regularization, as their users type
+//! them.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -153,6 +154,66 @@ fn official_tests_are_our_evaluations() {
             }
         }
     }
+}
+
+/// Every flag of FPCM's train.py, and training that goes on from its weights.
+#[test]
+fn official_training_starts_from_official_weights() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = random_cifar10(folder.path(), 12);
+    let small = ["--set", "model.width=4", "--set", "data.train_limit=12", "--set", "evaluation.final=[]"];
+    let train = |more: &[&str]| {
+        let flags = ["train", "--data_root", text(&root), "--epoch", "1", "--batch_size", "6", "--step", "1"];
+        printed(&[&flags[..], &["--n_classes", "10", "--loss", "CE"], &small, more].concat());
+    };
+    let (first, second) = (folder.path().join("first"), folder.path().join("second"));
+    train(&["--out_dir", text(&first)]);
+    train(&["--out_dir", text(&second), "--pretrained", text(&first.join("model.safetensors"))]);
+    let recipe = std::fs::read_to_string(second.join("run.toml")).unwrap();
+    assert!(recipe.contains("first/model.safetensors"), "{recipe}");
+    let weights = |run: &Path| safetensors::load(run.join("model.safetensors"), &Device::Cpu).unwrap();
+    let (first, second) = (weights(&first), weights(&second));
+    let moved = |name: &str| (&first[name] - &second[name]).unwrap().abs().unwrap().max_all().unwrap();
+    // Another epoch at a tenth of 0.01 moves them a little; random ones would be as far as they are large.
+    let change = moved("layer4.1.conv2.weight").to_scalar::<f32>().unwrap();
+    assert!(change > 0.0 && change < 0.02, "{change}");
+}
+
+#[test]
+fn the_command_line_of_filter_frequency_regularization() {
+    let folder = tempfile::tempdir().unwrap();
+    random_cifar10(&folder.path().join("cifar10"), 12);
+    let out = folder.path().join("out");
+    let small = ["--set", "model.width=4", "--set", "data.train_limit=12", "--set", "evaluation.final=[]"];
+    let places = ["train", "--data_dir", text(folder.path()), "--output_dir", text(&out)];
+    let what = ["--model", "lowres_resnet9", "--basis_filter", "WD", "--l2_reg", "1", "--l2_lambda", "0.02"];
+    let how = [
+        "--scheduler",
+        "WarmupCosine",
+        "--learning_rate",
+        "0.01",
+        "--optimizer",
+        "adamw",
+        "--max_epochs",
+        "1",
+    ];
+    let numbers = ["--weight_decay", "0.01", "--batch_size", "6", "--seed", "3", "--num_workers", "8"];
+    printed(&[&places[..], &what, &how, &numbers, &small].concat());
+    let run = out.join("cifar10/lowres_resnet9/WD/3");
+    let recipe = std::fs::read_to_string(run.join("run.toml")).unwrap();
+    for line in [
+        "seed = 3",
+        "architecture = \"resnet9\"",
+        "lambda = 0.02",
+        "name = \"warmup_cosine\"",
+        "kind = \"weight\"",
+    ] {
+        assert!(recipe.contains(line), "{line} is not in\n{recipe}");
+    }
+    let weights = safetensors::load(run.join("model.safetensors"), &Device::Cpu).unwrap();
+    assert!(weights.contains_key("conv.0.coefficients"), "{:?}", weights.keys());
+    let message = refused(&["train", "--basis_filter", "WD", "--lr", "0.1"]);
+    assert!(message.contains("two scripts"), "{message}");
 }
 
 #[test]

@@ -11,6 +11,7 @@ pub mod mask;
 pub mod merge;
 pub mod models;
 mod official;
+mod official_filters;
 pub mod report;
 pub mod table;
 pub mod train;

@@ -1,5 +1,6 @@
-//! The command lines of FPCM's official repository (`train.py`, `test.py`; Bu, Huang, Cui; ICCV 2023), put into
-//! ours: their flags, names and defaults.
+//! The command lines of official repositories, put into ours: their flags, names and defaults. Here FPCM's (`train.py`,
+//! `test.py`; Bu, Huang, Cui; ICCV 2023), and the choice between it and filter frequency regularization's
+//! (`official_filters`).
 
 use std::path::PathBuf;
 
@@ -12,6 +13,7 @@ use bandwise::{Error, Result};
 use clap::{Args, ValueEnum};
 
 use super::evaluate::EvaluateArguments;
+use super::official_filters::{self, FilterFlags};
 
 const HEADING: &str = "Official FPCM command line";
 /// Where the official scripts look for data.
@@ -19,7 +21,7 @@ const DATA_ROOT: &str = "../data";
 /// Side of an Imagenette picture.
 const IMAGENETTE_SIZE: usize = 160;
 
-/// `--dataset` and `--data_root`.
+/// `--dataset` and `--data_root` of `test.py`.
 #[derive(Args, Clone)]
 #[command(next_help_heading = HEADING)]
 pub struct OfficialData {
@@ -31,30 +33,52 @@ pub struct OfficialData {
     data_root: Option<PathBuf>,
 }
 
-/// The flags of `train.py`.
+/// The flags of both official `train.py`: FPCM's and filter frequency regularization's.
 #[derive(Args, Clone)]
-#[command(next_help_heading = HEADING)]
+#[command(next_help_heading = "Official command lines: FPCM and filter frequency regularization")]
 pub struct OfficialTraining {
     #[command(flatten)]
-    data: OfficialData,
-    /// Network, with FPCM [default: resnet18]
-    #[arg(long, value_name = "NAME", ignore_case = true)]
-    model: Option<ModelName>,
-    /// Objective; every one of them on the pictures of a PGD attack [default: trades]
+    shared: SharedFlags,
+    #[command(flatten)]
+    fpcm: FpcmFlags,
+    #[command(flatten)]
+    filters: FilterFlags,
+}
+
+/// What both scripts call the same.
+#[derive(Args, Clone)]
+pub struct SharedFlags {
+    /// Data set by its official name (FPCM: CIFAR10, CIFAR100, SVHN, imagenette)
+    #[arg(long, value_name = "NAME")]
+    pub(super) dataset: Option<String>,
+    /// Network: resnet18 or wrn-34-10 with FPCM; lowres_resnet9, openlth_resnet_N[_W] or efficientnet-b0 for filter
+    /// frequency regularization
+    #[arg(long, value_name = "NAME")]
+    pub(super) model: Option<String>,
+    /// Learning rate over the epochs (FPCM: multistep, cosine; else Step, Step_wide, FrankleStep, Cosine, WarmupCosine)
+    #[arg(long, value_name = "NAME")]
+    pub(super) scheduler: Option<String>,
+    /// Weight decay [default: 3.5e-3, WRN-34-10: 5e-4, filter frequency regularization: 0.05]
+    #[arg(long = "weight_decay", value_name = "DECAY")]
+    pub(super) weight_decay: Option<f64>,
+    /// Images per step [default: 128, filter frequency regularization: 256]
+    #[arg(long = "batch_size", value_name = "N")]
+    pub(super) batch_size: Option<usize>,
+}
+
+/// What only FPCM's script has.
+#[derive(Args, Clone)]
+#[command(next_help_heading = HEADING)]
+struct FpcmFlags {
+    /// Folder of the data set [default: ../data]
+    #[arg(long = "data_root", value_name = "DIR")]
+    data_root: Option<PathBuf>,
+    /// Objective; every one of them on the images of a PGD attack [default: trades]
     #[arg(long, value_name = "NAME", ignore_case = true)]
     loss: Option<LossName>,
-    /// Learning rate over the epochs [default: multistep]
-    #[arg(long, value_name = "NAME", ignore_case = true)]
-    scheduler: Option<SchedulerName>,
     /// Learning rate [default: 0.01, WRN-34-10: 0.1]
     #[arg(long, value_name = "RATE")]
     lr: Option<f64>,
-    /// Weight decay [default: 3.5e-3, WRN-34-10: 5e-4]
-    #[arg(long = "weight_decay", value_name = "DECAY")]
-    weight_decay: Option<f64>,
-    /// Pictures per step [default: 128]
-    #[arg(long = "batch_size", value_name = "N")]
-    batch_size: Option<usize>,
     /// Epochs [default: 120, WRN-34-10: 60]
     #[arg(long, value_name = "N")]
     epoch: Option<u64>,
@@ -64,6 +88,12 @@ pub struct OfficialTraining {
     /// Steps of that attack, if it is PGD [default: 10]
     #[arg(long, value_name = "N")]
     step: Option<usize>,
+    /// Folder of the log: the run folder, where --save_path names none
+    #[arg(long = "out_dir", value_name = "DIR")]
+    out_dir: Option<PathBuf>,
+    /// Number of classes: that of the data set, or an error (the official script does not look at it)
+    #[arg(long = "n_classes", value_name = "N")]
+    n_classes: Option<usize>,
 }
 
 /// The flags of `test.py` that `evaluate` does not have.
@@ -121,6 +151,19 @@ impl DatasetName {
             Self::Imagenette => "imagenette",
         }
     }
+
+    fn classes(self) -> usize {
+        if self == Self::Cifar100 { 100 } else { 10 }
+    }
+
+    fn spec(self, root: Option<&PathBuf>) -> Result<DataSpec> {
+        let root = root.cloned().unwrap_or_else(|| DATA_ROOT.into());
+        let spec: DataSpec = format!("{}:{}", self.name(), root.display()).parse()?;
+        match self {
+            Self::Imagenette => spec.with("size", IMAGENETTE_SIZE)?.with("size_of", "test"),
+            _ => Ok(spec),
+        }
+    }
 }
 
 impl OfficialData {
@@ -128,59 +171,110 @@ impl OfficialData {
         self.dataset.is_some() || self.data_root.is_some()
     }
 
-    fn dataset(&self) -> DatasetName {
-        self.dataset.unwrap_or(DatasetName::Cifar10)
-    }
-
     fn spec(&self) -> Result<DataSpec> {
-        let root = self.data_root.clone().unwrap_or_else(|| DATA_ROOT.into());
-        let spec: DataSpec = format!("{}:{}", self.dataset().name(), root.display()).parse()?;
-        match self.dataset() {
-            DatasetName::Imagenette => spec.with("size", IMAGENETTE_SIZE)?.with("size_of", "test"),
-            _ => Ok(spec),
-        }
+        self.dataset.unwrap_or(DatasetName::Cifar10).spec(self.data_root.as_ref())
     }
 }
 
 impl OfficialTraining {
     /// Whether any of the flags was given.
     pub fn is_given(&self) -> bool {
-        let Self { data, model, loss, scheduler, lr, weight_decay, batch_size, epoch, attack, step } = self;
-        let named = model.is_some() || loss.is_some() || scheduler.is_some() || attack.is_some();
-        let numbers = lr.is_some() || weight_decay.is_some() || batch_size.is_some() || epoch.is_some();
-        data.is_given() || named || numbers || step.is_some()
+        self.shared.is_given() || self.fpcm.is_given() || self.filters.is_given()
     }
 
     /// The built-in recipe that the flags stand for, changed as they say.
     ///
     /// # Errors
-    /// For values that a recipe refuses.
+    /// For flags of both scripts, unknown names, and values that a recipe refuses.
     pub fn recipe(&self) -> Result<Recipe> {
-        let model = self.model.unwrap_or(ModelName::ResNet18);
+        match self.is_for_filters() {
+            true if self.fpcm.is_given() => Err(Error::config(
+                "these are flags of two scripts: --data_root, --loss, --lr, --epoch, --attack, --step, --out_dir and \
+                 --n_classes belong to FPCM's train.py; filter frequency regularization's has \
+                 --data_dir, --learning_rate, --max_epochs, …",
+            )),
+            true => self.filters.recipe(&self.shared),
+            false => self.fpcm.recipe(&self.shared),
+        }
+    }
+
+    /// The run folder that the flags name.
+    pub fn folder(&self) -> Option<PathBuf> {
+        match self.is_for_filters() {
+            true => self.filters.folder(&self.shared),
+            false => self.fpcm.out_dir.clone(),
+        }
+    }
+
+    /// Whether the flags are those of filter frequency regularization's script.
+    fn is_for_filters(&self) -> bool {
+        self.filters.is_given() || self.shared.model.as_deref().is_some_and(official_filters::is_its_model)
+    }
+}
+
+impl SharedFlags {
+    fn is_given(&self) -> bool {
+        let Self { dataset, model, scheduler, weight_decay, batch_size } = self;
+        let names = [dataset, model, scheduler].into_iter().any(Option::is_some);
+        names || weight_decay.is_some() || batch_size.is_some()
+    }
+
+    /// The scheduler among those of one script.
+    pub(super) fn choice_of_scheduler<T: ValueEnum>(&self, default: T) -> Result<T> {
+        Self::choice("--scheduler", self.scheduler.as_deref(), default)
+    }
+
+    /// One of a list of names, whatever its case.
+    fn choice<T: ValueEnum>(flag: &str, name: Option<&str>, default: T) -> Result<T> {
+        let Some(name) = name else { return Ok(default) };
+        T::from_str(name, true).map_err(|_| {
+            let known: Vec<String> = T::value_variants().iter().map(possible_value).collect();
+            Error::config(format!("{flag} {name}: expected {}", known.join(", ")))
+        })
+    }
+}
+
+impl FpcmFlags {
+    fn is_given(&self) -> bool {
+        let Self { data_root, loss, lr, epoch, attack, step, out_dir, n_classes } = self;
+        let paths = data_root.is_some() || out_dir.is_some();
+        let numbers = lr.is_some() || epoch.is_some() || step.is_some() || n_classes.is_some();
+        paths || numbers || loss.is_some() || attack.is_some()
+    }
+
+    fn recipe(&self, shared: &SharedFlags) -> Result<Recipe> {
+        let model = SharedFlags::choice("--model", shared.model.as_deref(), ModelName::ResNet18)?;
+        let dataset = SharedFlags::choice("--dataset", shared.dataset.as_deref(), DatasetName::Cifar10)?;
         let loss = self.loss.unwrap_or(LossName::Trades);
         let mut recipe = Recipe::parse(built_in(model, loss), &[])?;
-        let dataset = self.data.dataset();
         recipe.name = recipe.name.replace(DatasetName::Cifar10.name(), dataset.name());
-        recipe.source = recipe.source.replace("CIFAR10", &possible_value(dataset));
-        recipe.data.source = self.data.spec()?;
+        recipe.source = recipe.source.replace("CIFAR10", &possible_value(&dataset));
+        recipe.data.source = dataset.spec(self.data_root.as_ref())?;
         if dataset == DatasetName::Imagenette {
             let crop = Augment::RandomCrop { padding: 0, size: Some(IMAGENETTE_SIZE) };
             recipe.data.augment = vec![crop, Augment::HorizontalFlip];
         }
         recipe.learning_rate = self.lr.unwrap_or(recipe.learning_rate);
-        recipe.batch_size = self.batch_size.unwrap_or(recipe.batch_size);
+        recipe.batch_size = shared.batch_size.unwrap_or(recipe.batch_size);
         recipe.epochs = self.epoch.unwrap_or(recipe.epochs);
         if let (Some(given), OptimizerConfig::Sgd { weight_decay, .. }) =
-            (self.weight_decay, &mut recipe.optimizer)
+            (shared.weight_decay, &mut recipe.optimizer)
         {
             *weight_decay = given;
         }
-        match self.scheduler {
-            Some(SchedulerName::Cosine) => recipe.schedule = Schedule::FpcmCosine,
-            Some(SchedulerName::Multistep) | None => recipe.schedule = Schedule::FpcmMultistep,
-        }
+        recipe.schedule = match shared.choice_of_scheduler(SchedulerName::Multistep)? {
+            SchedulerName::Cosine => Schedule::FpcmCosine,
+            SchedulerName::Multistep => Schedule::FpcmMultistep,
+        };
         if self.attack.is_some() || self.step.is_some() {
             recipe.evaluation.attack = evaluation_attack(self.attack.as_deref(), self.step)?;
+        }
+        if let Some(found) = self.n_classes.filter(|&found| found != dataset.classes()) {
+            return Err(Error::config(format!(
+                "--n_classes {found}: {} has {} classes",
+                possible_value(&dataset),
+                dataset.classes()
+            )));
         }
         recipe.validate()?;
         Ok(recipe)
@@ -259,7 +353,7 @@ pub fn translated(arguments: &EvaluateArguments) -> Result<EvaluateArguments> {
                 ))
             })?;
             // The normalization of the official WRN-34-10 is recognized by its weights.
-            ours.model.model = Some(possible_value(model));
+            ours.model.model = Some(possible_value(&model));
         }
     }
     // As in test.py, where only PGD looks at it.
@@ -270,7 +364,7 @@ pub fn translated(arguments: &EvaluateArguments) -> Result<EvaluateArguments> {
 }
 
 /// A value as it is typed.
-fn possible_value(value: impl ValueEnum) -> String {
+fn possible_value(value: &impl ValueEnum) -> String {
     value.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
@@ -288,9 +382,13 @@ mod tests {
         training: OfficialTraining,
     }
 
-    fn recipe(flags: &str) -> Recipe {
+    fn training(flags: &str) -> OfficialTraining {
         let arguments = ["train"].into_iter().chain(flags.split_whitespace());
-        Flags::try_parse_from(arguments).unwrap_or_else(|e| panic!("{e}")).training.recipe().unwrap()
+        Flags::try_parse_from(arguments).unwrap_or_else(|e| panic!("{e}")).training
+    }
+
+    fn recipe(flags: &str) -> Recipe {
+        training(flags).recipe().unwrap()
     }
 
     fn shipped(name: &str) -> Recipe {
@@ -333,9 +431,25 @@ mod tests {
     }
 
     #[test]
+    fn folders_and_classes() {
+        let flags = "--out_dir logs --n_classes 100 --dataset CIFAR100 --data_root D";
+        assert_eq!(training(flags).folder(), Some("logs".into()));
+        assert_eq!(recipe(flags), recipe("--dataset CIFAR100 --data_root D"));
+        let message = training("--n_classes 100 --dataset SVHN").recipe().unwrap_err().to_string();
+        assert!(message.contains("SVHN has 10 classes"), "{message}");
+    }
+
+    #[test]
     fn wrong_names_are_refused() {
-        for flags in ["--dataset CIFAR11", "--model resnet34", "--loss at", "--scheduler linear"] {
-            assert!(Flags::try_parse_from(["train"].into_iter().chain(flags.split(' '))).is_err(), "{flags}");
+        for (flags, known) in [
+            ("--dataset CIFAR11", "CIFAR100"),
+            ("--model resnet34", "wrn-34-10"),
+            ("--scheduler linear", "multistep, cosine"),
+            ("--lr 0.1 --learning_rate 0.1", "two scripts"),
+        ] {
+            let message = training(flags).recipe().unwrap_err().to_string();
+            assert!(message.contains(known), "{flags}: {message}");
         }
+        assert!(Flags::try_parse_from(["train", "--loss", "at"]).is_err());
     }
 }

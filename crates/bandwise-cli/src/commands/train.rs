@@ -17,8 +17,8 @@ use crate::progress::TrainingProgress;
 
 /// Train the network that a recipe describes.
 ///
-/// Instead of a recipe, the flags of FPCM's official train.py may be given; they choose and change one of
-/// recipes/fpcm.
+/// Instead of a recipe, the flags of an official train.py may be given, FPCM's or filter frequency regularization's; they
+/// choose and change one of recipes/fpcm or recipes/filter-frequency.
 ///
 /// The run folder holds everything: run.toml (the complete configuration), metrics.jsonl, TensorBoard
 /// events, checkpoints, model.safetensors (last weights), best.safetensors, results.jsonl and
@@ -39,7 +39,7 @@ pub struct TrainArguments {
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
     /// Start from the weights in this file instead of random ones (.safetensors, .pt, .pth; a run's or anybody's)
-    #[arg(long, value_name = "FILE", alias = "pretrained", conflicts_with = "resume")]
+    #[arg(long, value_name = "FILE", aliases = ["pretrained", "load_checkpoint"], conflicts_with = "resume")]
     init: Option<PathBuf>,
     /// Resume the run in the run folder from its last checkpoint
     #[arg(long)]
@@ -60,14 +60,17 @@ pub fn run(arguments: &TrainArguments, interrupt: &Interrupt) -> Result<bool> {
     let named = recipe(arguments)?;
     let folder = match (&arguments.out, &named) {
         (Some(folder), _) => folder.clone(),
-        (None, Some(recipe)) => PathBuf::from("runs").join(&recipe.name),
+        (None, Some(recipe)) => {
+            arguments.official.folder().unwrap_or_else(|| PathBuf::from("runs").join(&recipe.name))
+        }
         (None, None) if arguments.resume => {
             return Err(Error::config("--resume needs the run folder: --out DIR (or the recipe)"));
         }
         (None, None) => {
             return Err(Error::config(
-                "name a recipe, for example recipes/cifar10/resnet9-quick.toml, or give the official FPCM flags: \
-                 --data_root DIR --dataset CIFAR10 --model resnet18",
+                "name a recipe, for example recipes/cifar10/resnet9-quick.toml, or give official flags: FPCM's \
+                 --data_root DIR --dataset CIFAR10 --model resnet18, filter frequency regularization's --data_dir DIR \
+                 --model lowres_resnet9 --basis_filter WD, …",
             ));
         }
     };
@@ -100,7 +103,7 @@ fn recipe(arguments: &TrainArguments) -> Result<Option<Recipe>> {
     let recipe = match &arguments.recipe {
         Some(path) if official.is_given() => {
             return Err(Error::config(format!(
-                "{} and the official FPCM flags (--dataset, --model, --lr, …) both say what to train: give the flags \
+                "{} and the official flags (--dataset, --model, --lr, …) both say what to train: give the flags \
                  alone, or change the recipe with --data SPEC and --set learning_rate=0.01",
                 path.display()
             )));

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Progress, frequency_axes, radius_axis};
 use crate::formats::csv::Csv;
-use crate::nn::{Mode, Model, Pass, Recorder};
+use crate::nn::{Model, Pass, Recorder};
 use crate::plot::{Axis, Bar, BarPlot, BarSeries, ColorMap, HeatMap, HeatPanel, LinePlot, Section, Series};
 use crate::spectral::bands;
 use crate::spectral::statistics::SpectrumStatistics;
@@ -70,7 +70,7 @@ impl FeatureSpectra {
             progress(start, count)?;
             let part = images.narrow(0, start, batch_size.max(1).min(count - start))?.contiguous()?;
             let recorder = Recorder::new();
-            model.logits(&part, &Pass { mode: Mode::Eval, progress: 1.0, recorder: Some(&recorder) })?;
+            model.logits(&part, &Pass { recorder: Some(&recorder), ..Pass::eval() })?;
             // Maps without extent have no spectrum.
             let maps = recorder.take().into_iter().filter(|(_, map)| map.rank() == 4);
             for (index, (name, map)) in maps.enumerate() {

@@ -121,14 +121,26 @@ impl Builder {
     pub fn convolution_with(
         &mut self,
         name: &str,
-        [inputs, outputs]: [usize; 2],
+        channels: [usize; 2],
         kernel: usize,
         config: ConvConfig,
         bias: bool,
     ) -> Result<Layer> {
-        let area = kernel * kernel;
+        self.rectangular_convolution(name, channels, [kernel, kernel], config, bias)
+    }
+
+    /// A convolution with every option and a kernel of any height and width.
+    pub fn rectangular_convolution(
+        &mut self,
+        name: &str,
+        [inputs, outputs]: [usize; 2],
+        [height, width]: [usize; 2],
+        config: ConvConfig,
+        bias: bool,
+    ) -> Result<Layer> {
+        let area = height * width;
         let (fan_in, fan_out) = (inputs / config.groups * area, outputs / config.groups * area);
-        let shape = [outputs, inputs / config.groups, kernel, kernel];
+        let shape = [outputs, inputs / config.groups, height, width];
         let start = match self.initialization {
             Initialization::PyTorch => Start::Uniform((fan_in as f64).powf(-0.5)),
             Initialization::HeFanIn => Start::Normal((2.0 / fan_in as f64).sqrt()),

@@ -21,6 +21,8 @@ pub fn fold(layers: &[Layer]) -> Result<Vec<Layer>> {
                     _ => pack(convolution)?,
                 }
             }
+            // It changes nothing in evaluation.
+            Layer::Dropout(_) => continue,
             other => {
                 let mut copy = other.frozen();
                 for group in copy.children_mut() {

@@ -99,6 +99,7 @@ impl<'a> Operation<'a> {
             Layer::Stage(Stage { socket: Some(_), .. }) => None,
             Layer::Convolution(_) | Layer::Linear(_) | Layer::AdaptiveAveragePool(_) => None,
             Layer::Flatten | Layer::Gate(_) | Layer::Fused(_) => None,
+            Layer::ZeroPad(_) | Layer::Dropout(_) => None,
         }
     }
 
@@ -150,5 +151,6 @@ fn flattens(layer: &Layer) -> bool {
         Layer::Convolution(_) | Layer::BatchNorm(_) | Layer::Activation(_) | Layer::Pool(_) => false,
         Layer::AdaptiveAveragePool(_) | Layer::Residual(_) | Layer::PadShortcut(_) | Layer::Gate(_) => false,
         Layer::Stage(_) | Layer::Folded(_) | Layer::Fused(_) => false,
+        Layer::ZeroPad(_) | Layer::Dropout(_) => false,
     }
 }

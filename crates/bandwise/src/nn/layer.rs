@@ -12,6 +12,7 @@ use candle_core::{D, Tensor};
 
 use super::batch_norm::BatchNorm;
 use super::convolution::Convolution;
+use super::dropout::Dropout;
 use super::linear::Linear;
 use super::parameter::Parameter;
 use super::pass::Pass;
@@ -36,6 +37,10 @@ pub enum Layer {
     /// Means over a grid of so many windows along each side, whatever the size of the map (PyTorch's
     /// `AdaptiveAvgPool2d`).
     AdaptiveAveragePool(usize),
+    /// Zeros around a map: so many rows above and below, columns to the left and right.
+    ZeroPad([usize; 4]),
+    /// Leaves something out at random while the network is trained.
+    Dropout(Dropout),
     /// `[batch, h, w, c]` to `[batch, c·h·w]`, in PyTorch's (channel-major) order.
     Flatten,
     /// `relu?(main(x) + shortcut(x))`; an empty shortcut is the identity.
@@ -169,6 +174,10 @@ impl Layer {
             Self::Pool(pool) => pool.forward(input),
             Self::GlobalAveragePool => input.linear(|x| Ok(kernels::global_avg_pool(x)?)),
             Self::AdaptiveAveragePool(side) => input.linear(|x| adaptive_average_pool(x, *side)),
+            Self::ZeroPad([above, below, left, right]) => input.linear(|x| {
+                Ok(x.pad_with_zeros(1, *above, *below)?.pad_with_zeros(2, *left, *right)?.contiguous()?)
+            }),
+            Self::Dropout(dropout) => dropout.forward(input, pass),
             Self::Flatten => input.linear(flatten),
             Self::Residual(residual) => residual.forward(input, pass),
             Self::PadShortcut(shortcut) => input.linear(|x| shortcut.apply(x)),
@@ -192,6 +201,7 @@ impl Layer {
             Self::Convolution(_) | Self::BatchNorm(_) | Self::Linear(_) | Self::Activation(_) => vec![],
             Self::Pool(_) | Self::GlobalAveragePool | Self::AdaptiveAveragePool(_) => vec![],
             Self::Flatten | Self::PadShortcut(_) | Self::Folded(_) | Self::Fused(_) => vec![],
+            Self::ZeroPad(_) | Self::Dropout(_) => vec![],
         }
     }
 
@@ -204,6 +214,7 @@ impl Layer {
             Self::Convolution(_) | Self::BatchNorm(_) | Self::Linear(_) | Self::Activation(_) => vec![],
             Self::Pool(_) | Self::GlobalAveragePool | Self::AdaptiveAveragePool(_) => vec![],
             Self::Flatten | Self::PadShortcut(_) | Self::Folded(_) | Self::Fused(_) => vec![],
+            Self::ZeroPad(_) | Self::Dropout(_) => vec![],
         }
     }
 
@@ -221,6 +232,7 @@ impl Layer {
             }
             Self::Activation(_) | Self::Pool(_) | Self::GlobalAveragePool => vec![],
             Self::AdaptiveAveragePool(_) | Self::Flatten | Self::PadShortcut(_) => vec![],
+            Self::ZeroPad(_) | Self::Dropout(_) => vec![],
             // their weights are constants
             Self::Folded(_) | Self::Fused(_) => vec![],
         }
@@ -248,6 +260,7 @@ impl Layer {
             }),
             Self::Activation(_) | Self::Pool(_) | Self::GlobalAveragePool => self.clone(),
             Self::AdaptiveAveragePool(_) | Self::Flatten | Self::PadShortcut(_) => self.clone(),
+            Self::ZeroPad(_) | Self::Dropout(_) => self.clone(),
             Self::Folded(_) | Self::Fused(_) => self.clone(),
         }
     }

@@ -5,6 +5,7 @@ pub mod batch_norm;
 pub mod build;
 pub mod convolution;
 pub mod decomposed;
+pub mod dropout;
 pub mod fold;
 mod fuse;
 pub mod layer;
@@ -22,6 +23,7 @@ pub mod zoo;
 pub(crate) mod tests;
 
 pub use architecture::Interface;
+pub use dropout::Randomness;
 pub use layer::Layer;
 pub use model::{Model, Normalization};
 pub use parameter::{Parameter, Role};

@@ -4,6 +4,8 @@ use std::sync::Mutex;
 
 use candle_core::Tensor;
 
+use super::dropout::Randomness;
+
 /// Which statistics batch norm uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -24,22 +26,24 @@ pub struct Pass<'a> {
     pub progress: f64,
     /// Where stages leave their feature maps, for analyses.
     pub recorder: Option<&'a Recorder>,
+    /// Where dropout decides, outside evaluation; without, nothing is left out.
+    pub randomness: Option<Randomness<'a>>,
 }
 
 impl Pass<'_> {
     /// A training pass at `progress` in [0, 1].
     pub fn train(progress: f64) -> Self {
-        Self { mode: Mode::Train, progress, recorder: None }
+        Self { mode: Mode::Train, progress, recorder: None, randomness: None }
     }
 
     /// A pass with batch statistics that leaves running statistics alone.
     pub fn batch_statistics(progress: f64) -> Self {
-        Self { mode: Mode::BatchStatistics, progress, recorder: None }
+        Self { mode: Mode::BatchStatistics, progress, recorder: None, randomness: None }
     }
 
     /// An evaluation pass: running statistics, training complete.
     pub fn eval() -> Self {
-        Self { mode: Mode::Eval, progress: 1.0, recorder: None }
+        Self { mode: Mode::Eval, progress: 1.0, recorder: None, randomness: None }
     }
 }
 

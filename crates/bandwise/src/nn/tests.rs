@@ -22,7 +22,7 @@ pub(crate) fn noise(shape: &[usize], dtype: DType, seed: u64) -> Tensor {
 }
 
 /// One of each family, at a size that tests quickly.
-pub(crate) const FAMILIES: [(&str, usize); 14] = [
+pub(crate) const FAMILIES: [(&str, usize); 16] = [
     ("smallcnn", 4),
     ("resnet18", 4),
     ("resnet50", 4),
@@ -30,6 +30,8 @@ pub(crate) const FAMILIES: [(&str, usize); 14] = [
     ("resnet20", 4),
     ("resnet20-b", 4),
     ("cifar_resnet_8", 4),
+    ("cifar_resnet_8_dw_sp", 4),
+    ("cifar_resnet_8_di", 4),
     ("resnet9", 4),
     ("efficientnet_b0", 4),
     ("preactresnet18", 4),

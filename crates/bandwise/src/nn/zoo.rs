@@ -2,7 +2,8 @@
 
 use super::architecture::resnet::ResNet;
 use super::architecture::{
-    Construct, Interface, cifar_resnet, efficientnet, preact_resnet, resnet9, small_cnn, vgg, wide_resnet,
+    Construct, Interface, cifar_resnet, efficientnet, efficientnet_pytorch, preact_resnet, resnet9,
+    small_cnn, vgg, wide_resnet,
 };
 use super::build::Builder;
 use super::layer::Layer;
@@ -82,11 +83,12 @@ pub const ENTRIES: &[Entry] = &[
     },
     Entry {
         name: "cifar_resnet_N",
-        description: "OpenLTH's thin ResNet of depth N = 6n + 2 (cifar_resnet_N_W: width W)",
+        description: "OpenLTH's thin ResNet of depth N = 6n + 2 (cifar_resnet_N_W: width W; with _dw, _sp, _dw_sp, _di: \
+                      depthwise, separable, no spatial filters)",
         family: Family::Numbered {
-            find: |name| thin(cifar_resnet::Variant::OpenLth, name.strip_prefix("cifar_resnet_")?),
+            find: |name| open_lth(name.strip_prefix("cifar_resnet_")?),
             read: |names| Some(format!("cifar_resnet_{}", 2 * names.count("blocks.")? + 2)),
-            examples: &["cifar_resnet_20", "cifar_resnet_14_8"],
+            examples: &["cifar_resnet_20", "cifar_resnet_14_8", "cifar_resnet_20_dw"],
         },
     },
     one!("resnet9", "low-resolution ResNet-9 of filter frequency regularization", resnet9::build),
@@ -98,6 +100,24 @@ pub const ENTRIES: &[Entry] = &[
     one!("efficientnet_b0-imagenet", "EfficientNet-B0 with stride-2 stem", |b, i| {
         efficientnet::build(2, b, i)
     }),
+    Entry {
+        name: "efficientnet-bN",
+        description: "EfficientNet-B0 to B8 of efficientnet_pytorch (its names, dropout, padding), stem stride set to 1",
+        family: Family::Numbered {
+            find: |name| efficient(name.strip_prefix("efficientnet-b")?, 1),
+            read: |_| None,
+            examples: &["efficientnet-b0", "efficientnet-b1"],
+        },
+    },
+    Entry {
+        name: "efficientnet-bN-imagenet",
+        description: "the same with the package's stem stride of 2",
+        family: Family::Numbered {
+            find: |name| efficient(name.strip_prefix("efficientnet-b")?.strip_suffix("-imagenet")?, 2),
+            read: |_| None,
+            examples: &["efficientnet-b0-imagenet"],
+        },
+    },
     one!("preactresnet18", "pre-activation ResNet-18 as in JaFR (no final batch norm)", |b, i| {
         preact_resnet::build(preact_resnet::Variant::Jafr, b, i)
     }),
@@ -172,10 +192,23 @@ pub(crate) fn candidates(names: &Names) -> Vec<String> {
     ENTRIES.iter().filter_map(name).filter(|name| find(name).is_ok()).collect()
 }
 
+/// OpenLTH's thin ResNet from the rest of its name: depth, width, kinds of filters.
+fn open_lth(rest: &str) -> Option<Result<Construct>> {
+    let numbers = rest.trim_end_matches(|c: char| c == '_' || c.is_ascii_lowercase());
+    let filters = cifar_resnet::Filters::from_suffix(&rest[numbers.len()..])?;
+    thin(cifar_resnet::Variant::OpenLth(filters), numbers)
+}
+
+/// EfficientNet of efficientnet_pytorch, from its number.
+fn efficient(number: &str, stride: usize) -> Option<Result<Construct>> {
+    let number: usize = number.parse().ok().filter(|number| *number < efficientnet_pytorch::COUNT)?;
+    Some(Ok(Box::new(move |b, i| efficientnet_pytorch::build(number, stride, b, i))))
+}
+
 /// A thin ResNet from the rest of its name: a depth, of OpenLTH's also a width.
 fn thin(variant: cifar_resnet::Variant, rest: &str) -> Option<Result<Construct>> {
     let (depth, width) = match rest.split_once('_') {
-        Some((depth, width)) if variant == cifar_resnet::Variant::OpenLth => {
+        Some((depth, width)) if matches!(variant, cifar_resnet::Variant::OpenLth(_)) => {
             (depth, Some(width.parse::<usize>().ok()?))
         }
         _ => (rest, None),
@@ -218,14 +251,7 @@ fn unknown(name: &str) -> Error {
         Family::One(_) => vec![entry.name],
         Family::Numbered { examples, .. } => examples.to_vec(),
     });
-    let hint = match name {
-        "efficientnet-b0" => {
-            "this is the network of the package efficientnet_pytorch, which is not built in; efficientnet_b0 is \
-             torchvision's, with other padding, batch norm and names; "
-                .to_owned()
-        }
-        _ => suggest::hint(name, known),
-    };
+    let hint = suggest::hint(name, known);
     Error::config(format!("unknown model '{name}'; {hint}`bandwise models` lists all"))
 }
 
@@ -239,14 +265,30 @@ mod tests {
 
     #[test]
     fn names_with_numbers() {
-        for good in
-            ["wrn-28-10", "resnet20", "resnet56-b", "cifar_resnet_20", "cifar_resnet_14_8", "resnet110"]
-        {
+        for good in [
+            "wrn-28-10",
+            "efficientnet-b0",
+            "efficientnet-b8-imagenet",
+            "resnet20",
+            "resnet56-b",
+            "resnet110",
+            "cifar_resnet_20",
+            "cifar_resnet_14_8",
+            "cifar_resnet_14_8_dw_sp",
+            "cifar_resnet_20_di",
+        ] {
             assert!(find(good).is_ok(), "{good}");
         }
-        for bad in
-            ["wrn-27-10", "resnet21", "cifar_resnet_20_x", "resnet", "wrn-28", "resnet20_8", "wrn-10-0"]
-        {
+        for bad in [
+            "wrn-27-10",
+            "efficientnet-b9",
+            "resnet21",
+            "cifar_resnet_20_x",
+            "resnet",
+            "wrn-28",
+            "resnet20_8",
+            "wrn-10-0",
+        ] {
             assert!(find(bad).is_err(), "{bad}");
         }
     }
@@ -276,11 +318,6 @@ mod tests {
         for official in ["openlth_resnet_20", "openlth_resnet_14_8", "lowres_resnet9"] {
             assert!(find(official).is_ok(), "{official}");
         }
-        assert!(
-            message("efficientnet-b0").contains("efficientnet_pytorch"),
-            "{}",
-            message("efficientnet-b0")
-        );
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::step::Step;
 use crate::attack::Epsilon;
 use crate::method::grad_align::uniform_noise;
 use crate::method::input_gradient::{InputGradient, Penalty, joint_gradients, pull_back};
-use crate::nn::Pass;
+use crate::nn::{Mode, Pass};
 use crate::{Result, random};
 
 /// What a run minimizes.
@@ -40,7 +40,7 @@ impl TrainingLoss<'_> {
                     terms.push((CROSS_ENTROPY, loss.detach()));
                     self.with_filters(loss, step, &mut terms)
                 };
-                let (direction, train) = (&penalty.derivative, Pass::train(step.progress));
+                let (direction, train) = (&penalty.derivative, step.pass(Mode::Train));
                 let joint = joint_gradients(step.model, &step.images, &step.labels, direction, &train, loss)?;
                 (Outcome { loss: joint.loss, logits: joint.logits, terms }, joint.parameters)
             }
@@ -186,8 +186,8 @@ impl Penalties {
 }
 
 /// Batch statistics, running ones untouched.
-fn pass(step: &Step) -> Pass<'static> {
-    Pass::batch_statistics(step.progress)
+fn pass<'a>(step: &Step<'a>) -> Pass<'a> {
+    step.pass(Mode::BatchStatistics)
 }
 
 fn input_gradient(step: &Step, images: &Tensor) -> Result<Tensor> {

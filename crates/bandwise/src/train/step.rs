@@ -5,7 +5,7 @@ use rand::RngCore;
 use serde::{Deserialize, Serialize};
 
 use crate::attack::{Attack, AttackContext, FrozenModel};
-use crate::nn::{Mode, Model, Pass};
+use crate::nn::{Mode, Model, Pass, Randomness};
 use crate::{Result, random};
 
 /// Batch norm's statistics while training images are attacked.
@@ -50,7 +50,14 @@ pub struct Step<'a> {
 impl<'a> Step<'a> {
     /// Logits as the loss wants them.
     pub fn logits(&self, images: &Tensor) -> Result<Tensor> {
-        self.model.logits(images, &Pass { mode: self.mode, progress: self.progress, recorder: None })
+        self.model.logits(images, &self.pass(self.mode))
+    }
+
+    /// A pass of this step through the network. Dropout decides the same in all of them.
+    pub fn pass(&self, mode: Mode) -> Pass<'a> {
+        let seed = random::stream(self.seed, &[random::tag("dropout"), self.time.to_bits()]).next_u64();
+        let randomness = Some(Randomness { seed, image_ids: self.image_ids });
+        Pass { mode, progress: self.progress, recorder: None, randomness }
     }
 
     /// Adversarial images against the present weights, detached. Every image has a random stream of
@@ -59,9 +66,9 @@ impl<'a> Step<'a> {
         let target = match mode {
             AttackMode::Eval => FrozenModel::folded(self.model)?,
             AttackMode::BatchStatistics => {
-                FrozenModel::in_mode(self.model, Mode::BatchStatistics, self.progress)
+                FrozenModel::in_pass(self.model, &self.pass(Mode::BatchStatistics))
             }
-            AttackMode::Train => FrozenModel::in_mode(self.model, Mode::Train, self.progress),
+            AttackMode::Train => FrozenModel::in_pass(self.model, &self.pass(Mode::Train)),
         };
         let seed = random::stream(self.seed, &[random::tag("training attack"), self.epoch]).next_u64();
         let context = AttackContext::training(seed, self.image_ids);

@@ -1,5 +1,6 @@
 //! EfficientNet-B0 (Tan and Le 2019) with torchvision's names. For low resolution, as in filter frequency
-//! regularization, its first convolution does not stride. Dropout and stochastic depth are left out.
+//! regularization, its first convolution does not stride. Dropout and stochastic depth are left out: the network that
+//! filter frequency regularization trains is [`super::efficientnet_pytorch`].
 
 use bandwise_kernels::ConvConfig;
 
@@ -13,7 +14,7 @@ const STEM: usize = 32;
 const HEAD: usize = 1280;
 
 /// (expansion, kernel, stride, channels, blocks) of each stage.
-const STAGES: [(usize, usize, usize, usize, usize); 7] = [
+pub(super) const STAGES: [(usize, usize, usize, usize, usize); 7] = [
     (1, 3, 1, 16, 1),
     (6, 3, 2, 24, 2),
     (6, 5, 2, 40, 2),

@@ -2,6 +2,7 @@
 
 pub mod cifar_resnet;
 pub mod efficientnet;
+pub mod efficientnet_pytorch;
 pub mod preact_resnet;
 pub mod resnet;
 pub mod resnet9;

@@ -80,9 +80,13 @@ fn all_regularizers_together_equal_finite_differences() {
 fn clean_images_cost_one_pass_less_and_give_the_same() {
     // An attack that changes no digit: the same loss through the general path.
     let attack = Attack::Fgsm(Fgsm { epsilon: "1e-300".parse().unwrap(), ..Fgsm::default() });
-    let (attack_mode, epsilon_warmup, label_smoothing) = (AttackMode::Eval, 0.0, 0.0);
-    let general =
-        Objective::Adversarial(Adversarial { attack, attack_mode, epsilon_warmup, label_smoothing });
+    let general = Objective::Adversarial(Adversarial {
+        attack,
+        perturbation: Default::default(),
+        attack_mode: AttackMode::Eval,
+        epsilon_warmup: 0.0,
+        label_smoothing: 0.0,
+    });
     let model = model("smallcnn", 4, DType::F64);
     let one = loss_and_slope(&everything(), &Objective::default(), &model, 0.0);
     let other = loss_and_slope(&everything(), &general, &model, 0.0);

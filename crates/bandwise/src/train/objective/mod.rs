@@ -9,7 +9,7 @@ mod trades;
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
-pub use adversarial::Adversarial;
+pub use adversarial::{Adversarial, Perturbation};
 pub use free::Free;
 pub use mart::Mart;
 pub use standard::Standard;
@@ -159,6 +159,9 @@ impl Objective {
             return Err(Error::config(format!(
                 "objective.epsilon_warmup must be a number of epochs, at least 0, not {warmup}"
             )));
+        }
+        if let Self::Adversarial(objective) = self {
+            objective.validate()?;
         }
         match self {
             Self::Free(objective) => objective.validate(),

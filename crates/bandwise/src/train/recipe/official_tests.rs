@@ -206,6 +206,8 @@ fn filter_frequency_recipes_are_the_official_set_ups() {
             _ => (0.001, 0.05, Schedule::Cosine { floor: 0.0, per: crate::train::schedule::Interval::Epoch }),
         };
         assert_eq!((recipe.learning_rate, &recipe.schedule), (rate, &schedule), "{name}");
+        let architecture = if network == "resnet9" { "resnet9" } else { "efficientnet-b0" };
+        assert_eq!(recipe.model.architecture, architecture, "{name}");
         let adamw = OptimizerConfig::AdamW { betas: [0.9, 0.999], epsilon: 1e-8, weight_decay: decay };
         assert_eq!(recipe.optimizer, adamw, "{name}");
         check_flags(recipe, &rest[data.name.len()..]);
@@ -330,4 +332,27 @@ fn check_evaluation(recipe: &Recipe) {
     let mut expected = [4.0, 8.0, 12.0, 16.0].map(|epsilon| pgd(epsilon, PgdLoss::CrossEntropy)).to_vec();
     expected.push(pgd(8.0, PgdLoss::Margin));
     assert_eq!(recipe.evaluation.final_attacks, expected, "{}", recipe.name);
+}
+
+/// The official FPCM script: D0 counts to 120 in ResNet-18, evaluations come every tenth epoch and every one after
+/// int(0.7 · epochs), and its extra clean pass is named.
+#[test]
+fn fpcm_recipes_are_the_official_script() {
+    for recipe in recipes("fpcm").iter().filter(|recipe| recipe.source.contains("official train.py")) {
+        let name = &recipe.name;
+        assert!(recipe.source.ends_with("but for the clean pass before each attack"), "{name}");
+        let wide = recipe.model.architecture == "wrn-34-10";
+        let fpcm = recipe.model.fpcm.as_ref().unwrap();
+        assert_eq!(fpcm.schedule_epochs, (!wide).then_some(120), "{name}");
+        assert_eq!((fpcm.cutoff_start, fpcm.cutoff_end), (if wide { 8 } else { 2 }, 8), "{name}");
+        assert_eq!((fpcm.omega_min, fpcm.omega_max, fpcm.omega), (0.5, 1.0, None), "{name}");
+        let (epochs, rate, decay) = if wide { (60, 0.1, 5e-4) } else { (120, 0.01, 3.5e-3) };
+        assert_eq!((recipe.epochs, recipe.learning_rate, recipe.batch_size), (epochs, rate, 128), "{name}");
+        let sgd = OptimizerConfig::Sgd { momentum: 0.9, nesterov: false, weight_decay: decay };
+        assert_eq!((&recipe.optimizer, &recipe.schedule), (&sgd, &Schedule::FpcmMultistep), "{name}");
+        let official = |epoch: u64| epoch.is_multiple_of(10) || epoch > epochs * 7 / 10;
+        for epoch in 1..=epochs {
+            assert_eq!(recipe.evaluation.is_due(epoch, epochs), official(epoch), "{name}: epoch {epoch}");
+        }
+    }
 }

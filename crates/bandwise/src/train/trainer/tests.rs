@@ -70,7 +70,7 @@ fn results(folder: &Path) -> BTreeMap<String, Vec<u8>> {
 
 #[test]
 fn every_feature_resumes_to_the_same_bytes() {
-    let recipes: [&[&str]; 4] = [
+    let recipes: [&[&str]; 5] = [
         &[
             FGSM,
             "awp={gamma=0.01,warmup=1}",
@@ -98,6 +98,15 @@ fn every_feature_resumes_to_the_same_bytes() {
             "averaging={name=\"ema\",decay=0.5}",
             "epochs=5",
             "learning_rate=0.02",
+        ],
+        // Dropout and drop-connect decide as they would have, in the passes of an attack and of penalties, too.
+        &[
+            "objective={name=\"adversarial\",attack={name=\"fgsm\"},attack_mode=\"train\"}",
+            "model.architecture=\"efficientnet-b0\"",
+            "data.source=\"synthetic:count=30,test_count=10\"",
+            "regularizers={gradient_norm={lambda=0.1}}",
+            "learning_rate=0.001",
+            "epochs=2",
         ],
     ];
     for (number, changes) in recipes.iter().enumerate() {
