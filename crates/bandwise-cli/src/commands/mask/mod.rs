@@ -67,7 +67,9 @@ pub struct MaskArguments {
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
 enum ScheduleArgument {
+    /// The published code's, which stays at its first rate
     Published,
+    /// A whole cycle up to --lr; loses more predictions and leaves larger masks
     Corrected,
 }
 
