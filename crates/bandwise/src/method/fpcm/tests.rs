@@ -40,36 +40,44 @@ fn golden_fpcm_blocks() {
         let ours = ours.reshape(theirs.shape()).unwrap();
         let largest = golden::values(theirs).into_iter().fold(0.0f64, |m, v| m.max(v.abs()));
         let error = golden::max_abs_difference(&ours, theirs);
-        assert!(error <= 2e-6 * largest.max(1e-3), "{key}: {error} of {largest}");
+        assert!(error <= 2e-6 * largest, "{key}: {error} of {largest}");
     };
     for case in json["blocks"].as_array().unwrap() {
         let name = case["name"].as_str().unwrap();
         let stem = name.rsplit_once('.').unwrap().0;
-        let x = nhwc(&tensors[&format!("{stem}.x")]);
-        let up = nhwc(&tensors[&format!("{stem}.up")]);
-        let channels = x.dim(3).unwrap();
-        let block = Fpcm::new(&config(case["kind"].as_str().unwrap()), 1, channels, &mut builder()).unwrap();
-        block.weight.set(&tensors[&format!("{stem}.proj_w")]).unwrap();
-        block.bias.set(&tensors[&format!("{stem}.proj_b")]).unwrap();
-
-        let positions = x.dim(1).unwrap() * x.dim(2).unwrap();
         let epoch = golden::number(&case["epoch"]);
-        let cutoff = block.cutoff(positions, epoch / 120.0);
-        assert!((cutoff - golden::number(&case["D0"])).abs() < 1e-9, "{name}: D0 {cutoff}");
-        let filter = golden::values(&tensors[&format!("{name}.filter_f64")]);
-        let error =
-            gaussian(positions, cutoff).iter().zip(&filter).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
-        assert!(error < 1e-6, "{name}: filter {error}");
+        for dtype in [DType::F32, DType::F64] {
+            let load = |key: &str| nhwc(&tensors[&format!("{stem}.{key}")]).to_dtype(dtype).unwrap();
+            let (x, up) = (load("x"), load("up"));
+            let channels = x.dim(3).unwrap();
+            let mut builder = Builder { dtype, ..builder() };
+            let block =
+                Fpcm::new(&config(case["kind"].as_str().unwrap()), 1, channels, &mut builder).unwrap();
+            block.weight.set(&tensors[&format!("{stem}.proj_w")].to_dtype(dtype).unwrap()).unwrap();
+            block.bias.set(&tensors[&format!("{stem}.proj_b")].to_dtype(dtype).unwrap()).unwrap();
 
-        let x = Var::from_tensor(&x).unwrap();
-        let y =
-            block.forward(&Signal::plain(x.as_tensor().clone()), &pass(Mode::Train, epoch)).unwrap().value;
-        close(&y.permute((0, 3, 1, 2)).unwrap().contiguous().unwrap(), &format!("{name}.y"));
-        let gradients = (y * up).unwrap().sum_all().unwrap().backward().unwrap();
-        let slope = gradients.get(&x).unwrap().permute((0, 3, 1, 2)).unwrap().contiguous().unwrap();
-        close(&slope, &format!("{name}.gx"));
-        close(gradients.get(block.weight.var()).unwrap(), &format!("{name}.gw"));
-        close(gradients.get(block.bias.var()).unwrap(), &format!("{name}.gb"));
+            let positions = x.dim(1).unwrap() * x.dim(2).unwrap();
+            let cutoff = block.cutoff(positions, epoch / 120.0);
+            assert!((cutoff - golden::number(&case["D0"])).abs() < 1e-9, "{name}: D0 {cutoff}");
+            let filter = golden::values(&tensors[&format!("{name}.filter_f64")]);
+            let errors = gaussian(positions, cutoff).into_iter().zip(&filter).map(|(a, b)| (a - b).abs());
+            let error = errors.fold(0.0, f64::max);
+            assert!(error < 1e-6, "{name}: filter {error}");
+
+            let x = Var::from_tensor(&x).unwrap();
+            let signal = Signal::plain(x.as_tensor().clone());
+            let y = block.forward(&signal, &pass(Mode::Train, epoch)).unwrap().value;
+            close(&y.permute((0, 3, 1, 2)).unwrap().contiguous().unwrap(), &format!("{name}.y"));
+            let gradients = (y * up).unwrap().sum_all().unwrap().backward().unwrap();
+            let slope = gradients.get(&x).unwrap().permute((0, 3, 1, 2)).unwrap().contiguous().unwrap();
+            close(&slope, &format!("{name}.gx"));
+            // Sums over images and positions whose terms cancel: the reference's own float32 is off by more than half
+            // of the tolerance, which leaves no room for the rounding of another float32 sum.
+            if dtype == DType::F64 {
+                close(gradients.get(block.weight.var()).unwrap(), &format!("{name}.gw"));
+                close(gradients.get(block.bias.var()).unwrap(), &format!("{name}.gb"));
+            }
+        }
     }
 }
 
