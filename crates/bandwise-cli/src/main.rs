@@ -5,6 +5,7 @@
 mod output;
 
 mod arguments;
+mod attack_arguments;
 mod commands;
 mod device;
 mod progress;

@@ -251,8 +251,48 @@ fn wrong_arguments_get_their_message() {
     assert!(with(&["--attack", "pgd", "--eps", "eight"]).contains("eight"));
     assert!(with(&["--attack", "fgsm", "--steps", "5"]).contains("steps"));
     assert!(with(&["--eps", "8/255"]).contains("--attack"));
+    for nothing in [["--steps", "0"], ["--restarts", "0"], ["--step-size", "0"], ["--eps", "0"]] {
+        assert!(with(&[&["--attack", "pgd"], &nothing[..]].concat()).contains("0"), "{nothing:?}");
+    }
+    assert!(with(&["--attack", "cw-linf", "--norm", "l2"]).contains("cw-linf has no l2 form"));
     assert!(with(&["--device", "cuda"]).contains("cuda"));
     assert!(with(&["--device", "tpu"]).contains("expected cpu"));
     assert!(refused(&["train", "--resume"]).contains("--out"));
     assert!(refused(&["report", "nowhere"]).contains("nowhere"));
+}
+
+/// Settings of attacks are the same flags, and mean the same, wherever attacks are used.
+#[test]
+fn settings_that_would_do_nothing_are_refused() {
+    let mask = |more: &[&str]| {
+        let base = ["mask", "--weights", "w.safetensors", "--data", "synthetic", "--out", "masks"];
+        refused(&[&base[..], more].concat())
+    };
+    assert!(mask(&["--eps", "8/255"]).contains("--attack"));
+    assert!(mask(&["--per-image", "--steps", "3"]).contains("--attack"));
+    assert!(mask(&["--schedule", "corrected"]).contains("--per-image"));
+    assert!(mask(&["--per-image", "--attack", "pdg"]).contains("did you mean `pgd`"));
+    assert!(mask(&["--per-image", "--attack", "pgd", "--queries", "5"]).contains("`queries`"));
+}
+
+#[test]
+fn every_command_takes_the_same_radius_for_a_norm() {
+    let folder = tempfile::tempdir().unwrap();
+    let (recipe, run) = (recipe(folder.path(), TINY), folder.path().join("run"));
+    bandwise().args(["train", text(&recipe), "--out", text(&run)]).assert().success();
+    let weights = run.join("model.safetensors");
+    let said = |arguments: &[&str]| {
+        let output = bandwise().args(arguments).output().unwrap();
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    };
+    let line = "PGD-10, L2 ε = 0.5, step 0.125, random start, 1 restart, cross-entropy";
+    let base =
+        ["--weights", text(&weights), "--data", "synthetic:test_count=20", "--attack", "pgd", "--norm", "l2"];
+    let evaluated = said(&[&["evaluate"], &base[..]].concat());
+    assert!(evaluated.contains(&format!("{line}, seed 0: accuracy")), "{evaluated}");
+    assert!(evaluated.contains("pre-flight on 16 images: "), "{evaluated}");
+    let out = folder.path().join("perturbations");
+    said(&[&["analyze", "perturbations", "--out", text(&out)], &base[..]].concat());
+    let page = std::fs::read_to_string(out.join("report.html")).unwrap();
+    assert!(page.contains(line), "the page names another attack");
 }

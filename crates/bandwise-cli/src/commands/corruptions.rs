@@ -142,7 +142,7 @@ fn refuse_others(arguments: &EvaluateArguments) -> Result<()> {
              `bandwise corrupt` and name one, as in --data cifar10c:DIR,corruption=fog,severity=3"
         )))
     };
-    if arguments.attack.iter().any(|name| name != "none") {
+    if arguments.attack.iter().any(|name| name != "none") || arguments.settings.are_given() {
         return refused("--attack");
     }
     if arguments.corruptions.shift.is_some() {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bandwise::attack::{Attack, Band, Classifier, Epsilon, FrozenModel, Norm, Overrides, Start};
+use bandwise::attack::{Attack, Classifier, FrozenModel};
 use bandwise::data::{DataSpec, Dataset, load_all};
 use bandwise::evaluate::accuracy;
 use bandwise::evaluate::engine;
@@ -12,14 +12,14 @@ use bandwise::evaluate::record::{self, Record};
 use bandwise::evaluate::shard::Shard;
 use bandwise::evaluate::subject::{Subject, TestSet, with_warnings};
 use bandwise::evaluate::tables;
-use bandwise::evaluate::{contract, cues};
+use bandwise::evaluate::{cues, preflight};
 use bandwise::{Error, Interrupt, Job, Result};
 use clap::Args;
-use serde_json::Value;
 
 use super::corruptions::{self, CorruptionArguments};
 use super::official::{self, OfficialTest};
 use crate::arguments::{ComputeArguments, ModelArguments, SplitArgument, data_spec};
+use crate::attack_arguments::{self, AttackArguments};
 use crate::output;
 use crate::progress::StageBar;
 
@@ -48,41 +48,17 @@ pub struct EvaluateArguments {
     /// Only the first N pictures
     #[arg(long, value_name = "N")]
     pub(super) limit: Option<usize>,
-    /// none, or attacks separated by commas: fgsm, rfgsm, pgd, mifgsm, cw-linf, cw-l2, deepfool, apgd-ce, apgd-dlr,
-    /// apgd-t, fab, fab-t, square, autoattack, autoattack-plus, autoattack-rand, fourier-basis, low-frequency
-    #[arg(long, value_name = "NAME", default_value = "none", value_delimiter = ',')]
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "none",
+        value_delimiter = ',',
+        help = attack_arguments::help("none, or attacks separated by commas"),
+        long_help = attack_arguments::long_help("none, or attacks separated by commas")
+    )]
     pub(super) attack: Vec<String>,
-    /// Size of the perturbation, pixels in [0,1], e.g. 8/255; several separated by commas
-    #[arg(long, value_name = "EPSILON", value_delimiter = ',')]
-    eps: Vec<String>,
-    /// Length of one step of an iterated attack
-    #[arg(long, value_name = "SIZE")]
-    step_size: Option<String>,
-    /// Steps of an iterated attack
-    #[arg(long, value_name = "N")]
-    pub(super) steps: Option<usize>,
-    /// Where an iterated attack starts: zero or random
-    #[arg(long, value_name = "START")]
-    start: Option<String>,
-    /// Random starts of an iterated attack
-    #[arg(long, value_name = "N")]
-    restarts: Option<usize>,
-    /// Norm that bounds the perturbation
-    #[arg(long, value_name = "linf|l2|l1")]
-    norm: Option<String>,
-    /// Queries of black-box attacks
-    #[arg(long, value_name = "N")]
-    queries: Option<usize>,
-    /// Target classes of apgd-t, fab-t and autoattack
-    #[arg(long, value_name = "N")]
-    targets: Option<usize>,
-    /// Confine the perturbation to frequencies: LO:HI cycles per picture, or single ones as 3,-4;0,5
-    #[arg(long, value_name = "LO:HI")]
-    band: Option<String>,
-    /// Compute the gradient of the cross-entropy exactly, not rounded as PyTorch does: stronger on very confident
-    /// networks, and further from published numbers
-    #[arg(long)]
-    exact_gradient: bool,
+    #[command(flatten)]
+    pub(super) settings: AttackArguments,
     /// Seed of random starts
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -235,15 +211,19 @@ fn check(
         return Ok(Vec::new());
     }
     let few = load_all(dataset, Some(CHECKED_IMAGES.min(header.images)))?;
-    let contract = contract::check(model, &few.images.to_device(device)?, &few.labels.to_device(device)?)?;
-    journal.note(None, &contract.warnings)?;
-    let shown: Vec<String> = contract.warnings.iter().map(ToString::to_string).collect();
+    let (images, labels) = (few.images.to_device(device)?, few.labels.to_device(device)?);
+    let preflight = preflight::check(model, &images, &labels, &header.attacks)?;
+    for attack in &header.attacks {
+        note!("attack: {}, seed {}", attack.protocol_with_defaults(), header.seed);
+    }
+    journal.note(None, &preflight.warnings)?;
+    let shown: Vec<String> = preflight.warnings.iter().map(ToString::to_string).collect();
     for warning in &shown {
         note!("warning: {warning}");
     }
     let missing = header.labels().iter().map(|label| journal.missing(label).len()).max().unwrap_or(0);
-    let longest = contract.longest(&header.attacks, missing, model.num_classes());
-    note!("{contract}; at most {} if no picture breaks", duration(longest.as_secs_f64()));
+    let longest = preflight.longest(&header.attacks, missing, model.num_classes());
+    note!("{preflight}; at most {} if no image breaks", duration(longest.as_secs_f64()));
     Ok(shown)
 }
 
@@ -270,7 +250,8 @@ fn explain_stop(error: Error, journalled: bool) -> Error {
 /// What each line of the table is called.
 fn names(journal: &Journal, rows: usize) -> Vec<String> {
     let mut names = vec!["clean".to_string()];
-    names.extend(journal.header().attacks.iter().map(Attack::to_string));
+    let seed = journal.header().seed;
+    names.extend(journal.header().attacks.iter().map(|attack| format!("{attack}, seed {seed}")));
     names.resize(rows, "worst case of all".to_string());
     names
 }
@@ -291,33 +272,10 @@ fn print(record: &Record, name: &str) {
 
 /// The attacks that were named, with the settings that were given.
 fn attacks(arguments: &EvaluateArguments) -> Result<Vec<Attack>> {
-    let given = Overrides {
-        epsilon: None,
-        norm: arguments.norm.as_deref().map(str::parse::<Norm>).transpose()?,
-        steps: arguments.steps,
-        step_size: arguments.step_size.as_deref().map(str::parse::<Epsilon>).transpose()?,
-        start: arguments.start.as_deref().map(start).transpose()?,
-        restarts: arguments.restarts,
-        queries: arguments.queries,
-        targets: arguments.targets,
-        band: arguments.band.as_deref().map(str::parse::<Band>).transpose()?,
-        exact_gradient: arguments.exact_gradient.then_some(true),
-    };
     let names: Vec<&str> =
         arguments.attack.iter().map(String::as_str).filter(|name| *name != "none").collect();
-    let epsilons = arguments.eps.iter().map(|text| text.parse()).collect::<Result<Vec<Epsilon>>>()?;
-    if names.is_empty() && !(epsilons.is_empty() && given == Overrides::default()) {
+    if names.is_empty() && arguments.settings.are_given() {
         return Err(Error::config("--eps, --steps and the like need an attack, for example --attack pgd"));
     }
-    if epsilons.is_empty() {
-        return given.attacks(&names);
-    }
-    // All attacks at the first ε, then all at the next: an ε more comes at the end.
-    let at = |epsilon| Overrides { epsilon: Some(epsilon), ..given.clone() }.attacks(&names);
-    Ok(epsilons.into_iter().map(at).collect::<Result<Vec<_>>>()?.concat())
-}
-
-fn start(text: &str) -> Result<Start> {
-    serde_json::from_value(Value::from(text))
-        .map_err(|_| Error::config(format!("`{text}` is no start; choose zero, random or gaussian")))
+    arguments.settings.attacks(&names)
 }

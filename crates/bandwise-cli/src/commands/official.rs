@@ -358,7 +358,7 @@ pub fn translated(arguments: &EvaluateArguments) -> Result<EvaluateArguments> {
     }
     // As in test.py, where only PGD looks at it.
     if ours.attack.iter().any(|name| name == "pgd") {
-        ours.steps = official.step.or(ours.steps);
+        ours.settings.steps = official.step.or(ours.settings.steps);
     }
     Ok(ours)
 }

@@ -1,5 +1,7 @@
 //! Projected gradient ascent: the loop behind FGSM, PGD, MI-FGSM and CW-L∞.
 
+use std::str::FromStr;
+
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +23,19 @@ pub enum Start {
     Random,
     /// At the clean image plus normal noise of standard deviation 0.001 (TRADES).
     Gaussian,
+}
+
+impl FromStr for Start {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "zero" => Ok(Self::Zero),
+            "random" => Ok(Self::Random),
+            "gaussian" => Ok(Self::Gaussian),
+            _ => Err(Error::config(format!("unknown start `{text}`; expected zero, random or gaussian"))),
+        }
+    }
 }
 
 /// All settings of the loop; the attacks of this family fill it in.
@@ -68,12 +83,6 @@ impl Ascent {
         labels: &Tensor,
         context: &AttackContext,
     ) -> Result<AttackResult> {
-        if self.norm == Norm::L1 {
-            return Err(Error::config(format!(
-                "{} has no L1 form; choose linf or l2, or the attack apgd-ce, fab or square",
-                self.name
-            )));
-        }
         let oracle = Oracle::new(model, context);
         let mut wave = Wave::new(images, labels)?;
         let mut goal = Goal::new(labels);
@@ -82,11 +91,11 @@ impl Ascent {
         }
         let mut state = State { origin: images.detach(), x: images.detach(), velocity: None, goal };
         let mut strongest = Strongest::default();
-        for restart in 0..self.restarts.max(1) {
+        for restart in 0..self.restarts {
             state.x =
                 self.starting_point(&state.origin, &wave.ids(context.image_ids), context.seed, restart)?;
             state.velocity = None;
-            self.climb(&oracle, &mut wave, &mut state, restart, context.early_stop)?;
+            self.climb(&oracle, &mut wave, &mut state, restart, context)?;
             if wave.alive.is_empty() {
                 break;
             }
@@ -105,13 +114,16 @@ impl Ascent {
         wave: &mut Wave,
         state: &mut State,
         restart: usize,
-        early_stop: bool,
+        context: &AttackContext,
     ) -> Result<()> {
         for _ in 0..self.steps {
             let slope = oracle.slope(&state.x, &state.goal, self.objective)?;
             wave.count_gradients(1);
             let mut gradient = slope.gradient;
-            if early_stop {
+            if context.judge {
+                wave.note_gradients(&gradient)?;
+            }
+            if context.early_stop {
                 let verdicts = wave.judge(&slope.logits)?;
                 wave.record(&verdicts, restart as u32);
                 let broken: Vec<bool> = verdicts.iter().map(|v| v.wrong).collect();

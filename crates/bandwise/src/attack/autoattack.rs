@@ -34,7 +34,7 @@ pub enum Version {
     Standard,
     /// More attacks and more starts.
     Plus,
-    /// For randomised models.
+    /// For randomized models.
     Rand,
     /// The attacks listed.
     Custom,
@@ -208,7 +208,7 @@ impl AttackMethod for AutoAttack {
             best = super::wave::pick(&done, &result.images, &best)?;
         }
         let mut result = wave.finish(&best)?;
-        result.warnings = merged(warnings);
+        result.warnings = Warning::merge(warnings);
         Ok(result)
     }
 }
@@ -230,7 +230,7 @@ impl AutoAttack {
         let name = name.split('#').next().unwrap_or_default();
         let (part, replaced) = self.part(name, model.num_classes())?;
         let context = &AttackContext { early_stop: true, judge: true, ..*context };
-        match (&part, replaced) {
+        let mut result = match (&part, replaced) {
             (Attack::ApgdDlr(attack), Some((objective, _))) => {
                 attack.climb(objective, model, images, labels, context)
             }
@@ -238,7 +238,12 @@ impl AutoAttack {
                 attack.climb(objective, model, images, labels, context)
             }
             _ => part.run(model, images, labels, context),
+        }?;
+        // Of the cross-entropy, zero gradients are no news: the other parts work on the logits.
+        if name == "apgd-ce" {
+            result.warnings.retain(|warning| !matches!(warning, Warning::ZeroGradients { .. }));
         }
+        Ok(result)
     }
 
     /// The most that one attack of the sequence spends on an image.
@@ -254,7 +259,7 @@ impl AutoAttack {
             let (_, replaced) = self.part(name, classes)?;
             warnings.extend(replaced.map(|(_, what)| Warning::FewClasses { replaced: what.into() }));
         }
-        Ok(merged(warnings))
+        Ok(Warning::merge(warnings))
     }
 
     /// The names of the attacks in order, with `#2`, `#3` … where one is repeated.
@@ -348,40 +353,4 @@ impl AutoAttack {
 pub(crate) fn square_better(images: usize, total: usize) -> Option<Warning> {
     let many = total > images && images as f64 > 0.002 * total as f64;
     many.then_some(Warning::SquareBetter { images, total })
-}
-
-/// Each warning once; counts of zero gradients added up.
-pub fn merged(warnings: Vec<Warning>) -> Vec<Warning> {
-    let mut result: Vec<Warning> = Vec::new();
-    for warning in warnings {
-        let same =
-            result.iter_mut().find(|kept| std::mem::discriminant(*kept) == std::mem::discriminant(&warning));
-        match (same, warning) {
-            (Some(Warning::ZeroGradients { images }), Warning::ZeroGradients { images: more }) => {
-                *images += more
-            }
-            (
-                Some(Warning::SquareBetter { images, total }),
-                Warning::SquareBetter { images: more, total: more_total },
-            ) => {
-                *images += more;
-                *total += more_total;
-            }
-            (Some(Warning::Randomised { difference }), Warning::Randomised { difference: other })
-            | (
-                Some(Warning::GradientDependent { difference }),
-                Warning::GradientDependent { difference: other },
-            ) => {
-                *difference = difference.max(other);
-            }
-            (None, warning) => result.push(warning),
-            (Some(Warning::FewClasses { replaced }), Warning::FewClasses { replaced: more })
-                if !replaced.contains(&more) =>
-            {
-                *replaced = format!("{replaced}; {more}");
-            }
-            _ => {}
-        }
-    }
-    result
 }

@@ -1,4 +1,4 @@
-//! The linearised decision boundary around a point, for FAB and DeepFool.
+//! The linearized decision boundary around a point, for FAB and DeepFool.
 
 use candle_core::{DType, Tensor};
 

@@ -2,10 +2,12 @@
 
 use std::fmt;
 
-use candle_core::{D, Tensor, Var};
+use candle_core::{D, DType, Tensor, Var};
 use serde::{Deserialize, Serialize};
 
-use super::{AttackContext, Classifier};
+use super::geometry::host_norms;
+use super::oracle::{Goal, Objective, Oracle};
+use super::{Attack, AttackContext, Classifier, Norm};
 use crate::Result;
 use crate::nn::loss;
 
@@ -13,8 +15,9 @@ use crate::nn::loss;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "warning", rename_all = "kebab-case")]
 pub enum Warning {
-    /// The same images got different logits: a randomised defence.
-    Randomised {
+    /// The same images got different logits: a randomized defense.
+    #[serde(alias = "randomised")]
+    Randomized {
         /// Largest difference between two passes.
         difference: f64,
     },
@@ -25,10 +28,21 @@ pub enum Warning {
         /// Largest difference between the two answers.
         difference: f64,
     },
-    /// The loss does not depend on the pixels of some images.
+    /// Images survived a gradient attack that met a gradient of zero, or one that is not a number.
     ZeroGradients {
         /// How many images.
         images: usize,
+    },
+    /// On images of the pre-flight check, the gradient that attacks follow is nearly zero or not a number.
+    MaskedGradients {
+        /// Names of the attacks.
+        attacks: String,
+        /// How many images, with the attack that it is worst for.
+        images: usize,
+        /// Of how many.
+        total: usize,
+        /// What to do.
+        advice: String,
     },
     /// The black-box attack broke images that all gradient attacks had left.
     SquareBetter {
@@ -47,9 +61,9 @@ pub enum Warning {
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Randomised { difference } => write!(
+            Self::Randomized { difference } => write!(
                 f,
-                "the model is randomised (logits differ by {difference:.2e} between passes): use autoattack-rand"
+                "the model is randomized (logits differ by {difference:.2e} between passes): use autoattack-rand"
             ),
             Self::SoftmaxOutput => f.write_str(
                 "the model returns probabilities, not logits: gradients vanish and robustness is overestimated",
@@ -60,8 +74,16 @@ impl fmt::Display for Warning {
                  test time, which standard attacks do not measure"
             ),
             Self::ZeroGradients { images } => {
-                write!(f, "zero gradients on {images} images: gradient attacks see nothing there (gradient masking)")
+                write!(
+                    f,
+                    "zero gradients on {images} images that survived: the attack saw nothing there (gradient masking), \
+                     which is no robustness; try cw-linf, square or autoattack"
+                )
             }
+            Self::MaskedGradients { attacks, images, total, advice } => write!(
+                f,
+                "masked gradients: on {images} of {total} images {attacks} would see no gradient; {advice}"
+            ),
             Self::SquareBetter { images, total } => write!(
                 f,
                 "Square broke {images} of {total} images that no gradient attack had broken: probably gradient masking"
@@ -73,7 +95,7 @@ impl fmt::Display for Warning {
 
 /// Passes through the model that look for randomness.
 const PASSES: usize = 5;
-/// Difference between two passes above which a model counts as randomised (official `alpha`).
+/// Difference between two passes above which a model counts as randomized (official `alpha`).
 const TOLERANCE: f64 = 1e-4;
 
 /// Looks for randomness, probabilities instead of logits, and answers that depend on gradients being
@@ -87,7 +109,7 @@ pub fn check_model(model: &dyn Classifier, images: &Tensor, context: &AttackCont
         random = random.max(difference(&first, &model.logits_no_graph(&images)?)?);
     }
     if random > TOLERANCE {
-        warnings.push(Warning::Randomised { difference: random });
+        warnings.push(Warning::Randomized { difference: random });
     } else {
         let pixels = Var::from_tensor(&images)?;
         let recorded = model.logits(&pixels)?.detach();
@@ -102,6 +124,134 @@ pub fn check_model(model: &dyn Classifier, images: &Tensor, context: &AttackCont
         warnings.push(Warning::SoftmaxOutput);
     }
     Ok(warnings)
+}
+
+/// Share of the logits' gradient below which that of a loss is as good as lost in float32.
+const SATURATED: f64 = 1e-30;
+/// Length below which attacks in the L2 norm do not turn a gradient into a full step any more.
+const TOO_SHORT: f64 = 1e-12;
+
+/// Looks for masked gradients on images `[n, height, width, channels]` with labels `[n]`: whether the loss of each
+/// attack has a gradient where the logits have one. A saturated softmax, for example, hides the way from the
+/// cross-entropy but not from the margin.
+pub fn check_gradients(
+    model: &dyn Classifier,
+    images: &Tensor,
+    labels: &Tensor,
+    attacks: &[Attack],
+    context: &AttackContext,
+) -> Result<Vec<Warning>> {
+    let followers: Vec<(&Attack, Objective)> =
+        attacks.iter().filter_map(|attack| Some((attack, attack.objective()?))).collect();
+    if followers.is_empty() || model.num_classes() < 2 {
+        return Ok(Vec::new());
+    }
+    let oracle = Oracle::new(model, context);
+    let mut goal = Goal::new(labels);
+    let logits = oracle.slope(images, &goal, Objective::Margin)?;
+    let sensitivity = host_norms(&logits.gradient.to_dtype(DType::F64)?, Norm::L2)?;
+    let flat = sensitivity.iter().filter(|size| !(size.is_finite() && **size > 0.0)).count();
+    let mut found = Vec::new();
+    if flat > 0 {
+        let names: Vec<&str> = followers.iter().map(|(attack, _)| attack.name()).collect();
+        found.push(Warning::MaskedGradients {
+            attacks: names.join(", "),
+            images: flat,
+            total: sensitivity.len(),
+            advice: "the logits themselves have none, so what survives proves nothing: use square, which needs none"
+                .into(),
+        });
+    }
+    let mut measured: Vec<(Objective, Vec<f64>)> = Vec::new();
+    for (attack, objective) in followers {
+        if objective == Objective::Dlr && model.num_classes() < 3 {
+            continue; // the attack itself will refuse
+        }
+        if !measured.iter().any(|(known, _)| *known == objective) {
+            goal.clean_logits = Some(logits.logits.clone());
+            // The divergence has no gradient at the clean image, by definition.
+            let at = match objective {
+                Objective::Divergence => (images + 1e-3)?.clamp(0.0, 1.0)?,
+                _ => images.clone(),
+            };
+            let gradient = oracle.slope(&at, &goal, objective)?.gradient;
+            measured.push((objective, host_norms(&gradient.to_dtype(DType::F64)?, Norm::L2)?));
+        }
+        let Some((_, sizes)) = measured.iter().find(|(known, _)| *known == objective) else { continue };
+        let shortest = if attack.norm() == Norm::L2 { TOO_SHORT } else { 0.0 };
+        let lost = |(size, all): &(&f64, &f64)| {
+            let visible = size.is_finite() && **size > SATURATED * **all && **size > shortest;
+            all.is_finite() && **all > 0.0 && !visible
+        };
+        let images = sizes.iter().zip(&sensitivity).filter(lost).count();
+        if images > 0 {
+            let instead = match attack.norm() {
+                Norm::Linf => "cw-linf or autoattack",
+                Norm::L2 => "cw-l2 or autoattack",
+                Norm::L1 => "autoattack",
+            };
+            let advice = format!(
+                "its loss is saturated there, so what survives proves nothing: use {instead}, whose losses do not saturate"
+            );
+            let (attacks, total) = (attack.name().into(), sizes.len());
+            found.push(Warning::MaskedGradients { attacks, images, total, advice });
+        }
+    }
+    Ok(Warning::merge(found))
+}
+
+impl Warning {
+    /// Each warning once; counts of images added up.
+    pub fn merge(warnings: Vec<Self>) -> Vec<Self> {
+        let mut merged: Vec<Self> = Vec::new();
+        for warning in warnings {
+            if !merged.iter_mut().any(|kept| kept.absorb(&warning)) {
+                merged.push(warning);
+            }
+        }
+        merged
+    }
+
+    /// Takes up another warning of the same kind; `false` if it is of another.
+    fn absorb(&mut self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Randomized { difference }, Self::Randomized { difference: more })
+            | (Self::GradientDependent { difference }, Self::GradientDependent { difference: more }) => {
+                *difference = difference.max(*more);
+            }
+            (Self::SoftmaxOutput, Self::SoftmaxOutput) => {}
+            (Self::ZeroGradients { images }, Self::ZeroGradients { images: more }) => *images += more,
+            (
+                Self::MaskedGradients { attacks, images, total, advice },
+                Self::MaskedGradients { attacks: other, images: more, total: of, advice: same },
+            ) if advice == same => {
+                if !attacks.split(", ").any(|name| name == other) {
+                    *attacks = format!("{attacks}, {other}");
+                }
+                (*images, *total) = ((*images).max(*more), (*total).max(*of));
+            }
+            (Self::SquareBetter { images, total }, Self::SquareBetter { images: more, total: of }) => {
+                *images += more;
+                *total += of;
+            }
+            (Self::FewClasses { replaced }, Self::FewClasses { replaced: more }) => {
+                if !replaced.contains(more.as_str()) {
+                    *replaced = format!("{replaced}; {more}");
+                }
+            }
+            (
+                Self::Randomized { .. }
+                | Self::GradientDependent { .. }
+                | Self::SoftmaxOutput
+                | Self::ZeroGradients { .. }
+                | Self::MaskedGradients { .. }
+                | Self::SquareBetter { .. }
+                | Self::FewClasses { .. },
+                _,
+            ) => return false,
+        }
+        true
+    }
 }
 
 fn difference(a: &Tensor, b: &Tensor) -> Result<f64> {

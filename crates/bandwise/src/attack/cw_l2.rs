@@ -10,7 +10,7 @@ use super::wave::{Wave, pick, select_all, select_host};
 use super::{AttackContext, AttackResult, Classifier, Epsilon};
 use crate::Result;
 
-/// Minimises `‖x' − x‖² + c·max(z_label − max z_other + confidence, 0)` with a binary search over `c`.
+/// Minimizes `‖x' − x‖² + c·max(z_label − max z_other + confidence, 0)` with a binary search over `c`.
 /// An image is broken if the smallest perturbation found is at most ε.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -150,6 +150,7 @@ impl CwL2 {
             let x = tanh.affine(0.5, 0.5)?;
             let slope = oracle.slope(&x, &state.goal, Objective::Margin)?;
             wave.count_gradients(1);
+            wave.note_gradients(&slope.gradient)?;
             let judged = wave.judge(&slope.logits)?;
             let sizes = host_norms(&(&x - &state.origin)?, Norm::L2)?;
             let mut smaller = vec![false; sizes.len()];

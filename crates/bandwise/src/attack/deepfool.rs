@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::boundary::{dual, nearest};
+use super::boundary::{Boundary, dual, nearest};
 use super::geometry::{column, host_norms};
 use super::method::{AttackMethod, Passes, Settings, Wording, check_number};
 use super::oracle::{Objective, Oracle};
@@ -11,7 +11,7 @@ use super::wave::{Wave, select_all};
 use super::{AttackContext, AttackResult, Classifier, Epsilon, Norm};
 use crate::Result;
 
-/// Steps onto the nearest linearised boundary until the class changes; an image counts as broken if
+/// Steps onto the nearest linearized boundary until the class changes; an image counts as broken if
 /// the perturbation found is at most ε.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -89,7 +89,9 @@ impl AttackMethod for DeepFool {
                 select_all(&mut [&mut origin, &mut total], &stay)?;
             }
             let x = (&origin + total.affine(1.0 + self.overshoot, 0.0)?)?.clamp(0.0, 1.0)?;
-            total = (total + self.shortest_step(&oracle, &x, &wave.labels())?)?;
+            let boundary = nearest(&oracle, &x, &wave.labels(), self.norm)?;
+            wave.note_gradients(&boundary.slope)?;
+            total = (total + self.shortest_step(&boundary, &x)?)?;
             wave.count_gradients(model.num_classes() as u64);
         }
         wave.finish(&origin)
@@ -97,9 +99,8 @@ impl AttackMethod for DeepFool {
 }
 
 impl DeepFool {
-    /// The smallest step to the nearest linearised boundary.
-    fn shortest_step(&self, oracle: &Oracle, x: &Tensor, labels: &[u32]) -> Result<Tensor> {
-        let boundary = nearest(oracle, x, labels, self.norm)?;
+    /// The smallest step to the nearest linearized boundary.
+    fn shortest_step(&self, boundary: &Boundary, x: &Tensor) -> Result<Tensor> {
         let lengths = host_norms(&boundary.slope, dual(self.norm))?;
         // 1e-4 as in the authors' code: land past the boundary, not on it.
         let distance =

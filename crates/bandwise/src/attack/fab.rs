@@ -157,7 +157,7 @@ impl<T: Targeting> AttackMethod<T> for Fab {
             false => vec![None],
         };
         for rank in ranks {
-            for restart in 0..self.restarts.max(1) {
+            for restart in 0..self.restarts {
                 if !wave.alive.is_empty() {
                     self.start(&oracle, &mut wave, &mut state, context, rank, restart)?;
                 }
@@ -194,6 +194,7 @@ impl Fab {
             };
             let passes = if rank.is_some() { 1 } else { oracle.model.num_classes() as u64 };
             wave.count_gradients(passes);
+            wave.note_gradients(&boundary.slope)?;
             x = self.step(&x, &state.origin, &boundary)?;
             let judged = verdicts(&oracle.logits(&x)?, &labels)?;
             wave.count_queries(1);

@@ -178,7 +178,7 @@ fn plan(
         .collect()
 }
 
-/// Host pictures as a tensor like `like` (its type, device and picture shape).
+/// Host images as a tensor like `like` (its type, device and image shape).
 pub(crate) fn pictures<'a>(
     rows: impl ExactSizeIterator<Item = &'a Vec<f32>>,
     like: &Tensor,

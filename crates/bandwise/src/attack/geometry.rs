@@ -84,6 +84,16 @@ pub(crate) fn host_norms(x: &Tensor, norm: Norm) -> Result<Vec<f64>> {
     Ok(norms(x, norm)?.flatten_all()?.to_dtype(DType::F64)?.to_vec1()?)
 }
 
+/// Whether each image's gradient is zero everywhere, or somewhere not a number.
+pub(crate) fn without_direction(gradient: &Tensor) -> Result<Vec<bool>> {
+    let mut sizes = host_norms(gradient, Norm::L1)?;
+    if sizes.iter().any(|size| !size.is_finite()) {
+        // A sum of finite float32 numbers can be infinite.
+        sizes = host_norms(&gradient.to_dtype(DType::F64)?, Norm::L1)?;
+    }
+    Ok(sizes.into_iter().map(|size| size == 0.0 || !size.is_finite()).collect())
+}
+
 /// `x / (‖x‖ + 1e-12)` per image, as the official AutoAttack code has it.
 pub(crate) fn normalized(x: &Tensor, norm: Norm) -> Result<Tensor> {
     Ok(x.broadcast_div(&(norms(x, norm)? + 1e-12)?)?)

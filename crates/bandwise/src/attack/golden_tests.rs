@@ -236,3 +236,54 @@ fn golden_fab_distances() {
     assert!((median(&mut ours) / median(&mut expected) - 1.0).abs() < 0.05);
     ratios.sort_by(f64::total_cmp);
 }
+
+/// A network whose last layer is multiplied: the same predictions, another softmax.
+struct Scaled<'a>(&'a FrozenModel, f64);
+
+impl Classifier for Scaled<'_> {
+    fn logits(&self, images: &Tensor) -> crate::Result<Tensor> {
+        Ok((self.0.logits(images)? * self.1)?)
+    }
+
+    fn num_classes(&self) -> usize {
+        self.0.num_classes()
+    }
+}
+
+/// Trained networks get no warning; the same with a saturated softmax do, from the attacks that follow it.
+#[test]
+#[cfg_attr(not(golden), ignore = "no reference values: set BANDWISE_GOLDEN")]
+fn golden_networks_have_gradients_unless_the_softmax_is_saturated() {
+    let folder = golden::folder();
+    let json = golden::json(&folder, "case5_attacks.json");
+    let rows = json["attacks"].as_object().unwrap().values();
+    let mut names: Vec<&str> = rows.filter_map(|row| row["model"].as_str()).collect();
+    names.sort_unstable();
+    names.dedup();
+    assert!(!names.is_empty());
+    let records = golden::records(&folder, &json, 64);
+    let (images, labels, ids) = (records.images(), records.label_tensor(), records.ids());
+    let context = AttackContext::evaluation(0, &ids, 64);
+    for name in names {
+        let model = network(&folder, name, DType::F32, true);
+        let check = |factor: f64, norm: Norm| {
+            let known = Attack::names().into_iter().map(|name| name.parse::<Attack>().unwrap());
+            let known: Vec<&str> = known.filter(|a| a.norms().contains(&norm)).map(|a| a.name()).collect();
+            let attacks = Overrides { norm: Some(norm), ..Overrides::default() }.attacks(&known).unwrap();
+            check_gradients(&Scaled(&model, factor), &images, &labels, &attacks, &context).unwrap()
+        };
+        for norm in [Norm::Linf, Norm::L2, Norm::L1] {
+            assert_eq!(check(1.0, norm), [], "{name} {norm}");
+            let found = check(1e4, norm);
+            let [Warning::MaskedGradients { attacks, images, .. }] = &found[..] else {
+                panic!("{name}: {found:?}")
+            };
+            let climbers: &[&str] = match norm {
+                Norm::L1 => &["apgd-ce"],
+                Norm::L2 | Norm::Linf => &["fgsm", "rfgsm", "pgd", "mifgsm", "apgd-ce"],
+            };
+            assert_eq!(attacks.split(", ").collect::<Vec<_>>(), climbers, "{name} {norm}");
+            assert!(*images > 32, "{name} {norm}: {images}");
+        }
+    }
+}

@@ -180,7 +180,7 @@ impl LowFrequency {
         }
     }
 
-    /// The best picture with one coefficient changed, back in the ball and the box.
+    /// The best image with one coefficient changed, back in the ball and the box.
     fn propose(&self, candidate: &Candidate, height: usize, width: usize, channels: usize) -> Vec<f32> {
         let (k, l, channel) = candidate.order[candidate.next % candidate.order.len()];
         let cosine = |frequency: usize, position: usize, side: usize| {

@@ -27,7 +27,6 @@ pub(crate) trait AttackMethod<Form = Plain>: Clone + Default + PartialEq {
     fn validate(&self) -> Result<()>;
 
     /// The loss whose gradient it follows; `None` for black boxes.
-    #[allow(dead_code)]
     fn objective(&self) -> Option<Objective>;
 
     /// The most that it spends on one image, if the image survives to the end.

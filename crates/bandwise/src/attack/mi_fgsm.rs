@@ -9,7 +9,7 @@ use super::oracle::Objective;
 use super::{AttackContext, AttackResult, Band, Classifier, Epsilon, Norm};
 use crate::Result;
 
-/// Iterated FGSM whose direction accumulates the L1-normalised gradients.
+/// Iterated FGSM whose direction accumulates the L1-normalized gradients.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MiFgsm {

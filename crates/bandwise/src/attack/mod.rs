@@ -1,6 +1,6 @@
 //! Adversarial attacks: plain values with a pure `run`, one file each.
 //!
-//! Pixels lie in `[0, 1]`, models return logits and normalise their input themselves, ε is in pixel
+//! Pixels lie in `[0, 1]`, models return logits and normalize their input themselves, ε is in pixel
 //! units. Every image draws from its own random stream (seed, attack, image, restart), so results do
 //! not depend on batch size, order or sharding.
 //!
@@ -44,9 +44,9 @@ use serde::{Deserialize, Serialize};
 pub use apgd::{Apgd, ApgdTargeted};
 pub use ascent::Start;
 pub(crate) use autoattack::square_better;
-pub use autoattack::{AutoAttack, Version, merged};
+pub use autoattack::{AutoAttack, Version};
 pub use band::Band;
-pub use check::{Warning, check_model};
+pub use check::{Warning, check_gradients, check_model};
 pub use cw_l2::CwL2;
 pub use cw_linf::CwLinf;
 pub use deepfool::DeepFool;

@@ -11,7 +11,7 @@ use super::{AttackContext, Classifier};
 use crate::nn::loss;
 use crate::{Error, Result};
 
-/// What a gradient attack climbs. All are maximised, and positive margins mean "misclassified".
+/// What a gradient attack climbs. All are maximized, and positive margins mean "misclassified".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Objective {
     /// Cross-entropy of the label, gradient exact.

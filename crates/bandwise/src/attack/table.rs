@@ -96,7 +96,6 @@ macro_rules! attacks {
             }
 
             /// The loss whose gradient it follows; `None` for black boxes.
-            #[allow(dead_code)]
             pub(crate) fn objective(&self) -> Option<Objective> {
                 match self {
                     $(Self::$variant(attack) => <$parameters as AttackMethod $(<$form>)?>::objective(attack),)*
@@ -237,10 +236,10 @@ impl Attack {
             all.push(("step_size".into(), default.rounded()));
         }
         if let Some(None) = settings.band {
-            all.push(("band".into(), "all".into()));
+            all.push(("band".into(), String::new()));
         }
         all.sort();
-        all.into_iter().map(|(name, value)| format!("`{name}` {value}")).collect()
+        all.into_iter().map(|(name, value)| format!("`{name}` {value}").trim_end().to_string()).collect()
     }
 
     /// The radius within which a misclassified image counts as broken.

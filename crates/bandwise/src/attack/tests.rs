@@ -32,7 +32,7 @@ impl Classifier for Linear {
     }
 }
 
-/// Grey-centred random pictures `[count, 4, 4, 3]` and their predicted labels.
+/// Gray-centerd random images `[count, 4, 4, 3]` and their predicted labels.
 pub(crate) fn pictures(model: &dyn Classifier, count: usize) -> (Tensor, Tensor, Vec<u64>) {
     let like = Tensor::zeros((count, 4, 4, 3), candle_core::DType::F32, &Device::Cpu).unwrap();
     let ids: Vec<u64> = (0..count as u64).collect();
@@ -120,7 +120,7 @@ fn perturbations_stay_in_the_ball_and_broken_images_are_misclassified() {
             assert_eq!(verdict.wrong && inside, outcome.broken, "{name}");
             assert!((verdict.margin - outcome.margin).abs() < 1e-4, "{name}");
         }
-        // A single wave, alone of all attacks, need not break any picture of a random linear model.
+        // A single wave, alone of all attacks, need not break any image of a random linear model.
         let may_fail = name == "fourier-basis";
         assert!(may_fail || result.outcomes.iter().any(|o| o.broken), "{name} broke nothing");
     }
@@ -352,6 +352,100 @@ fn a_band_without_a_frequency_of_the_images_is_refused() {
             assert!(refused.contains("4×4"), "{name} {band}: {refused}");
         }
     }
+}
+
+impl Linear {
+    /// The same network with its logits multiplied, which changes no prediction.
+    fn times(self, factor: f64) -> Self {
+        Self { weights: (self.weights * factor).unwrap(), bias: (self.bias * factor).unwrap() }
+    }
+}
+
+/// What the pre-flight check says of attacks on a network, by the name of the attack.
+fn masked(model: &Linear, norm: Option<Norm>, name: &str) -> Vec<Warning> {
+    let (images, labels, ids) = pictures(model, 6);
+    let attacks = Overrides { norm, ..Overrides::default() }.attacks(&[name]).unwrap();
+    check_gradients(model, &images, &labels, &attacks, &AttackContext::evaluation(0, &ids, 4)).unwrap()
+}
+
+#[test]
+fn masked_gradients_are_flagged_before_an_attack() {
+    let saturated = || Linear::random(48, 5, 4).times(1e4);
+    let constant = || Linear {
+        bias: Tensor::new(&[[3f32, 1.0, 0.0, 0.0, 0.0]], &Device::Cpu).unwrap(),
+        ..saturated().times(0.0)
+    };
+    let needs_gradients = |name: &str| !["square", "fourier-basis", "low-frequency"].contains(&name);
+    for name in Attack::names() {
+        let climbs_softmax = ["fgsm", "rfgsm", "pgd", "mifgsm", "apgd-ce"].contains(&name);
+        let found = masked(&saturated(), None, name);
+        assert_eq!(!found.is_empty(), climbs_softmax, "{name}: {found:?}");
+        if let [warning] = &found[..] {
+            let text = warning.to_string();
+            assert!(text.contains("6 of 6 images") && text.contains("cw-linf or autoattack"), "{text}");
+        }
+        let found = masked(&constant(), None, name);
+        assert_eq!(!found.is_empty(), needs_gradients(name), "{name}: {found:?}");
+        assert!(found.iter().all(|warning| warning.to_string().contains("use square")), "{found:?}");
+        // Sure of itself (1 − p about 1e-9), but not out of reach of float32.
+        for factor in [1.0, 5.0] {
+            assert_eq!(masked(&Linear::random(48, 5, 4).times(factor), None, name), [], "{name}");
+        }
+        let not_a_number = masked(&Linear::random(48, 5, 4).times(f64::NAN), None, name);
+        assert_eq!(!not_a_number.is_empty(), needs_gradients(name), "{name}");
+    }
+    let l2 = masked(&saturated(), Some(Norm::L2), "pgd");
+    assert!(l2[0].to_string().contains("cw-l2"), "{l2:?}");
+}
+
+/// The number in the warning is that of the images that survived without having been attacked.
+#[test]
+fn attacks_count_the_zero_gradients_that_they_met() {
+    let model = Linear::random(48, 5, 4).times(1e4);
+    let (images, labels, ids) = pictures(&model, 6);
+    let context = AttackContext::evaluation(1, &ids, 4);
+    for name in ["fgsm", "rfgsm", "pgd", "mifgsm", "apgd-ce"] {
+        let result = name.parse::<Attack>().unwrap().run(&model, &images, &labels, &context).unwrap();
+        let survived = result.outcomes.iter().filter(|outcome| !outcome.broken).count();
+        assert_eq!(result.warnings, [Warning::ZeroGradients { images: survived }], "{name}");
+        assert!(survived > 0, "{name}");
+    }
+    for name in ["cw-linf", "deepfool", "fab", "autoattack"] {
+        let result = name.parse::<Attack>().unwrap().run(&model, &images, &labels, &context).unwrap();
+        assert_eq!(result.warnings, [], "{name}");
+    }
+}
+
+#[test]
+fn warnings_merge_by_kind_and_keep_their_old_names() {
+    let masked = |attacks: &str, images| Warning::MaskedGradients {
+        attacks: attacks.into(),
+        images,
+        total: 16,
+        advice: "none".into(),
+    };
+    let merged = Warning::merge(vec![
+        masked("fgsm", 3),
+        Warning::ZeroGradients { images: 2 },
+        masked("pgd", 5),
+        Warning::SoftmaxOutput,
+        Warning::ZeroGradients { images: 4 },
+        Warning::SoftmaxOutput,
+    ]);
+    assert_eq!(
+        merged,
+        [masked("fgsm, pgd", 5), Warning::ZeroGradients { images: 6 }, Warning::SoftmaxOutput]
+    );
+    let old = r#"{"warning":"randomised","difference":0.5}"#;
+    assert_eq!(serde_json::from_str::<Warning>(old).unwrap(), Warning::Randomized { difference: 0.5 });
+}
+
+#[test]
+fn the_documentation_lists_every_attack() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/attacks.md");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let table = Attack::documentation();
+    assert!(text.contains(&table), "docs/attacks.md should have this table:\n{table}");
 }
 
 #[test]

@@ -5,7 +5,8 @@
 
 use candle_core::{Device, Tensor};
 
-use super::{AttackResult, Outcome};
+use super::geometry::without_direction;
+use super::{AttackResult, Outcome, Warning};
 use crate::{Error, Result};
 
 /// What the logits say about one image.
@@ -52,6 +53,8 @@ pub(crate) struct Wave {
     pub alive: Vec<usize>,
     /// One per image of the caller's batch.
     pub outcomes: Vec<Outcome>,
+    /// Which images met a gradient that is zero everywhere, or not a number.
+    pub without_gradient: Vec<bool>,
     labels: Vec<u32>,
     finished: Vec<(Vec<usize>, Tensor)>,
     device: Device,
@@ -67,6 +70,7 @@ impl Wave {
         Ok(Self {
             alive: (0..count).collect(),
             outcomes: vec![Outcome::default(); count],
+            without_gradient: vec![false; count],
             labels,
             finished: Vec::new(),
             device: images.device().clone(),
@@ -103,6 +107,14 @@ impl Wave {
         }
     }
 
+    /// Remembers the rows still alive whose gradient `[n, height, width, channels]` leads nowhere.
+    pub fn note_gradients(&mut self, gradient: &Tensor) -> Result<()> {
+        for (&image, lost) in self.alive.iter().zip(without_direction(gradient)?) {
+            self.without_gradient[image] |= lost;
+        }
+        Ok(())
+    }
+
     /// Writes verdicts into the outcomes of all rows still alive.
     pub fn record(&mut self, verdicts: &[Verdict], restart: u32) {
         for (&image, verdict) in self.alive.iter().zip(verdicts) {
@@ -113,7 +125,7 @@ impl Wave {
         }
     }
 
-    /// Takes the rows marked in `leaving` out of the wave with their final pictures (rows of
+    /// Takes the rows marked in `leaving` out of the wave with their final images (rows of
     /// `images`); returns the indices of the rows that stay, `None` if nobody left.
     pub fn retire(&mut self, leaving: &[bool], images: &Tensor) -> Result<Option<Tensor>> {
         let rows = |wanted: bool| -> Vec<u32> {
@@ -135,7 +147,7 @@ impl Wave {
         Ok(Tensor::from_slice(rows, rows.len(), &self.device)?)
     }
 
-    /// Puts all pictures back into the caller's order. `images` are the rows still alive.
+    /// Puts all images back into the caller's order. `images` are the rows still alive.
     pub fn finish(mut self, images: &Tensor) -> Result<AttackResult> {
         self.retire(&vec![true; self.alive.len()], images)?;
         let mut place = vec![0u32; self.outcomes.len()];
@@ -144,7 +156,11 @@ impl Wave {
         }
         let parts: Vec<&Tensor> = self.finished.iter().map(|(_, rows)| rows).collect();
         let images = Tensor::cat(&parts, 0)?.index_select(&self.indices(&place)?, 0)?;
-        Ok(AttackResult { images, outcomes: self.outcomes, warnings: Vec::new() })
+        let survived = self.outcomes.iter().map(|outcome| !outcome.broken);
+        let lost =
+            survived.zip(&self.without_gradient).filter(|(survived, lost)| *survived && **lost).count();
+        let warnings = if lost > 0 { vec![Warning::ZeroGradients { images: lost }] } else { Vec::new() };
+        Ok(AttackResult { images, outcomes: self.outcomes, warnings })
     }
 }
 

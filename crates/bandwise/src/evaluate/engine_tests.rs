@@ -7,9 +7,9 @@ use candle_core::{DType, Device, Tensor};
 use rand::Rng;
 use serde_json::json;
 
-use super::contract;
 use super::engine::run;
 use super::journal::{CLEAN, FORMAT, Header, Journal, merge};
+use super::preflight;
 use super::record::Provenance;
 use super::shard::Shard;
 use super::tables::{self, WORST_CASE};
@@ -230,17 +230,28 @@ fn the_contract_is_checked_before_anything_expensive() {
     let model = Linear::new();
     let images = Tensor::full(0.4f32, (3, SIDE, SIDE, 3), &Device::Cpu).unwrap();
     let labels = Tensor::new(&[0u32, 1, 2], &Device::Cpu).unwrap();
-    let contract = contract::check(&model, &images, &labels).unwrap();
-    assert!(contract.warnings.is_empty() && contract.correct <= 1);
+    let check = |model: &Linear, images: &Tensor| preflight::check(model, images, &labels, &[]);
+    let found = check(&model, &images).unwrap();
+    assert!(found.warnings.is_empty() && found.correct <= 1);
+    assert!(found.to_string().starts_with("pre-flight on 3 images: "), "{found}");
     let attacks: Vec<Attack> = vec!["autoattack".parse().unwrap()];
-    assert!(contract.longest(&attacks, 100, 4) >= contract.longest(&[], 100, 4));
-    let standardised = (images.affine(4.0, -2.0)).unwrap();
-    let message = contract::check(&model, &standardised, &labels).unwrap_err().to_string();
+    assert!(found.longest(&attacks, 100, 4) >= found.longest(&[], 100, 4));
+    let standardized = (images.affine(4.0, -2.0)).unwrap();
+    let message = check(&model, &standardized).unwrap_err().to_string();
     assert!(message.contains("[0, 1]"), "{message}");
     let broken = Linear { weights: (&model.weights * f64::INFINITY).unwrap(), softmax: false };
-    assert!(contract::check(&broken, &images, &labels).unwrap_err().to_string().contains("finite"));
+    assert!(check(&broken, &images).unwrap_err().to_string().contains("finite"));
+    // Finite, though their sum is not.
+    let weights = (&model.weights * 0.0).unwrap();
+    let large = Tensor::new(&[7e36f32, 5e36, 4e36, 3e36], &Device::Cpu).unwrap();
+    let large = Linear { weights: weights.broadcast_add(&large).unwrap(), softmax: false };
+    assert_eq!(check(&large, &images).unwrap().correct, 1);
     let softmax = Linear { softmax: true, ..Linear::new() };
-    assert_eq!(contract::check(&softmax, &images, &labels).unwrap().warnings, [Warning::SoftmaxOutput]);
+    assert_eq!(check(&softmax, &images).unwrap().warnings, [Warning::SoftmaxOutput]);
     let unknown = Tensor::new(&[0u32, 1, 9], &Device::Cpu).unwrap();
-    assert!(contract::check(&model, &images.to_dtype(DType::F32).unwrap(), &unknown).is_err());
+    assert!(preflight::check(&model, &images.to_dtype(DType::F32).unwrap(), &unknown, &[]).is_err());
+    let outside = Overrides { band: Some("60:90".parse().unwrap()), ..Overrides::default() };
+    let outside = outside.attacks(&["pgd"]).unwrap();
+    let message = preflight::check(&model, &images, &labels, &outside).unwrap_err().to_string();
+    assert!(message.contains("60:90"), "{message}");
 }

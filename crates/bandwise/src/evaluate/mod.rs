@@ -3,7 +3,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`subject`] | the network and the images of an evaluation, loaded and checked in one place |
-//! | [`contract`] | the check before anything expensive, and what the evaluation will cost |
+//! | [`preflight`] | the check before anything expensive, and what the evaluation will cost |
 //! | [`engine`] | fills a journal, on what is missing and still alive |
 //! | [`journal`] | one line per (image, attack): continues after a kill, merges from shards |
 //! | [`shard`] | shares of the images for job arrays |
@@ -11,7 +11,7 @@
 //! | [`accuracy`] | clean and robust accuracy in memory, for training and the demo |
 //! | [`corruptions`] | accuracy under common corruptions, means, mCE, the order by frequency |
 //! | [`cues`] | shape bias on cue-conflict images, and accuracy on the cue splits of the synthetic data |
-//! | [`suite`] | attacks by name, records of accuracies |
+//! | [`suite`] | records of accuracies |
 //! | [`identity`] | what makes two records one measurement, or seeds of one configuration |
 //! | [`naming`] | what tables and pages call a measurement |
 //! | [`comparison`] | means over seeds, tests between configurations, which number is the best |
@@ -22,7 +22,6 @@
 
 pub mod accuracy;
 pub mod comparison;
-pub mod contract;
 pub mod corruptions;
 pub mod cues;
 pub mod engine;
@@ -34,6 +33,7 @@ pub mod journal;
 mod journal_tests;
 pub mod naming;
 pub mod overview;
+pub mod preflight;
 pub mod record;
 pub mod shard;
 pub mod sources;

@@ -12,7 +12,7 @@ use crate::Result;
 
 impl Model {
     /// The same function, for networks that were [`folded`](Model::folded) on the CPU, with every run of layers that
-    /// [`FrozenGraph`] knows as one operator; the normalisation becomes part of the first. Stages inside a run leave
+    /// [`FrozenGraph`] knows as one operator; the normalization becomes part of the first. Stages inside a run leave
     /// nothing to a recorder.
     pub fn fused(mut self) -> Result<Self> {
         if !self.device().is_cpu() || !matches!(self.dtype(), DType::F32 | DType::F64) {

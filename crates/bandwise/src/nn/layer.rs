@@ -22,7 +22,7 @@ use crate::Result;
 /// One layer of a network, or a group of them.
 #[derive(Clone, Debug)]
 pub enum Layer {
-    /// Convolution (any parametrisation of its filters).
+    /// Convolution (any parametrization of its filters).
     Convolution(Convolution),
     /// Batch norm, with an optional ReLU.
     BatchNorm(BatchNorm),

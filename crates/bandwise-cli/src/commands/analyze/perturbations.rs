@@ -7,55 +7,27 @@ use bandwise::Result;
 use bandwise::analyze::perturbations::{PerturbationSpectrum, csv, section};
 use bandwise::attack::{Attack, AttackContext, Classifier};
 use bandwise::evaluate::record::Record;
-use bandwise::evaluate::suite;
 use candle_core::Tensor;
 use clap::Args;
-use serde_json::{Map, Value};
 
 use super::bands::one_for_each;
 use super::output::Output;
 use super::subjects::{Pictures, SubjectArguments, progress};
+use crate::attack_arguments::{self, AttackArguments};
 use crate::progress::bar;
-
-/// An attack and its settings.
-#[derive(Args, Clone)]
-pub struct AttackArguments {
-    /// Size of the perturbation, pixels in [0,1], e.g. 8/255
-    #[arg(long, value_name = "EPSILON")]
-    pub eps: Option<String>,
-    /// Length of one step of an iterated attack
-    #[arg(long, value_name = "SIZE")]
-    pub step_size: Option<String>,
-    /// Steps of an iterated attack
-    #[arg(long, value_name = "N")]
-    pub steps: Option<u64>,
-    /// Norm that bounds the perturbation
-    #[arg(long, value_name = "linf|l2")]
-    pub norm: Option<String>,
-}
-
-impl AttackArguments {
-    /// The attack of that name with these settings.
-    pub fn attack(&self, name: &str) -> Result<Attack> {
-        let given: [(&str, Option<Value>); 4] = [
-            ("epsilon", self.eps.clone().map(Value::from)),
-            ("step_size", self.step_size.clone().map(Value::from)),
-            ("steps", self.steps.map(Value::from)),
-            ("norm", self.norm.clone().map(Value::from)),
-        ];
-        let given: Map<String, Value> =
-            given.into_iter().filter_map(|(key, value)| Some((key.to_string(), value?))).collect();
-        suite::attack_with(name, &given)
-    }
-}
 
 /// Spectra of adversarial perturbations, against learned Fourier masks.
 #[derive(Args)]
 pub struct PerturbationsArguments {
     #[command(flatten)]
     subjects: SubjectArguments,
-    /// The attack
-    #[arg(long, value_name = "NAME", default_value = "pgd")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "pgd",
+        help = attack_arguments::help("The attack"),
+        long_help = attack_arguments::long_help("The attack")
+    )]
     attack: String,
     #[command(flatten)]
     settings: AttackArguments,

@@ -12,8 +12,8 @@ use bandwise::method::fourier_mask::Mask;
 use bandwise::{Error, Result, files};
 use clap::{Args, ValueEnum};
 
-use super::analyze::perturbations::AttackArguments;
 use super::analyze::subjects::SubjectArguments;
+use crate::attack_arguments::{self, AttackArguments};
 
 /// Learn which input frequencies a trained network needs: Fourier masks (Karantzas et al. 2022).
 ///
@@ -55,15 +55,23 @@ pub struct MaskArguments {
     #[arg(long, value_name = "N", requires = "per_image")]
     max_steps: Option<usize>,
     /// The learning rate of single pictures: as in the published code, where it never leaves warm-up, or
-    /// one cycle over the steps
-    #[arg(long, value_enum, default_value_t = ScheduleArgument::Published)]
-    schedule: ScheduleArgument,
-    /// Learn masks of adversarial pictures: those that this attack breaks, with their wrong classes
-    #[arg(long, value_name = "NAME", requires = "per_image")]
+    /// one cycle over the steps [default: published]
+    #[arg(long, value_enum, requires = "per_image")]
+    schedule: Option<ScheduleArgument>,
+    #[arg(
+        long,
+        value_name = "NAME",
+        requires = "per_image",
+        help = attack_arguments::help(ADVERSARIAL),
+        long_help = attack_arguments::long_help(ADVERSARIAL)
+    )]
     attack: Option<String>,
     #[command(flatten)]
     settings: AttackArguments,
 }
+
+const ADVERSARIAL: &str =
+    "Learn masks of adversarial images: those that this attack breaks, with their wrong classes";
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
 enum ScheduleArgument {
@@ -77,6 +85,11 @@ enum ScheduleArgument {
 pub fn run(arguments: &MaskArguments, interrupt: &AtomicBool) -> Result<bool> {
     let attack = match &arguments.attack {
         Some(name) => Some(arguments.settings.attack(name)?),
+        None if arguments.settings.are_given() => {
+            return Err(Error::config(
+                "--eps, --steps and the like need an attack, for example --attack pgd",
+            ));
+        }
         None => None,
     };
     let (subjects, pictures) = arguments.subjects.load()?;

@@ -62,7 +62,7 @@ pub fn run(
 
 fn config(arguments: &MaskArguments) -> ImageConfig {
     let defaults = ImageConfig::default();
-    let (schedule, steps) = match arguments.schedule {
+    let (schedule, steps) = match arguments.schedule.unwrap_or(ScheduleArgument::Published) {
         ScheduleArgument::Published => (ImageSchedule::Published, defaults.max_steps),
         ScheduleArgument::Corrected => (ImageSchedule::Corrected, 1000),
     };

@@ -14,8 +14,6 @@ use serde::{Deserialize, Serialize};
 pub(crate) use run::{Run, Schedule};
 
 use super::ascent::Start;
-use super::autoattack::merged;
-use super::check::Warning;
 use super::geometry::{Noise, noise, normalized};
 use super::method::{AttackMethod, Passes, Settings, Wording, check_count, check_number};
 use super::oracle::{Goal, Objective, Oracle};
@@ -38,7 +36,7 @@ pub struct Apgd {
     pub restarts: usize,
     /// Share of improving steps below which the step size is halved (official `rho`).
     pub rho: f64,
-    /// Gradients averaged per step, for randomised models (official `eot_iter`).
+    /// Gradients averaged per step, for randomized models (official `eot_iter`).
     pub averaged_gradients: usize,
     /// Random on the surface of the ball, or zero.
     pub start: Start,
@@ -353,7 +351,6 @@ struct Starts<'a> {
     name: &'static str,
     start: Start,
     oracle: Oracle<'a>,
-    warnings: Vec<Warning>,
     context: &'a AttackContext<'a>,
     wave: Wave,
     origin: Tensor,
@@ -386,7 +383,6 @@ impl<'a> Starts<'a> {
             name,
             start,
             oracle,
-            warnings: Vec::new(),
             context,
             wave,
             best: origin.clone(),
@@ -425,11 +421,9 @@ impl<'a> Starts<'a> {
             goal,
             self.context.early_stop,
         )?;
-        if end.zero_gradients > 0 && matches!(objective, Objective::Dlr | Objective::TargetedDlr) {
-            self.warnings.push(Warning::ZeroGradients { images: end.zero_gradients });
-        }
         let mut better = Vec::with_capacity(self.wave.alive.len());
         for (row, &image) in self.wave.alive.iter().enumerate() {
+            self.wave.without_gradient[image] |= end.without_gradient[row];
             let outcome = &mut self.wave.outcomes[image];
             outcome.queries += end.gradients[row];
             outcome.gradients += end.gradients[row];
@@ -479,8 +473,6 @@ impl<'a> Starts<'a> {
     }
 
     fn finish(self) -> Result<AttackResult> {
-        let mut result = self.wave.finish(&self.best)?;
-        result.warnings = merged(self.warnings);
-        Ok(result)
+        self.wave.finish(&self.best)
     }
 }

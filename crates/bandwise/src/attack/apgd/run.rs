@@ -4,7 +4,7 @@ use candle_core::Tensor;
 
 use crate::Result;
 use crate::attack::Norm;
-use crate::attack::geometry::{column, host_norms, normalized, project};
+use crate::attack::geometry::{column, normalized, project, without_direction};
 use crate::attack::oracle::{Goal, Objective, Oracle};
 use crate::attack::projection::onto_l1_ball_and_box;
 use crate::attack::wave::{pick, select_all, select_host, verdicts};
@@ -49,8 +49,8 @@ pub(crate) struct End {
     pub margins: Vec<f64>,
     /// Backward passes.
     pub gradients: Vec<u64>,
-    /// Images whose first gradient was zero everywhere.
-    pub zero_gradients: usize,
+    /// Whether a gradient was zero everywhere, or not a number.
+    pub without_gradient: Vec<bool>,
 }
 
 /// Numbers that belong to one image.
@@ -65,10 +65,11 @@ struct Row {
     best: f64,
     best_at_check: f64,
     reduced_at_check: bool,
-    /// Margin and whether misclassified, of the picture that would be returned.
+    /// Margin and whether misclassified, of the image that would be returned.
     margin: f64,
     broken: bool,
     gradients: u64,
+    without_gradient: bool,
     /// L1: share of pixels moved at once, and pixels changed at the last check.
     moved_share: f64,
     changed_at_check: f64,
@@ -90,7 +91,6 @@ pub(crate) struct Run<'a> {
     returned: Tensor,
     rows: Vec<Row>,
     finished: Vec<(Row, Tensor, Tensor)>,
-    zero_gradients: usize,
     leave_when_broken: bool,
 }
 
@@ -122,7 +122,6 @@ impl<'a> Run<'a> {
             x: begin,
             rows,
             finished: Vec::new(),
-            zero_gradients: 0,
             leave_when_broken,
         };
         for (number, &(radius, steps)) in phases.iter().enumerate() {
@@ -184,8 +183,6 @@ impl<'a> Run<'a> {
         let factor = if self.schedule.norm == Norm::L1 { 1.0 } else { 2.0 };
         let pixels = self.x.elem_count() as f64 / self.rows.len() as f64;
         let changed = self.changed_pixels()?;
-        self.zero_gradients =
-            host_norms(&self.gradient, Norm::L1)?.iter().filter(|&&size| size == 0.0).count();
         let judged = verdicts(&logits, &self.labels())?;
         for (i, row) in self.rows.iter_mut().enumerate() {
             row.step_size = factor * self.schedule.epsilon;
@@ -233,7 +230,8 @@ impl<'a> Run<'a> {
             total = total.affine(1.0 / self.schedule.averaged_gradients as f64, 0.0)?;
         }
         self.gradient = total;
-        for row in &mut self.rows {
+        for (row, lost) in self.rows.iter_mut().zip(without_direction(&self.gradient)?) {
+            row.without_gradient |= lost;
             row.gradients += self.schedule.averaged_gradients as u64;
         }
         Ok((slope.logits, loss::to_host(&slope.losses)?))
@@ -388,7 +386,7 @@ impl<'a> Run<'a> {
             broken: self.finished.iter().map(|(row, _, _)| row.broken).collect(),
             margins: self.finished.iter().map(|(row, _, _)| row.margin).collect(),
             gradients: self.finished.iter().map(|(row, _, _)| row.gradients).collect(),
-            zero_gradients: self.zero_gradients,
+            without_gradient: self.finished.iter().map(|(row, _, _)| row.without_gradient).collect(),
         })
     }
 }
@@ -406,6 +404,7 @@ impl Row {
             margin: f64::INFINITY,
             broken: false,
             gradients: 0,
+            without_gradient: false,
             moved_share: 0.2,
             changed_at_check: 0.0,
         }

@@ -116,7 +116,7 @@ impl AttackMethod for Square {
         let (_, height, width, channels) = images.dims4()?;
         let canvas =
             Canvas { height, width, channels, norm: self.norm, epsilon: self.epsilon.value() as f32 };
-        for restart in 0..self.restarts.max(1) {
+        for restart in 0..self.restarts {
             if wave.alive.is_empty() {
                 break;
             }
@@ -127,7 +127,7 @@ impl AttackMethod for Square {
 }
 
 impl Square {
-    /// One start on all survivors; returns the clean pictures of those who survive it, or their best
+    /// One start on all survivors; returns the clean images of those who survive it, or their best
     /// proposal after the last start.
     fn start(
         &self,
@@ -197,7 +197,7 @@ impl Square {
     }
 }
 
-/// The chosen pictures of all searches as a tensor like `like` (its type, device and picture shape).
+/// The chosen images of all searches as a tensor like `like` (its type, device and image shape).
 fn stack(searches: &[Search], chosen: impl Fn(&Search) -> &Vec<f32>, like: &Tensor) -> Result<Tensor> {
     let values: Vec<f32> = searches.iter().flat_map(|search| chosen(search).iter().copied()).collect();
     let (_, height, width, channels) = like.dims4()?;

@@ -24,7 +24,7 @@ use line::{Line, MARK, plain};
 pub use merge::merge;
 
 use super::record::{self, append_lines};
-use crate::attack::{Outcome, Warning, merged, square_better};
+use crate::attack::{Outcome, Warning, square_better};
 use crate::lock::Lock;
 use crate::{Error, Result, files};
 
@@ -309,7 +309,7 @@ impl Journal {
         let mut all: Vec<Noted> = self.warnings.iter().filter(|n| n.attack.is_none()).cloned().collect();
         for task in &self.tasks {
             let own = self.warnings.iter().filter(|noted| noted.attack.as_deref() == Some(&task.label));
-            let own = merged(own.map(|noted| noted.warning.clone()).collect());
+            let own = Warning::merge(own.map(|noted| noted.warning.clone()).collect());
             let attack = Some(task.label.clone());
             all.extend(own.into_iter().map(|warning| Noted { attack: attack.clone(), warning }));
             let derived = self.square_better(task);

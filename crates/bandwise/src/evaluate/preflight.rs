@@ -1,21 +1,22 @@
-//! The pre-flight check: does the model keep the contract, what will the evaluation cost?
+//! The pre-flight check: does the model keep the contract, do its gradients lead anywhere, what will the evaluation
+//! cost?
 //!
-//! The contract is *input in [0, 1], logits out, normalisation inside the model*. It is checked on a
-//! few images before hours are spent.
+//! The contract is *input in [0, 1], logits out, normalization inside the model*. It is checked on a few images
+//! before hours are spent.
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use candle_core::{DType, Tensor, Var};
 
-use crate::attack::{Attack, AttackContext, Classifier, Warning, check_model, verdicts};
+use crate::attack::{Attack, AttackContext, Classifier, Warning, check_gradients, check_model, verdicts};
 use crate::nn::loss;
 use crate::{Error, Result};
 
 /// What a few images told about a model.
 #[derive(Clone, Debug)]
-pub struct Contract {
-    /// Departures from the contract that make results doubtful but not impossible.
+pub struct Preflight {
+    /// Departures from the contract, and gradients that lead nowhere: results are doubtful but not impossible.
     pub warnings: Vec<Warning>,
     /// Images tried.
     pub images: usize,
@@ -29,20 +30,27 @@ pub struct Contract {
     pub peak_memory: Option<u64>,
 }
 
-/// Checks the contract on one batch of images `[n, height, width, channels]` with labels `[n]`, and
-/// measures the cost of a pass.
+/// Checks the contract on one batch of images `[n, height, width, channels]` with labels `[n]`, whether the gradients
+/// that `attacks` follow are there, and measures the cost of a pass.
 ///
 /// # Errors
 /// [`Error::Model`] if pixels leave `[0, 1]`, labels are unknown to the model, logits have the wrong
-/// shape or are not finite: the evaluation would be meaningless.
-pub fn check(model: &dyn Classifier, images: &Tensor, labels: &Tensor) -> Result<Contract> {
-    let count = images.dim(0)?;
+/// shape or are not finite: the evaluation would be meaningless. [`Error::Config`] for attacks whose band holds no
+/// frequency of such images.
+pub fn check(
+    model: &dyn Classifier,
+    images: &Tensor,
+    labels: &Tensor,
+    attacks: &[Attack],
+) -> Result<Preflight> {
+    let (count, height, width, _) = images.dims4()?;
+    attacks.iter().try_for_each(|attack| attack.check_size(height, width))?;
     let extreme = |values: Tensor| -> Result<f64> { Ok(values.to_dtype(DType::F64)?.to_scalar()?) };
     let (low, high) = (extreme(images.min_all()?)?, extreme(images.max_all()?)?);
     if !(0.0..=1.0).contains(&low) || !(0.0..=1.0).contains(&high) {
         return Err(Error::model(format!(
-            "pixels reach from {low} to {high}, but must lie in [0, 1]: give the images without normalisation and \
-             let the model normalise them (mean and std belong to it)"
+            "pixels reach from {low} to {high}, but must lie in [0, 1]: give the images without normalization and \
+             let the model normalize them (mean and std belong to it)"
         )));
     }
     let logits = model.logits_no_graph(images)?;
@@ -53,12 +61,11 @@ pub fn check(model: &dyn Classifier, images: &Tensor, labels: &Tensor) -> Result
             model.num_classes()
         )));
     }
-    if !extreme(logits.abs()?.sum_all()?)?.is_finite() {
-        return Err(Error::model("the model's logits are not finite numbers; are its weights damaged?"));
-    }
     let judged = verdicts(&logits, &labels.to_vec1()?)?;
     let ids: Vec<u64> = (0..count as u64).collect();
-    let warnings = check_model(model, images, &AttackContext::evaluation(0, &ids, count))?;
+    let context = AttackContext::evaluation(0, &ids, count);
+    let mut warnings = check_model(model, images, &context)?;
+    warnings.extend(check_gradients(model, images, labels, attacks, &context)?);
     let per_image = |began: Instant| began.elapsed() / count.max(1) as u32;
     let began = Instant::now();
     model.logits_no_graph(images)?.sum_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()?;
@@ -72,10 +79,10 @@ pub fn check(model: &dyn Classifier, images: &Tensor, labels: &Tensor) -> Result
     }
     let gradient = per_image(began);
     let correct = judged.iter().filter(|verdict| !verdict.wrong).count();
-    Ok(Contract { warnings, images: count, correct, forward, gradient, peak_memory: peak_memory() })
+    Ok(Preflight { warnings, images: count, correct, forward, gradient, peak_memory: peak_memory() })
 }
 
-impl Contract {
+impl Preflight {
     /// The longest that `attacks` can take on `images` images: every image right and surviving.
     /// Robust models come close to it; others finish in a fraction.
     pub fn longest(&self, attacks: &[Attack], images: usize, classes: usize) -> Duration {
@@ -88,22 +95,24 @@ impl Contract {
                     + passes.gradient as f64 * self.gradient.as_secs_f64()
             })
             .sum();
-        self.forward.mul_f64(images as f64) + Duration::from_secs_f64(right * seconds)
+        let clean = self.forward.as_secs_f64() * images as f64;
+        Duration::try_from_secs_f64(clean + right * seconds).unwrap_or(Duration::MAX)
     }
 }
 
-impl fmt::Display for Contract {
+impl fmt::Display for Preflight {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} of {} images right; {:.2} ms per image forward, {:.2} ms with gradient",
-            self.correct,
+            "pre-flight on {} image{}: {} classified correctly, {:.2} ms per image forward, {:.2} ms with gradient",
             self.images,
+            if self.images == 1 { "" } else { "s" },
+            self.correct,
             1e3 * self.forward.as_secs_f64(),
             1e3 * self.gradient.as_secs_f64()
         )?;
         if let Some(bytes) = self.peak_memory {
-            write!(f, "; {:.1} GiB of memory", bytes as f64 / (1u64 << 30) as f64)?;
+            write!(f, ", {:.1} GiB of memory", bytes as f64 / (1u64 << 30) as f64)?;
         }
         Ok(())
     }
