@@ -50,7 +50,8 @@ fn golden_fpcm_blocks() {
             let load = |key: &str| nhwc(&tensors[&format!("{stem}.{key}")]).to_dtype(dtype).unwrap();
             let (x, up) = (load("x"), load("up"));
             let channels = x.dim(3).unwrap();
-            let mut builder = Builder { dtype, ..builder() };
+            let mut builder = builder();
+            builder.dtype = dtype;
             let block =
                 Fpcm::new(&config(case["kind"].as_str().unwrap()), 1, channels, &mut builder).unwrap();
             block.weight.set(&tensors[&format!("{stem}.proj_w")].to_dtype(dtype).unwrap()).unwrap();
