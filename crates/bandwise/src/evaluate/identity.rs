@@ -82,7 +82,8 @@ impl Identity {
         let trained = self.is_of_a_training_run();
         rest.provenance.retain(|key, _| {
             let follows_from_seed = match key.as_str() {
-                "seeds" => true,
+                // The line for people follows from the other fields, and from where files lie.
+                "seeds" | "subject" => true,
                 "weights_sha256" | "configuration.seed" => trained,
                 key => trained && NAMES_OF_RUNS.contains(&key),
             };

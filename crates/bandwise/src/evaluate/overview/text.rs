@@ -28,18 +28,12 @@ pub fn lines(results: &Results) -> Vec<String> {
 /// What the column's records say about model and data, once each.
 pub fn subjects(column: &Column) -> Vec<String> {
     let mut subjects: Vec<String> = Vec::new();
-    for subject in column.records.iter().flatten().filter_map(|record| subject(record)) {
-        if !subjects.contains(&subject) {
-            subjects.push(subject);
+    for subject in column.records.iter().flatten().map(|record| &record.provenance.subject) {
+        if !subject.is_empty() && !subjects.contains(subject) {
+            subjects.push(subject.clone());
         }
     }
     subjects
-}
-
-/// How a record describes its model and data, if it does.
-fn subject(record: &Record) -> Option<String> {
-    let line = record.extra.get("subject")?.as_str()?;
-    (!line.is_empty()).then(|| line.to_owned())
 }
 
 /// A line for every pair of the first column and a later one that a test can judge.
