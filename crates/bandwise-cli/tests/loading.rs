@@ -49,7 +49,7 @@ fn one_line_says_what_is_evaluated_and_stands_in_the_records() {
     let (weights, json) = (foreign(folder.path(), "resnet20"), folder.path().join("r.json"));
     let evaluate = [&["evaluate", "--weights", text(&weights), "--json", text(&json)], &DATA[..]].concat();
     let printed = done(&evaluate);
-    let line = "resnet20 of width 4 (guessed from the file), 0.02 M parameters; no normalization; synthetic (test): 20 \
+    let line = "resnet20 of width 4 (guessed from the file), 0.02 M parameters; no normalization; synthetic (iid): 20 \
                 images, 10 classes";
     assert!(printed.starts_with(line), "{printed}");
     assert!(printed.contains("warning: no input normalization is known for this file"), "{printed}");

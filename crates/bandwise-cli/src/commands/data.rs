@@ -132,7 +132,7 @@ fn info(spec: &DataSpec, split: Option<SplitArgument>, limit: Option<usize>) -> 
 
 /// The set's name with its split, which most names say already.
 fn titled(name: &str, split: Split) -> String {
-    if name.contains(&format!("({split}")) { name.to_owned() } else { format!("{name} ({split})") }
+    if name.ends_with(')') { name.to_owned() } else { format!("{name} ({split})") }
 }
 
 fn print(split: Split, statistics: &Statistics) {
