@@ -252,9 +252,10 @@ impl HeatMap {
         svg.turned_text("label", [12.0, middle], Anchor::Middle, -90.0, &self.y.label);
     }
 
-    /// The scale of an axis with a range; panels side by side leave room for few ticks.
+    /// The scale of an axis with a range; panels side by side leave room for few ticks, but whole numbers are short.
     fn ruler(&self, axis: &Axis) -> Scale {
-        Scale::fit(axis, std::iter::empty(), if self.panels.len() > 1 { 2 } else { 4 }, false)
+        let desired = if self.panels.len() > 1 && !axis.integers { 2 } else { 4 };
+        Scale::fit(axis, std::iter::empty(), desired, false)
     }
 
     fn draw_color_bar(&self, svg: &mut Svg, area: Area, scale: &Scale) {
@@ -472,6 +473,14 @@ mod tests {
         let svg = map.svg();
         assert_eq!(svg.matches("class=\"missing\"").count(), 1);
         assert_eq!(svg.matches("class=\"cell\"").count(), 3);
+    }
+
+    #[test]
+    fn panels_side_by_side_name_more_than_zero() {
+        let axis = || Axis::integers("frequency").range(-16.5, 15.5);
+        let svg =
+            map(32, 32).panel(HeatPanel::new("robust", 32, 32, vec![0.5; 1024])).axes(axis(), axis()).svg();
+        assert!(svg.matches(">−10</text>").count() >= 3 && svg.matches(">10</text>").count() >= 3, "{svg}");
     }
 
     #[test]
