@@ -83,7 +83,7 @@ def main():
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--precision", default="f32", help="bandwise's convolutions: f32, f32x3 or bf16")
+    parser.add_argument("--precision", default="f32", help="bandwise's convolutions: f32, f32-fast or bf16")
     parser.add_argument("--bandwise", default="target/release/examples/benchmark")
     parser.add_argument("--serve-torch", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()

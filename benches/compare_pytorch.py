@@ -29,7 +29,7 @@ def arguments():
     parser.add_argument("--benchmark", type=Path, help="a built `benchmark` example; default: build it here")
     parser.add_argument("--models", default="resnet18,preactresnet18,resnet9,wrn-28-10")
     parser.add_argument("--work", default=",".join(WORK))
-    parser.add_argument("--precisions", default="f32,f32x3,bf16")
+    parser.add_argument("--precisions", default="f32,f32-fast,bf16")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--threads", type=int, default=1)
@@ -239,8 +239,8 @@ def compare(options, ours, theirs, model, work, precision):
     batch = options.batch if not model.startswith("wrn") else max(1, options.batch // 8)
     formats = options.formats.split(",") + (["compile"] if options.compile else [])
     clock = "seconds" if options.threads == 1 else "wall"
-    # PyTorch has no three-term bf16: f32x3 is compared with its f32
-    other = "f32" if precision == "f32x3" else precision
+    # PyTorch has no three-term bf16: f32-fast is compared with its f32
+    other = "f32" if precision == "f32-fast" else precision
     rounds = []
     for index in range(options.rounds + 1):
         mine = ours.ask(model=model, work=work, precision=precision, batch=batch)

@@ -6,9 +6,10 @@ use bandwise::data::{DataSpec, Split};
 use bandwise::evaluate::subject::Compute;
 use bandwise::method::ModelSource;
 use bandwise::nn::Normalization;
-use bandwise::train::recipe::PrecisionName;
 use bandwise::{Error, Result};
+use bandwise_kernels::Precision;
 use candle_core::Device;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{commands, device};
@@ -100,51 +101,38 @@ pub struct ComputeArguments {
     #[arg(long, default_value = "cpu")]
     pub device: String,
     /// Arithmetic of convolutions
-    #[arg(long, value_enum, default_value_t = PrecisionArgument::F32)]
-    pub precision: PrecisionArgument,
+    #[arg(long, value_parser = precisions(), default_value = "f32")]
+    pub precision: Precision,
 }
 
 impl ComputeArguments {
     /// The device; says what the precision means there.
     fn open(&self) -> Result<Device> {
         let device = device::open(&self.device)?;
-        device::announce(&device, self.precision().into());
+        device::announce(&device, self.precision);
         Ok(device)
     }
 
     /// Device and precision for the library.
     pub fn compute(&self) -> Result<Compute> {
-        Ok(Compute {
-            device: self.open()?,
-            device_name: self.device.clone(),
-            precision: self.precision().into(),
-        })
-    }
-
-    /// As the library names it.
-    fn precision(&self) -> PrecisionName {
-        self.precision.into()
+        Ok(Compute { device: self.open()?, device_name: self.device.clone(), precision: self.precision })
     }
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-pub enum PrecisionArgument {
-    /// Single precision
-    F32,
-    /// Near single precision, by what is fastest
-    F32x3,
-    /// bfloat16 products, f32 sums
-    Bf16,
-}
-
-impl From<PrecisionArgument> for PrecisionName {
-    fn from(argument: PrecisionArgument) -> Self {
-        match argument {
-            PrecisionArgument::F32 => Self::F32,
-            PrecisionArgument::F32x3 => Self::F32x3,
-            PrecisionArgument::Bf16 => Self::Bf16,
-        }
-    }
+/// What `--precision` takes.
+fn precisions() -> impl TypedValueParser<Value = Precision> {
+    let what = |precision| match precision {
+        Precision::F32 => "Single precision",
+        Precision::F32Fast => "Near single precision, by whatever is fastest here",
+        Precision::Tf32 => "Ten bits of mantissa on CUDA's tensor cores; on the CPU the same as f32",
+        Precision::Bf16 => "bfloat16 products, f32 sums",
+    };
+    let value = |precision: Precision| PossibleValue::new(precision.name()).help(what(precision));
+    let values = Precision::ALL.map(|precision| match precision {
+        Precision::F32Fast => value(precision).alias("f32x3"),
+        _ => value(precision),
+    });
+    PossibleValuesParser::new(values).try_map(|name| name.parse::<Precision>())
 }
 
 #[derive(Clone, Copy, ValueEnum)]

@@ -182,12 +182,12 @@ fn a_precision_says_what_it_is_and_enters_the_records() {
     let (weights, out) = (run.join("model.safetensors"), folder.path().join("masks"));
     let data = "synthetic:test_count=6";
     let arguments = ["--weights", text(&weights), "--data", data, "--out", text(&out), "--max-steps", "3"];
-    let mask = ["mask", "--per-image", "--precision", "f32x3"];
+    let mask = ["mask", "--per-image", "--precision", "f32-fast"];
     let output = bandwise().args(mask).args(arguments).assert().success();
     let said = String::from_utf8_lossy(&output.get_output().stderr).into_owned();
-    assert!(said.contains("convolutions in f32x3 by"), "{said}");
+    assert!(said.contains("convolutions in f32-fast by"), "{said}");
     let records = std::fs::read_to_string(out.join("results.jsonl")).unwrap();
-    assert!(records.lines().all(|line| line.contains(r#""precision":"f32x3""#)), "{records}");
+    assert!(records.lines().all(|line| line.contains(r#""precision":"f32-fast""#)), "{records}");
     // masks learned in another arithmetic are not gone on with
     let message = refused(&[&["mask", "--per-image"], &arguments[..]].concat());
     assert!(message.contains("choose another --out"), "{message}");

@@ -58,7 +58,7 @@ impl Bench {
         let mut model = Model::new(&job.model, interface, None, 1, DType::F32, &Device::Cpu)?;
         model.set_precision(match job.precision.as_str() {
             "f32" => Precision::F32,
-            "f32x3" => Precision::F32Fast,
+            "f32-fast" => Precision::F32Fast,
             "bf16" => Precision::Bf16,
             other => return Err(format!("no precision {other:?}").into()),
         })?;

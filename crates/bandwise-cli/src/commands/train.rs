@@ -83,7 +83,7 @@ pub fn run(arguments: &TrainArguments, interrupt: &Interrupt) -> Result<bool> {
             ));
         }
     };
-    device::announce(&device, recipe.precision.into());
+    device::announce(&device, recipe.precision);
     let observer = TrainingProgress::new(&recipe.name);
     let surroundings = Surroundings { device: &device, observer: &observer, interrupt };
     if arguments.resume {

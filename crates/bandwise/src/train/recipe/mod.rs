@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 use super::averaging::AveragingConfig;
 use super::awp::Awp;
 use super::objective::Objective;
+use bandwise_kernels::Precision;
+
 use super::optimizer::OptimizerConfig;
 use super::overfitting::Overfitting;
 use super::regularizers::Regularizers;
@@ -22,9 +24,7 @@ use crate::method::NetworkConfig;
 use crate::{Error, Result, files};
 
 pub use changes::{Change, Influence};
-pub use sections::{
-    CheckpointConfig, DataConfig, EarlyStopping, EvaluatedWeights, EvaluationConfig, PrecisionName,
-};
+pub use sections::{CheckpointConfig, DataConfig, EarlyStopping, EvaluatedWeights, EvaluationConfig};
 use text::{apply, explain, fill_default_sections};
 
 /// A training run: what `bandwise train RECIPE.toml` reads and `run.toml` records.
@@ -50,7 +50,7 @@ pub struct Recipe {
     pub accumulate: usize,
     /// Arithmetic of convolutions.
     #[serde(default)]
-    pub precision: PrecisionName,
+    pub precision: Precision,
     /// The learning rate that the schedule scales.
     pub learning_rate: f64,
     /// Images and augmentation.

@@ -1,6 +1,5 @@
 //! The smaller tables of a recipe.
 
-use bandwise_kernels::Precision;
 use serde::{Deserialize, Serialize};
 
 use crate::attack::Attack;
@@ -129,40 +128,6 @@ pub struct CheckpointConfig {
 impl Default for CheckpointConfig {
     fn default() -> Self {
         Self { every: 1 }
-    }
-}
-
-/// Arithmetic of convolutions by its name in recipes and on the command line.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum PrecisionName {
-    /// Single precision.
-    #[default]
-    F32,
-    /// Three-term bfloat16: near-f32 results on matrix units.
-    F32x3,
-    /// bfloat16 products, f32 sums.
-    Bf16,
-}
-
-impl PrecisionName {
-    /// The name itself.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::F32x3 => "f32x3",
-            Self::Bf16 => "bf16",
-        }
-    }
-}
-
-impl From<PrecisionName> for Precision {
-    fn from(name: PrecisionName) -> Self {
-        match name {
-            PrecisionName::F32 => Self::F32,
-            PrecisionName::F32x3 => Self::F32Fast,
-            PrecisionName::Bf16 => Self::Bf16,
-        }
     }
 }
 

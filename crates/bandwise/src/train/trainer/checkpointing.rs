@@ -156,7 +156,7 @@ impl Trainer<'_> {
         };
         let mut network = Network::new(self.network.config.clone(), self.recipe.seed, &self.device)?
             .with_class_names(&self.network.class_names);
-        network.model.set_precision(self.recipe.precision.into())?;
+        network.model.set_precision(self.recipe.precision)?;
         network.model.set_state(average.tensors())?;
         if average.config().statistics() == Statistics::Recomputed {
             batch_statistics::recompute(&network.model, &self.loader, 0, &self.device)?;

@@ -63,7 +63,7 @@ impl Prepared {
             ));
         }
         network.class_names = train.class_names().to_vec();
-        network.model.set_precision(recipe.precision.into())?;
+        network.model.set_precision(recipe.precision)?;
         let optimizer = Optimizer::new(recipe.optimizer.clone(), network.model.trainable())?;
         let average = recipe.averaging.map(Average::new).transpose()?;
         let watch = |config| {
