@@ -340,7 +340,8 @@ mod tests {
         let fingerprint = |spec: &str| open_folder(spec, Split::Test).unwrap().fingerprint().to_owned();
         assert_eq!(write("a/x.png", 1), write("b/x.png", 2));
         let (before, cut) = (fingerprint(&spec), fingerprint(&format!("{spec},limit=1")));
-        (write("a/x.png", 2), write("b/x.png", 1));
+        write("a/x.png", 2);
+        write("b/x.png", 1);
         assert_ne!(fingerprint(&spec), before);
         assert_ne!(fingerprint(&format!("{spec},limit=1")), cut);
         assert_ne!(fingerprint(&format!("{spec},size=4")), fingerprint(&spec));

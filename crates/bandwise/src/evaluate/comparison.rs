@@ -7,6 +7,8 @@
 //! * Welch's, where each has at least two seeds;
 //! * otherwise none: the difference then counts as significant only if the 95 % intervals do not overlap.
 
+use std::cmp::Ordering;
+
 use super::record::Record;
 use super::statistics::{MeanTest, PairedTest, mcnemar, mean_interval, welch};
 
@@ -102,7 +104,8 @@ impl Sample {
 
     /// Whether this configuration's number is larger, and by more than chance.
     pub fn beats(&self, other: &Self) -> bool {
-        if !(self.value() > other.value()) {
+        // A number that is no number beats nobody.
+        if self.value().partial_cmp(&other.value()) != Some(Ordering::Greater) {
             return false;
         }
         match (self.compare(other), self.interval(), other.interval()) {

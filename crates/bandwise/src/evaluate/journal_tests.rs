@@ -44,7 +44,8 @@ fn another_evaluation_is_refused_by_the_parameter_and_both_values() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("journal.jsonl");
     drop(Journal::open(&path, header(Shard::WHOLE)).unwrap());
-    let changes: Vec<(Box<dyn Fn(&mut Header)>, &str)> = vec![
+    type Change = Box<dyn Fn(&mut Header)>;
+    let changes: Vec<(Change, &str)> = vec![
         (Box::new(|h| h.seed = 8), "seed: the journal has 7, the command 8;"),
         (
             Box::new(|h| h.weights_sha256 = "a".repeat(64)),

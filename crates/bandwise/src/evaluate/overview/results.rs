@@ -51,11 +51,11 @@ impl Row {
     /// Accuracy on images as they are: not attacked, corrupted, shifted or filtered.
     pub fn is_clean(&self) -> bool {
         const OF_THE_IMAGES: [&str; 2] = ["fourier_mask", "shift"];
-        let altered = |key: &&str| self.example.extra.get(*key).is_some_and(|value| *value != "none");
+        let altered = |key: &str| self.example.extra.get(key).is_some_and(|value| *value != "none");
         self.is_accuracy()
             && self.example.attack == "none"
             && self.example.corruption.is_none()
-            && !OF_THE_IMAGES.iter().any(|key| altered(&key))
+            && !OF_THE_IMAGES.iter().any(|key| altered(key))
     }
 
     /// The split of the data.
