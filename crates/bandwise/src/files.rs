@@ -29,6 +29,12 @@ impl AtomicFile {
     /// # Errors
     /// The folder cannot be written.
     pub fn create(path: &Path) -> Result<Self> {
+        // A link stays a link: what it leads to is replaced.
+        let path = &if path.is_symlink() {
+            std::fs::canonicalize(path).map_err(|e| Error::io(path, e))?
+        } else {
+            path.to_path_buf()
+        };
         let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         std::fs::create_dir_all(parent).map_err(|e| Error::io(parent, e))?;
         loop {
@@ -76,7 +82,13 @@ impl Write for AtomicFile {
 }
 
 /// Writes `bytes` to `path` atomically; parent folders are created.
+///
+/// Pipes and devices, such as `/dev/stdout`, are written into instead.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
+    if std::fs::metadata(path).is_ok_and(|data| !data.is_file() && !data.is_dir()) {
+        let mut stream = OpenOptions::new().write(true).open(path).map_err(|e| Error::io(path, e))?;
+        return stream.write_all(bytes).map_err(|e| Error::io(path, e));
+    }
     let mut file = AtomicFile::create(path)?;
     file.write_all(bytes).map_err(|e| Error::io(path, e))?;
     file.commit()
@@ -131,6 +143,18 @@ pub fn hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn links_stay_links() {
+        let folder = tempfile::tempdir().unwrap();
+        let [target, link] = ["target", "link"].map(|name| folder.path().join(name));
+        std::fs::write(&target, b"old").unwrap();
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        write_atomic(&link, b"new").unwrap();
+        assert!(link.is_symlink());
+        assert_eq!(std::fs::read(&target).unwrap(), b"new");
+    }
 
     #[test]
     fn leftovers_are_removed_and_nothing_else() {

@@ -3,14 +3,14 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bandwise::attack::{Attack, Classifier, FrozenModel};
+use bandwise::attack::{Attack, Classifier, FrozenModel, Warning};
 use bandwise::data::{DataSpec, Dataset, load_all};
 use bandwise::evaluate::accuracy;
 use bandwise::evaluate::engine;
 use bandwise::evaluate::journal::{Header, Journal};
 use bandwise::evaluate::record::{self, Record};
 use bandwise::evaluate::shard::Shard;
-use bandwise::evaluate::subject::{Subject, TestSet, with_warnings};
+use bandwise::evaluate::subject::{Subject, TestSet};
 use bandwise::evaluate::tables;
 use bandwise::evaluate::{cues, preflight};
 use bandwise::{Error, Interrupt, Job, Result};
@@ -98,6 +98,17 @@ pub fn run(arguments: &EvaluateArguments, interrupt: &Interrupt) -> Result<bool>
     corruptions::check_unused(&arguments.corruptions)?;
     let attacks = attacks(arguments)?;
     let shard = arguments.shard.as_deref().map_or(Ok(Shard::WHOLE), str::parse)?;
+    if let Some(path) = &arguments.json {
+        if Some(path) == arguments.journal.as_ref() {
+            return Err(Error::config("--json and --journal are two files; give each a name of its own"));
+        }
+        if Journal::is_at(path) {
+            return Err(Error::config(format!(
+                "{} is a journal, which the records of --json would replace; name another file",
+                path.display()
+            )));
+        }
+    }
     let mut subject = arguments.subject(&open_data(arguments)?)?;
     subject.provenance.seeds = vec![arguments.seed];
     let Subject { classifier, device, provenance, .. } = &subject;
@@ -108,7 +119,11 @@ pub fn run(arguments: &EvaluateArguments, interrupt: &Interrupt) -> Result<bool>
         Some(path) => Journal::open(path, header)?,
         None => Journal::in_memory(header),
     };
+    let doubts: Vec<Warning> =
+        subject.warnings.iter().map(|text| Warning::Subject { text: text.clone() }).collect();
+    journal.note(None, &doubts)?;
     let mut shown = check(classifier, dataset, &mut journal, device)?;
+    shown.extend(subject.warnings.iter().cloned());
 
     let bar = Arc::new(StageBar::default());
     let job = Job {
@@ -126,7 +141,6 @@ pub fn run(arguments: &EvaluateArguments, interrupt: &Interrupt) -> Result<bool>
 
     let mut records = tables::records(&journal, provenance)?;
     let mut names = names(&journal, records.len());
-    records = records.into_iter().map(|record| with_warnings(record, &subject.warnings)).collect();
     for (index, record) in records.iter_mut().enumerate() {
         record.wall_seconds = finished.seconds.get(index).copied();
     }

@@ -34,12 +34,7 @@ pub fn run(arguments: &ReportArguments) -> Result<bool> {
 /// The page that belongs to a run, if nothing is lost by writing it.
 fn default_page(run: &Path) -> Result<PathBuf> {
     let path = if run.is_dir() { run.join("report.html") } else { run.with_extension("html") };
-    if path.exists() && !Report::is_made_from_records(&path)? {
-        return Err(Error::config(format!(
-            "{} is the page of another command, and is not replaced; name the new page with --out FILE",
-            path.display()
-        )));
-    }
+    not_of_another_command(&path)?;
     Ok(path)
 }
 
@@ -54,5 +49,16 @@ fn asked_for(path: &Path) -> Result<PathBuf> {
             path.display()
         )));
     }
+    not_of_another_command(path)?;
     Ok(path.to_path_buf())
+}
+
+fn not_of_another_command(path: &Path) -> Result<()> {
+    if path.exists() && !Report::is_made_from_records(path)? {
+        return Err(Error::config(format!(
+            "{} is the page of another command, and is not replaced; name the new page with --out FILE",
+            path.display()
+        )));
+    }
+    Ok(())
 }

@@ -51,6 +51,11 @@ pub enum Warning {
         /// Of how many.
         total: usize,
     },
+    /// How the model was loaded, or what it is judged on, makes every number doubtful.
+    Subject {
+        /// What is doubtful.
+        text: String,
+    },
     /// Attacks that need more classes were replaced or got fewer targets.
     FewClasses {
         /// What was done.
@@ -65,6 +70,7 @@ impl fmt::Display for Warning {
                 f,
                 "the model is randomized (logits differ by {difference:.2e} between passes): use autoattack-rand"
             ),
+            Self::Subject { text } => f.write_str(text),
             Self::SoftmaxOutput => f.write_str(
                 "the model returns probabilities, not logits: gradients vanish and robustness is overestimated",
             ),
@@ -220,6 +226,7 @@ impl Warning {
                 *difference = difference.max(*more);
             }
             (Self::SoftmaxOutput, Self::SoftmaxOutput) => {}
+            (Self::Subject { text }, Self::Subject { text: other }) if text == other => {}
             (Self::ZeroGradients { images }, Self::ZeroGradients { images: more }) => *images += more,
             (
                 Self::MaskedGradients { attacks, images, total, advice },
@@ -243,6 +250,7 @@ impl Warning {
                 Self::Randomized { .. }
                 | Self::GradientDependent { .. }
                 | Self::SoftmaxOutput
+                | Self::Subject { .. }
                 | Self::ZeroGradients { .. }
                 | Self::MaskedGradients { .. }
                 | Self::SquareBetter { .. }
@@ -251,6 +259,22 @@ impl Warning {
             ) => return false,
         }
         true
+    }
+
+    /// Whether the warning says anything about images that this attack left, `None` for clean ones.
+    pub fn concerns(&self, attack: Option<&str>) -> bool {
+        match self {
+            Self::MaskedGradients { attacks, .. } => {
+                attack.is_some_and(|name| attacks.split(", ").any(|other| other == name))
+            }
+            Self::Randomized { .. }
+            | Self::SoftmaxOutput
+            | Self::GradientDependent { .. }
+            | Self::ZeroGradients { .. }
+            | Self::SquareBetter { .. }
+            | Self::Subject { .. }
+            | Self::FewClasses { .. } => true,
+        }
     }
 }
 

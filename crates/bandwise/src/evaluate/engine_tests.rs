@@ -70,6 +70,7 @@ pub(super) fn header(shard: Shard) -> Header {
     Header {
         format: FORMAT,
         model: "linear".into(),
+        subject: "linear; test".into(),
         configuration: json!({"width": 8, "normalization": {"mean": [0.1, 0.25], "std": [1.0, 0.2]}}),
         weights_sha256: "w".into(),
         data: "test".into(),

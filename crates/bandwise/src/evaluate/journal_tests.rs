@@ -321,6 +321,42 @@ fn shares_without_images_are_refused() {
 }
 
 #[test]
+fn doubts_about_the_subject_stand_beside_every_number_and_those_about_an_attack_beside_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal.jsonl");
+    let asked = Header { attacks: vec![attack("fgsm", 3.0), attack("square", 3.0)], ..header(Shard::WHOLE) };
+    let doubt = Warning::Subject { text: "weights are missing".into() };
+    let masked =
+        Warning::MaskedGradients { attacks: "fgsm".into(), images: 3, total: 4, advice: "use square".into() };
+    let model = Linear::new();
+    let mut journal = Journal::open(&path, asked).unwrap();
+    journal.note(None, &[doubt.clone(), masked.clone()]).unwrap();
+    run(&model, &dataset(&model), &mut journal, &Job::default(), None).unwrap();
+    drop(journal);
+    let journal = Journal::read(&path).unwrap();
+    let records = tables::records(&journal, &tables::provenance(journal.header())).unwrap();
+    let [clean, fgsm, square, worst] = &records[..] else { panic!("{} records", records.len()) };
+    let (doubt, masked) = (doubt.to_string(), masked.to_string());
+    for (record, is_masked) in [(clean, false), (fgsm, true), (square, false), (worst, true)] {
+        assert!(record.warnings.contains(&doubt), "{record:?}");
+        assert_eq!(record.warnings.contains(&masked), is_masked, "{record:?}");
+        assert_eq!(record.provenance.subject, "linear; test");
+    }
+}
+
+#[test]
+fn merging_replaces_no_other_evaluation() {
+    let folder = tempfile::tempdir().unwrap();
+    let [one, other] = ["one.jsonl", "other.jsonl"].map(|name| folder.path().join(name));
+    judge(&one, header(Shard::WHOLE), 20).unwrap();
+    judge(&other, Header { seed: 8, ..header(Shard::WHOLE) }, 20).unwrap();
+    let before = text(&other);
+    let refused = merge(std::slice::from_ref(&one), &other).unwrap_err().to_string();
+    assert!(refused.contains("seed"), "{refused}");
+    assert_eq!(text(&other), before);
+}
+
+#[test]
 fn warnings_stay_with_the_result() {
     let folder = tempfile::tempdir().unwrap();
     let asked = Header { attacks: vec![attack("fgsm", 3.0), autoattack(6.0)], ..header(Shard::WHOLE) };

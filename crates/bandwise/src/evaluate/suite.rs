@@ -5,7 +5,11 @@ use crate::attack::Attack;
 
 /// The record of an accuracy, clean or under an attack.
 pub fn accuracy_record(flags: &[bool], attack: Option<&Attack>, provenance: &Provenance) -> Record {
-    let record = Record::accuracy(flags).with_provenance(provenance);
+    attacked(Record::accuracy(flags).with_provenance(provenance), attack)
+}
+
+/// The record with the attack that made its images, if one did.
+pub fn attacked(record: Record, attack: Option<&Attack>) -> Record {
     match attack {
         None => record,
         Some(attack) => {

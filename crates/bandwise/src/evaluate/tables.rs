@@ -132,8 +132,12 @@ pub fn records(journal: &Journal, provenance: &Provenance) -> Result<Vec<Record>
 /// attacks for the worst case.
 pub fn warnings(journal: &Journal, row: &str) -> Vec<String> {
     let mut texts = Vec::new();
+    let header = journal.header();
+    let labels = header.labels();
+    let name = labels.iter().position(|label| label == row).map(|at| header.attacks[at].name());
     for noted in journal.warnings() {
-        let about_row = noted.attack.as_deref().is_none_or(|attack| row == WORST_CASE || attack == row);
+        let about_row = row == WORST_CASE
+            || noted.attack.as_deref().is_none_or(|attack| attack == row) && noted.warning.concerns(name);
         let text = noted.warning.to_string();
         if about_row && !texts.contains(&text) {
             texts.push(text);
@@ -256,6 +260,7 @@ fn dataset_name(specification: &str) -> &str {
 pub fn provenance(header: &Header) -> Provenance {
     Provenance {
         model: header.model.clone(),
+        subject: header.subject.clone(),
         weights_sha256: header.weights_sha256.clone(),
         data: header.data.clone(),
         data_sha256: header.data_sha256.clone(),

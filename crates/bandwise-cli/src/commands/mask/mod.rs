@@ -92,6 +92,9 @@ pub fn run(arguments: &MaskArguments, interrupt: &AtomicBool) -> Result<bool> {
         }
         None => None,
     };
+    if attack.is_some() && !arguments.per_image {
+        return Err(Error::config("masks of adversarial images are learned image by image: add --per-image"));
+    }
     let (subjects, pictures) = arguments.subjects.load()?;
     for part in ["", "pictures", "sections", "figures"] {
         files::remove_leftovers(&arguments.subjects.out.join(part))?;

@@ -10,6 +10,7 @@ use bandwise::analyze::probe::{self, Probe, ProbeConfig};
 use bandwise::attack::Attack;
 use bandwise::evaluate::record::Record;
 use bandwise::evaluate::subject::Subject;
+use bandwise::evaluate::suite::attacked;
 use bandwise::method::fourier_mask::{Clean, ImageConfig, ImageLearner, ImageSchedule, Mask};
 use bandwise::report::{ImageGrid, Picture, Section};
 use bandwise::{Error, Result, files};
@@ -57,7 +58,7 @@ pub fn run(
     let masks = file.read()?;
     file.lines.sort_by_key(|line| line.row);
     summarise(&file.lines, seconds);
-    report(arguments, subject, &pictures, &file.lines, &masks, seconds)
+    report(arguments, subject, attack, &pictures, &file.lines, &masks, seconds)
 }
 
 fn config(arguments: &MaskArguments) -> ImageConfig {
@@ -180,6 +181,7 @@ fn summarise(lines: &[ImageLine], seconds: f64) {
 fn report(
     arguments: &MaskArguments,
     subject: &Subject,
+    attack: Option<&Attack>,
     pictures: &Pictures,
     lines: &[ImageLine],
     all: &[Mask],
@@ -232,7 +234,8 @@ fn report(
         output.section("classes", section)?;
         records.extend(probes.iter().flat_map(Probe::records));
     }
-    let records: Vec<Record> = records.into_iter().map(|record| subject.sign(record)).collect();
+    let records: Vec<Record> =
+        records.into_iter().map(|record| subject.sign(attacked(record, attack))).collect();
     output.records(&records)?;
     output.finish()
 }

@@ -21,6 +21,9 @@ pub struct Header {
     pub format: u32,
     /// Architecture name.
     pub model: String,
+    /// The line that says what is evaluated (not compared: the same model may be named in another way).
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub subject: String,
     /// SHA-256 of the weights file.
     pub weights_sha256: String,
     /// The whole configuration of the model: normalization, width, classes, channels, blocks.
@@ -59,6 +62,7 @@ impl Header {
         Self {
             format: FORMAT,
             model: provenance.model.clone(),
+            subject: provenance.subject.clone(),
             weights_sha256: provenance.weights_sha256.clone(),
             configuration: provenance.configuration.get("model").cloned().unwrap_or_default(),
             data: provenance.data.clone(),
@@ -108,7 +112,7 @@ impl Header {
     /// # Errors
     /// One sentence that names what differs otherwise.
     pub(super) fn grown_to(&self, asked: &Self) -> Result<Self, String> {
-        let mut differences = self.differences(asked, &["data", "images", "attacks"]);
+        let mut differences = self.differences(asked, &["data", "subject", "images", "attacks"]);
         if asked.images < self.images {
             let [here, there] = [self.images, asked.images].map(Value::from);
             differences.push(Difference::new("images", Some(&here), Some(&there)));
@@ -141,7 +145,7 @@ impl Header {
     /// # Errors
     /// One sentence that names what differs between the evaluations of two shares.
     pub(super) fn must_fit(&self, ours: &Path, other: &Self, theirs: &Path) -> Result<(), String> {
-        let differences = self.differences(other, &["data", "shard"]);
+        let differences = self.differences(other, &["data", "subject", "shard"]);
         if differences.is_empty() {
             return Ok(());
         }

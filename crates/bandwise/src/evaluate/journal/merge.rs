@@ -21,8 +21,14 @@ pub fn merge(inputs: &[PathBuf], out: &Path) -> Result<Journal> {
         return Err(Error::config("there are no journals to merge"));
     };
     let lock = Lock::file(out)?;
-    if out.exists() {
-        Journal::read_if_any(out)?;
+    let before = if out.exists() { Journal::read_if_any(out)? } else { None };
+    if let Some(before) = before {
+        first.header.must_fit(&first.path, &before.header, out).map_err(|difference| {
+            Error::config(format!(
+                "{} holds another evaluation, and is not replaced: {difference}",
+                out.display()
+            ))
+        })?;
     }
     let mut merged = Journal::in_memory(Header { shard: Shard::WHOLE, ..first.header.clone() });
     let first_path = first.path.clone();

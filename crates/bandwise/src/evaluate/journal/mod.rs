@@ -111,6 +111,12 @@ impl Journal {
     /// named), is written by another process, or is no journal at all: it is left as it is then.
     pub fn open(path: &Path, header: Header) -> Result<Self> {
         header.validate()?;
+        if path.exists() && !path.is_file() {
+            return Err(Error::config(format!(
+                "{} is not a regular file; a journal needs one, to be read again when it is continued",
+                path.display()
+            )));
+        }
         let lock = Lock::file(path)?;
         let found = if path.exists() { Self::read_if_any(path)? } else { None };
         let Some(mut journal) = found else {
@@ -154,6 +160,11 @@ impl Journal {
             self.tasks.push(Task::new(label, attack.part_names()));
         }
         self.header = header;
+    }
+
+    /// Whether the file there begins like a journal.
+    pub fn is_at(path: &Path) -> bool {
+        path.is_file() && matches!(Self::read_if_any(path), Ok(Some(_)))
     }
 
     /// Reads a journal.
