@@ -56,7 +56,7 @@ fn classes_must_be_the_networks() {
 fn a_mismatch_that_is_asked_for_is_a_warning_in_every_record() {
     let subject = load(&network(3, &names("cat dog fox")), &images(names("car bus"), 3), true).unwrap();
     let record = subject.sign(Record::scalar("accuracy", 0.5));
-    assert!(record.extra["warnings"][0].as_str().unwrap().contains("has 2 (car, bus)"));
+    assert!(record.warnings[0].contains("has 2 (car, bus)"));
     // More classes than the network has are no matter of taste.
     assert!(load(&network(3, &[]), &images(names("a b c d"), 3), true).is_err());
 }
