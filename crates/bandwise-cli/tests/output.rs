@@ -62,7 +62,7 @@ fn a_closed_pipe_changes_no_exit_code() {
 fn training_goes_on_when_nobody_listens() {
     let folder = tempfile::tempdir().unwrap();
     let (recipe, run) = (folder.path().join("recipe.toml"), folder.path().join("run"));
-    let tiny = "name = \"tiny\"\nepochs = 2\nbatch_size = 20\n[data]\nsource = \"synthetic:count=40,test_count=20\"\n\
+    let tiny = "name = \"tiny\"\nepochs = 2\nbatch_size = 20\nlearning_rate = 0.05\n[data]\nsource = \"synthetic:count=40,test_count=20\"\n\
         [model]\narchitecture = \"smallcnn\"\nwidth = 4\n[evaluation]\nfinal = []\n";
     std::fs::write(&recipe, tiny).unwrap();
     let mut command = bandwise(&["train", text(&recipe), "--out", text(&run)]);
@@ -118,7 +118,7 @@ fn a_dash_is_standard_output() {
     let (printed, _) = here(&[&evaluate[..], &["--corruption", "brightness", "--severity", "1"]].concat());
     serde_json::from_str::<serde_json::Value>(&printed).unwrap();
     let (printed, _) = here(&["table", text(&journal), "--csv", "-"]);
-    assert!(printed.starts_with("attack,") && printed.lines().count() == 2, "{printed}");
+    assert!(printed.starts_with("configuration,") && printed.lines().count() == 2, "{printed}");
 }
 
 /// A data set in CIFAR-10's layout whose class names want to color the terminal.
@@ -154,7 +154,7 @@ fn names_of_others_do_not_act_on_the_terminal() {
     assert!(printed.contains("\\u{1b}[31mclass3\\u{9b}2J"), "{printed}");
 
     let (recipe, run) = (folder.path().join("recipe.toml"), folder.path().join("run"));
-    let tiny = "name = \"\\u001b[31mrun\\nforged\"\nepochs = 1\nbatch_size = 20\n[data]\nsource = \"synthetic\"\n[model]\n\
+    let tiny = "name = \"\\u001b[31mrun\\nforged\"\nepochs = 1\nbatch_size = 20\nlearning_rate = 0.05\n[data]\nsource = \"synthetic\"\n[model]\n\
         architecture = \"smallcnn\"\nwidth = 4\n[evaluation]\nfinal = [{ name = \"fgsm\", epsilon = \"4/255\" }]\n";
     std::fs::write(&recipe, tiny).unwrap();
     let printed = harmless(&["train", text(&recipe), "--data", &data, "--out", text(&run)]);

@@ -105,7 +105,7 @@ fn every_feature_resumes_to_the_same_bytes() {
             "model.architecture=\"efficientnet-b0\"",
             "data.source=\"synthetic:count=30,test_count=10\"",
             "regularizers={gradient_norm={lambda=0.1}}",
-            "learning_rate=0.001",
+            "learning_rate=0.00001",
             "epochs=2",
         ],
     ];
