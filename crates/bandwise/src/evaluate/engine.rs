@@ -3,7 +3,7 @@
 //! Images are judged clean first; each attack then sees the correctly classified ones. AutoAttack is run
 //! part by part, each on all survivors of the parts before. An attack works on a wave of images, within
 //! which it refills its batches with survivors; after every wave the judgements are on the disk. The
-//! waves are as long as takes about [`WAVE_SECONDS`]. One that a process was stopped in is halved by the
+//! waves are as long as takes about `WAVE_SECONDS`. One that a process was stopped in is halved by the
 //! next process: however short the time that a job gets, it comes to an end, as long as it is enough for
 //! one image under one attack.
 

@@ -190,7 +190,7 @@ impl Network {
     }
 
     /// Reads a network in any supported format, strictly; what the file does not say is read from its names and
-    /// shapes. [`ModelSource`](super::ModelSource) can say more.
+    /// shapes. [`ModelSource`] can say more.
     ///
     /// # Errors
     /// If no built-in architecture, or more than one, fits the file exactly.

@@ -139,7 +139,8 @@ impl Header {
             return Err(sentence(&differences, "the journal", "the command"));
         }
         let attacks = self.attacks.iter().cloned().chain(added).collect();
-        Ok(Self { images: asked.images, attacks, ..self.clone() })
+        // The line that says what is evaluated counts the images, too.
+        Ok(Self { images: asked.images, attacks, subject: asked.subject.clone(), ..self.clone() })
     }
 
     /// # Errors
