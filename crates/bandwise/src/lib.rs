@@ -36,6 +36,7 @@ pub mod method;
 pub mod nn;
 pub mod plot;
 pub mod random;
+#[cfg(feature = "report")]
 pub mod report;
 pub mod spectral;
 pub mod suggest;

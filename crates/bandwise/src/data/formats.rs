@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Dataset, Split, cifar, corrupted, cue_conflict, folder, idx, npy, parquet, published};
+use super::{Dataset, Split, cifar, corrupted, cue_conflict, folder, idx, npy, published};
 use crate::Result;
 
 /// A format that can be named on the command line.
@@ -102,7 +102,7 @@ pub static FORMATS: &[Format] = &[
         location: "DIR",
         help: "Parquet files with embedded pictures, as Hugging Face datasets are published",
         options: &[("label", "the column of the labels (default: label, labels or fine_label)")],
-        open: parquet::open,
+        open: open_parquet,
     },
     Format {
         name: "svhn",
@@ -223,3 +223,16 @@ pub static FORMATS: &[Format] = &[
         open: cue_conflict::open,
     },
 ];
+
+#[cfg(feature = "parquet")]
+fn open_parquet(request: &Request) -> Result<Arc<dyn Dataset>> {
+    super::parquet::open(request)
+}
+
+#[cfg(not(feature = "parquet"))]
+fn open_parquet(request: &Request) -> Result<Arc<dyn Dataset>> {
+    Err(crate::Error::config(format!(
+        "{}: this program was built without the feature `parquet` of bandwise",
+        request.path.display()
+    )))
+}

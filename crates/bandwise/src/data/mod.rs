@@ -25,6 +25,7 @@ pub mod augment;
 pub mod cifar;
 pub mod corrupted;
 mod cue_conflict;
+#[cfg(feature = "fetch")]
 pub mod fetch;
 pub mod folder;
 mod formats;
@@ -34,6 +35,7 @@ pub mod loader;
 pub mod mapping;
 pub mod mat;
 pub mod npy;
+#[cfg(feature = "parquet")]
 mod parquet;
 pub mod pickle;
 mod published;

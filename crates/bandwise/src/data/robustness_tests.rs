@@ -4,7 +4,7 @@ use std::io::{Cursor, Write};
 use std::path::Path;
 
 use super::mat::writer;
-use super::{DataSpec, Image, Split, idx, mat, npy, parquet, pickle};
+use super::{DataSpec, Image, Split, idx, mat, npy, pickle};
 use crate::fuzz::survive;
 
 const ORIGIN: &str = "damaged";
@@ -100,10 +100,15 @@ fn files() {
         std::fs::write(&array, bytes).unwrap();
         drop(spec.open(Split::Test));
     });
+}
 
+#[cfg(feature = "parquet")]
+#[test]
+fn parquet_files() {
+    let folder = tempfile::tempdir().unwrap();
     let parquet = folder.path().join("test.parquet");
     let png = Image::filled(2, 2, 3, 0.5).to_png().unwrap();
-    parquet::tests::write(&parquet, &[png.clone(), png], &[0, 1], "{}");
+    super::parquet::tests::write(&parquet, &[png.clone(), png], &[0, 1], "{}");
     let sample = std::fs::read(&parquet).unwrap();
     let spec: DataSpec = format!("parquet:{}", parquet.display()).parse().unwrap();
     survive("parquet", &[sample], |bytes| {
