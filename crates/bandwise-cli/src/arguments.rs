@@ -1,4 +1,7 @@
-//! What can be typed.
+//! What several commands take.
+
+pub mod models;
+pub mod subjects;
 
 use std::path::PathBuf;
 
@@ -10,48 +13,9 @@ use bandwise::{Error, Result};
 use bandwise_kernels::Precision;
 use candle_core::Device;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, ValueEnum};
 
-use crate::{commands, device};
-
-/// Train, attack and explain image classifiers through the frequency domain.
-#[derive(Parser)]
-#[command(name = "bandwise", version, arg_required_else_help = true)]
-#[command(after_help = "Start with `bandwise demo`: three networks, their robustness and their frequency \
-                        preference, and a report, in about two minutes.")]
-pub struct Arguments {
-    #[command(subcommand)]
-    pub command: Command,
-}
-
-#[derive(Subcommand)]
-pub enum Command {
-    /// Train three networks (plain, frequency-regularized, adversarial) on built-in images, compare them, report
-    Demo(commands::demo::DemoArguments),
-    /// Train the network that a recipe describes
-    Train(Box<commands::train::TrainArguments>),
-    /// Measure accuracy, clean, under attack or under corruptions, with confidence intervals
-    #[command(visible_alias = "test")]
-    Evaluate(Box<commands::evaluate::EvaluateArguments>),
-    /// Put the journals of evaluation shares together
-    Merge(commands::merge::MergeArguments),
-    /// Accuracies from a journal, or a paired comparison of two
-    Table(commands::table::TableArguments),
-    /// Learn which input frequencies a network needs (Fourier masks)
-    Mask(Box<commands::mask::MaskArguments>),
-    /// Look at what trained networks do with frequencies: heat maps, bands, perturbations, features
-    Analyze(Box<commands::analyze::AnalyzeArguments>),
-    /// Make one HTML report out of one or several runs
-    Report(commands::report::ReportArguments),
-    /// Write corrupted versions of a data set as files in the layout of CIFAR-10-C, or compare with published ones
-    Corrupt(commands::corrupt::CorruptArguments),
-    /// Turn weights of one file format into another
-    Convert(commands::convert::ConvertArguments),
-    /// List the architectures
-    Models,
-    /// Look at data sets
-    Data(commands::data::DataArguments),
-}
+use crate::device;
 
 /// Which weights, and how to read them.
 #[derive(Args, Clone)]

@@ -8,15 +8,53 @@ mod arguments;
 mod attack_arguments;
 mod commands;
 mod device;
+mod official;
 mod progress;
 mod threads;
 
 use std::process::ExitCode;
 
 use bandwise::{Error, Interrupt};
-use clap::Parser;
+use clap::{Parser, Subcommand};
 
-use arguments::{Arguments, Command};
+/// Train, attack and explain image classifiers through the frequency domain.
+#[derive(Parser)]
+#[command(name = "bandwise", version, arg_required_else_help = true)]
+#[command(after_help = "Start with `bandwise demo`: three networks, their robustness and their frequency \
+                        preference, and a report, in about two minutes.")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Train three networks (plain, frequency-regularized, adversarial) on built-in images, compare them, report
+    Demo(commands::demo::DemoArguments),
+    /// Train the network that a recipe describes
+    Train(Box<commands::train::TrainArguments>),
+    /// Measure accuracy, clean, under attack or under corruptions, with confidence intervals
+    #[command(visible_alias = "test")]
+    Evaluate(Box<commands::evaluate::EvaluateArguments>),
+    /// Put the journals of evaluation shares together
+    Merge(commands::merge::MergeArguments),
+    /// Accuracies from a journal, or a paired comparison of two
+    Table(commands::table::TableArguments),
+    /// Learn which input frequencies a network needs (Fourier masks)
+    Mask(Box<commands::mask::MaskArguments>),
+    /// Look at what trained networks do with frequencies: heat maps, bands, perturbations, features
+    Analyze(Box<commands::analyze::AnalyzeArguments>),
+    /// Make one HTML report out of one or several runs
+    Report(commands::report::ReportArguments),
+    /// Write corrupted versions of a data set as files in the layout of CIFAR-10-C, or compare with published ones
+    Corrupt(commands::corrupt::CorruptArguments),
+    /// Turn weights of one file format into another
+    Convert(commands::convert::ConvertArguments),
+    /// List the architectures
+    Models,
+    /// Look at data sets
+    Data(commands::data::DataArguments),
+}
 
 /// Training and attacks ask for the same large blocks over and over.
 #[global_allocator]
@@ -76,12 +114,12 @@ fn run(command: Command, interrupt: &Interrupt) -> bandwise::Result<bool> {
         Command::Evaluate(arguments) => commands::evaluate::run(&arguments, interrupt),
         Command::Merge(arguments) => commands::merge::run(&arguments),
         Command::Table(arguments) => commands::table::run(&arguments),
-        Command::Mask(arguments) => commands::mask::run(&arguments, interrupt.flag()),
-        Command::Analyze(arguments) => commands::analyze::run(&arguments, interrupt.flag()),
+        Command::Mask(arguments) => commands::mask::run(&arguments, interrupt),
+        Command::Analyze(arguments) => commands::analyze::run(&arguments, interrupt),
         Command::Report(arguments) => commands::report::run(&arguments),
-        Command::Corrupt(arguments) => commands::corrupt::run(&arguments, interrupt.flag()),
+        Command::Corrupt(arguments) => commands::corrupt::run(&arguments, interrupt),
         Command::Convert(arguments) => commands::convert::run(&arguments),
         Command::Models => commands::models::run(),
-        Command::Data(arguments) => commands::data::run(&arguments, interrupt.flag()),
+        Command::Data(arguments) => commands::data::run(&arguments, interrupt),
     }
 }

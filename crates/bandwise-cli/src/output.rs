@@ -13,6 +13,8 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use bandwise::analyze::Findings;
+use bandwise::report::write_analysis;
 use bandwise::{Error, Result, files};
 
 /// One line to standard output. What is between the braces may hold anything: it stays on the line.
@@ -71,6 +73,17 @@ pub fn write_file(path: &Path, text: &str) -> Result<()> {
     } else {
         write(|out| out.write_all(text.as_bytes()));
     }
+    Ok(())
+}
+
+/// Writes the folder of an analysis, and says what was found.
+///
+/// # Errors
+/// If a file cannot be written.
+pub fn keep(findings: &Findings, folder: &Path) -> Result<()> {
+    let page = write_analysis(folder, findings)?;
+    findings.lines.iter().for_each(|line| say!("{line}"));
+    say!("Open the report: {}", page.display());
     Ok(())
 }
 

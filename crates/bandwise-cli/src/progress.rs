@@ -1,7 +1,7 @@
 //! Progress: a bar with the time left on a terminal, plain lines otherwise.
 
 use std::io::IsTerminal;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bandwise::job::{Progress, Stage};
@@ -9,6 +9,8 @@ use bandwise::train::epoch_metrics::Sums;
 use bandwise::train::recipe::Recipe;
 use bandwise::train::run_folder::MetricsLine;
 use bandwise::train::trainer::Observer;
+use bandwise::{Interrupt, Job};
+use candle_core::Device;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::output::visible;
@@ -42,7 +44,28 @@ impl StageBar {
     }
 }
 
+/// Does work under a bar, which is gone afterwards.
+pub fn shown<T>(
+    device: &Device,
+    batch_size: usize,
+    interrupt: &Interrupt,
+    work: impl FnOnce(&Job) -> T,
+) -> T {
+    let bar = Arc::new(StageBar::default());
+    let job = Job { device: device.clone(), batch_size, interrupt: interrupt.clone(), progress: bar.clone() };
+    let result = work(&job);
+    bar.clear();
+    result
+}
+
 impl Progress for StageBar {
+    fn note(&self, line: &str) {
+        match self.current.lock().unwrap_or_else(|e| e.into_inner()).as_ref() {
+            Some((_, bar)) => bar.suspend(|| note!("{line}")),
+            None => note!("{line}"),
+        }
+    }
+
     fn update(&self, stage: &Stage<'_>) {
         let mut current = self.current.lock().unwrap_or_else(|e| e.into_inner());
         if current.as_ref().is_none_or(|(name, _)| name != stage.name) {

@@ -47,6 +47,17 @@ impl Job {
     pub fn report(&self, stage: &str, done: usize, total: usize, message: &str) {
         self.progress.update(&Stage { name: stage, done, total, message });
     }
+
+    /// Says something that is worth a line of its own.
+    pub fn note(&self, line: &str) {
+        self.progress.note(line);
+    }
+
+    /// The same job as a part of a longer stage: whatever it reports moves that stage on from `done` pieces of `total`.
+    pub fn part_of(&self, stage: &str, done: usize, total: usize, message: &str) -> Self {
+        let (whole, name, message) = (self.progress.clone(), stage.to_owned(), message.to_owned());
+        Self { progress: Arc::new(Part { whole, name, done, total, message }), ..self.clone() }
+    }
 }
 
 impl fmt::Debug for Job {
@@ -105,6 +116,9 @@ pub struct Stage<'a> {
 pub trait Progress: Send + Sync {
     /// The work stands at `stage`.
     fn update(&self, stage: &Stage<'_>);
+
+    /// A line that is to stay, such as the numbers of an epoch.
+    fn note(&self, _line: &str) {}
 }
 
 impl<F: Fn(&Stage<'_>) + Send + Sync> Progress for F {
@@ -118,6 +132,26 @@ pub struct Silent;
 
 impl Progress for Silent {
     fn update(&self, _: &Stage<'_>) {}
+}
+
+/// Work that counts towards a longer stage.
+struct Part {
+    whole: Arc<dyn Progress>,
+    name: String,
+    done: usize,
+    total: usize,
+    message: String,
+}
+
+impl Progress for Part {
+    fn update(&self, part: &Stage<'_>) {
+        let done = (self.done + part.done).min(self.total);
+        self.whole.update(&Stage { name: &self.name, done, total: self.total, message: &self.message });
+    }
+
+    fn note(&self, line: &str) {
+        self.whole.note(line);
+    }
 }
 
 #[cfg(test)]
@@ -135,7 +169,8 @@ mod tests {
         };
         let job = Job { progress: Arc::new(progress), ..Job::default() };
         job.clone().report("clean", 3, 4, "2 right");
-        assert_eq!(*heard.lock().unwrap(), ["clean 3/4"]);
+        job.part_of("corruptions", 10, 20, "fog").report("clean", 3, 4, "2 right");
+        assert_eq!(*heard.lock().unwrap(), ["clean 3/4", "corruptions 13/20"]);
         assert!(job.interrupt.check("nothing").is_ok());
         job.clone().interrupt.raise();
         assert!(matches!(job.interrupt.check("nothing"), Err(Error::Interrupted(kept)) if kept == "nothing"));

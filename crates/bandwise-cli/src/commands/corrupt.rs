@@ -1,16 +1,16 @@
 //! `bandwise corrupt`: corrupted sets as files.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use bandwise::corruption::export::{Progress, export};
-use bandwise::corruption::verify::{Difference, verify};
-use bandwise::corruption::{Corruption, Corruptor, Protocol, Severity};
+use bandwise::corruption::export::{Manifest, export};
+use bandwise::corruption::verify::{Difference, published_files, verify};
+use bandwise::corruption::{Corruption, CorruptionConfig, Corruptor, Protocol, Severity};
 use bandwise::data::{DataSpec, Dataset, Split};
-use bandwise::{Error, Result};
+use bandwise::job::BATCH_SIZE;
+use bandwise::{Interrupt, Result};
+use candle_core::Device;
 use clap::Args;
 
-use super::corruptions::corruptor;
 use crate::arguments::{SplitArgument, data_spec};
 use crate::progress;
 
@@ -53,69 +53,42 @@ pub struct CorruptArguments {
 }
 
 /// Runs the command.
-pub fn run(arguments: &CorruptArguments, interrupt: &AtomicBool) -> Result<bool> {
-    let corruptions = Corruption::parse_list(&arguments.corruption)?;
-    let severities = Severity::parse_list(&arguments.severity.join(","))?;
+pub fn run(arguments: &CorruptArguments, interrupt: &Interrupt) -> Result<bool> {
+    let config = CorruptionConfig {
+        corruptions: arguments.corruption.clone(),
+        severities: Severity::parse_list(&arguments.severity.join(","))?,
+        protocol: arguments.protocol,
+        seed: arguments.seed,
+        frost: arguments.frost.clone(),
+    };
+    config.list()?;
     let data = arguments.data.open(Split::from(arguments.split))?;
-    let corruptor = corruptor(data.as_ref(), arguments.protocol, arguments.seed, arguments.frost.as_deref())?;
+    let corruptor = config.corruptor(data.as_ref())?;
     let [height, width, _] = data.first_shape()?;
-    let side = corruptor.protocol().side();
-    if (height, width) != (side, side) {
-        note!(
-            "note: the {} protocol was made for {side}×{side} pixels, the pictures are {height}×{width}",
-            corruptor.protocol()
-        );
-    }
+    corruptor.doubt(height, width).iter().for_each(|doubt| note!("note: {doubt}"));
     if let Some(folder) = &arguments.out {
-        write(arguments, data.as_ref(), &corruptor, &corruptions, &severities, folder, interrupt)?;
+        let manifest = progress::shown(&Device::Cpu, BATCH_SIZE, interrupt, |job| {
+            export(data.as_ref(), &config, arguments.limit, folder, job)
+        })?;
+        print_manifest(&manifest, config.list()?.len(), folder);
     }
     match &arguments.verify {
-        Some(published) => compare(arguments, data.as_ref(), &corruptor, &corruptions, published, interrupt),
+        Some(published) => compare(
+            data.as_ref(),
+            arguments.limit,
+            &corruptor,
+            &published_files(published, &config)?,
+            interrupt,
+        ),
         None => Ok(true),
     }
 }
 
-fn write(
-    arguments: &CorruptArguments,
-    data: &dyn Dataset,
-    corruptor: &Corruptor,
-    corruptions: &[Corruption],
-    severities: &[Severity],
-    folder: &Path,
-    interrupt: &AtomicBool,
-) -> Result<()> {
-    let images = arguments.limit.unwrap_or(usize::MAX).min(data.len());
-    let bar = progress::bar("corrupting", corruptions.len() * severities.len() * images);
-    let per_file = severities.len() * images;
-    let mut current = None;
-    let manifest = export(data, arguments.limit, corruptor, corruptions, severities, folder, &mut |step| {
-        match step {
-            Progress::Made(corruption, severity, count) => {
-                if current.replace(corruption) != Some(corruption) {
-                    bar.suspend(|| note!("{corruption}.npy"));
-                }
-                bar.inc(count as u64);
-                bar.set_message(format!("{corruption} {severity}"));
-            }
-            Progress::Present(corruption) => {
-                bar.inc(per_file as u64);
-                bar.suspend(|| note!("{corruption}.npy: already there"));
-            }
-        }
-        match interrupt.load(Ordering::Relaxed) {
-            true => {
-                Err(Error::Interrupted("whole files are kept; the same command goes on with the next".into()))
-            }
-            false => Ok(()),
-        }
-    });
-    bar.finish_and_clear();
-    let manifest = manifest?;
+fn print_manifest(manifest: &Manifest, files: usize, folder: &Path) {
+    let (severities, images) = (manifest.severities.len(), manifest.images);
     say!(
-        "wrote {} files of {} pictures ({} severities of {images}), protocol {}, seed {}, to {}",
-        corruptions.len(),
-        per_file,
-        severities.len(),
+        "wrote {files} files of {} pictures ({severities} severities of {images}), protocol {}, seed {}, to {}",
+        severities * images,
         manifest.protocol,
         manifest.seed,
         folder.display()
@@ -130,58 +103,15 @@ fn write(
         say!("not the published protocol, and marked so: {}", other.join(", "));
     }
     say!("use it as --data cifar10c:{} (cifar100c for 100 classes)", folder.display());
-    Ok(())
-}
-
-/// The published file of a corruption.
-fn file_of(published: &Path, corruption: Corruption) -> PathBuf {
-    if published.is_dir() { published.join(format!("{corruption}.npy")) } else { published.to_path_buf() }
-}
-
-/// What to compare: all that is asked for and there; a single file has one corruption in its name.
-fn comparable(
-    arguments: &CorruptArguments,
-    corruptions: &[Corruption],
-    published: &Path,
-) -> Result<Vec<Corruption>> {
-    if published.is_dir() {
-        let there: Vec<_> =
-            corruptions.iter().copied().filter(|&c| file_of(published, c).is_file()).collect();
-        return match there.is_empty() {
-            true => Err(Error::format(
-                published,
-                "none of the corruptions is there as NAME.npy; sets of picture files (TinyImageNet-C, ImageNet-C) were \
-                 saved as JPEG and cannot be compared by pixels",
-            )),
-            false => Ok(there),
-        };
-    }
-    match corruptions {
-        [one] => Ok(vec![*one]),
-        _ if arguments.corruption == ["all"] => {
-            let stem =
-                published.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-            let named = stem.parse().map_err(|_| {
-                Error::format(
-                    published,
-                    "its name is no corruption's; say which one it is with --corruption NAME",
-                )
-            })?;
-            Ok(vec![named])
-        }
-        _ => Err(Error::format(published, "one file has one corruption; name one, or a folder")),
-    }
 }
 
 fn compare(
-    arguments: &CorruptArguments,
     data: &dyn Dataset,
+    limit: Option<usize>,
     corruptor: &Corruptor,
-    corruptions: &[Corruption],
-    published: &Path,
-    interrupt: &AtomicBool,
+    files: &[(Corruption, PathBuf)],
+    interrupt: &Interrupt,
 ) -> Result<bool> {
-    let corruptions = comparable(arguments, corruptions, published)?;
     say!("grey levels from 0 to 255; `change` is the mean distance from the clean pictures, ours and theirs");
     say!(
         "{:<18} {:>8} {:>9} {:>8} {:>9} {:>10} {:>16}  ",
@@ -194,12 +124,9 @@ fn compare(
         "change"
     );
     let mut agree = true;
-    for corruption in corruptions {
-        if interrupt.load(Ordering::Relaxed) {
-            return Err(Error::Interrupted("the comparison was not finished".into()));
-        }
-        let file = file_of(published, corruption);
-        for difference in verify(&file, data, arguments.limit, corruptor, corruption)? {
+    for (corruption, file) in files {
+        interrupt.check("the comparison was not finished")?;
+        for difference in verify(file, data, limit, corruptor, *corruption)? {
             print(&difference);
             agree &= difference.agrees();
         }

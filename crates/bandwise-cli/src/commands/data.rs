@@ -1,13 +1,12 @@
 //! `bandwise data`.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use bandwise::data::fetch::{self, FetchOptions, Progress, SOURCES};
 use bandwise::data::spec::FORMATS;
 use bandwise::data::statistics::Statistics;
 use bandwise::data::{DataSpec, Split};
-use bandwise::{Error, Result};
+use bandwise::{Error, Interrupt, Result};
 use clap::{Args, Subcommand};
 
 use crate::arguments::{SplitArgument, data_spec};
@@ -53,7 +52,7 @@ enum DataCommand {
 }
 
 /// Runs the command.
-pub fn run(arguments: &DataArguments, interrupt: &AtomicBool) -> Result<bool> {
+pub fn run(arguments: &DataArguments, interrupt: &Interrupt) -> Result<bool> {
     match &arguments.command {
         DataCommand::Info { spec, split, limit } => info(spec, *split, *limit),
         DataCommand::Fetch { name, out, mirror, keep_archives } => {
@@ -81,7 +80,7 @@ fn list() -> Result<bool> {
     Ok(true)
 }
 
-fn fetch(name: &str, out: &std::path::Path, options: &FetchOptions, interrupt: &AtomicBool) -> Result<bool> {
+fn fetch(name: &str, out: &std::path::Path, options: &FetchOptions, interrupt: &Interrupt) -> Result<bool> {
     let source = fetch::find(name)?;
     say!("{}: {}; terms of use at {}", source.name, source.description, source.homepage);
     let bar = progress::bar(name, 0);
@@ -100,10 +99,7 @@ fn fetch(name: &str, out: &std::path::Path, options: &FetchOptions, interrupt: &
                 bar.suspend(|| note!("{file}: its publisher gives no checksum; SHA-256 {sha256}"));
             }
         }
-        match interrupt.load(Ordering::Relaxed) {
-            true => Err(Error::Interrupted("the same command goes on where it stopped".into())),
-            false => Ok(()),
-        }
+        interrupt.check("the same command goes on where it stopped")
     })?;
     bar.finish_and_clear();
     say!("use it as --data {spec}");

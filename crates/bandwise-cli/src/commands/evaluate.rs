@@ -1,5 +1,7 @@
 //! `bandwise evaluate`.
 
+mod corruptions;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -16,10 +18,10 @@ use bandwise::evaluate::{cues, preflight};
 use bandwise::{Error, Interrupt, Job, Result};
 use clap::Args;
 
-use super::corruptions::{self, CorruptionArguments};
-use super::official::{self, OfficialTest};
+use self::corruptions::CorruptionArguments;
 use crate::arguments::{ComputeArguments, ModelArguments, SplitArgument, data_spec};
 use crate::attack_arguments::{self, AttackArguments};
+use crate::official::OfficialTest;
 use crate::output;
 use crate::progress::StageBar;
 
@@ -87,7 +89,7 @@ pub struct EvaluateArguments {
 
 /// Runs the command.
 pub fn run(arguments: &EvaluateArguments, interrupt: &Interrupt) -> Result<bool> {
-    let arguments = &official::translated(arguments)?;
+    let arguments = &arguments.translated()?;
     output::reserve(&arguments.json);
     if arguments.batch_size == 0 {
         return Err(Error::config("--batch-size must be at least 1"));
@@ -181,6 +183,14 @@ fn open_data(arguments: &EvaluateArguments) -> Result<TestSet> {
 }
 
 impl EvaluateArguments {
+    /// The same evaluation without official flags and names.
+    fn translated(&self) -> Result<Self> {
+        let mut ours = self.clone();
+        let (model, steps) = (&mut ours.model.model, &mut ours.settings.steps);
+        self.official.translate(&mut ours.data, model, &mut ours.attack, steps)?;
+        Ok(ours)
+    }
+
     /// The pictures that are named.
     pub(super) fn data(&self) -> Result<&DataSpec> {
         self.data.as_ref().ok_or_else(|| Error::config("--data SPEC names the data set"))

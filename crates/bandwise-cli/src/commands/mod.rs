@@ -3,15 +3,12 @@
 pub mod analyze;
 pub mod convert;
 pub mod corrupt;
-pub mod corruptions;
 pub mod data;
 pub mod demo;
 pub mod evaluate;
 pub mod mask;
 pub mod merge;
 pub mod models;
-mod official;
-mod official_filters;
 pub mod report;
 pub mod table;
 pub mod train;

@@ -1,9 +1,9 @@
 //! `bandwise report`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use bandwise::report::{Report, report_for_runs};
-use bandwise::{Error, Result};
+use bandwise::Result;
+use bandwise::report::write_report;
 use clap::Args;
 
 /// Make one self-contained HTML page out of one or several runs.
@@ -21,44 +21,7 @@ pub struct ReportArguments {
 
 /// Runs the command.
 pub fn run(arguments: &ReportArguments) -> Result<bool> {
-    let report = report_for_runs(&arguments.runs)?;
-    let path = match &arguments.out {
-        Some(path) => asked_for(path)?,
-        None => default_page(&arguments.runs[0])?,
-    };
-    report.write(&path)?;
+    let path = write_report(&arguments.runs, arguments.out.as_deref())?;
     say!("wrote {}", path.display());
     Ok(true)
-}
-
-/// The page that belongs to a run, if nothing is lost by writing it.
-fn default_page(run: &Path) -> Result<PathBuf> {
-    let path = if run.is_dir() { run.join("report.html") } else { run.with_extension("html") };
-    not_of_another_command(&path)?;
-    Ok(path)
-}
-
-/// The page that was named: a slip must not replace weights or data.
-fn asked_for(path: &Path) -> Result<PathBuf> {
-    if path.is_dir() {
-        return Err(Error::config(format!("{} is a folder; --out names a file", path.display())));
-    }
-    if path.exists() && !Report::is_page(path)? {
-        return Err(Error::config(format!(
-            "{} is there already and is no HTML page; it is not replaced",
-            path.display()
-        )));
-    }
-    not_of_another_command(path)?;
-    Ok(path.to_path_buf())
-}
-
-fn not_of_another_command(path: &Path) -> Result<()> {
-    if path.exists() && !Report::is_made_from_records(path)? {
-        return Err(Error::config(format!(
-            "{} is the page of another command, and is not replaced; name the new page with --out FILE",
-            path.display()
-        )));
-    }
-    Ok(())
 }

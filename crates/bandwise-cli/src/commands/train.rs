@@ -10,9 +10,9 @@ use bandwise::train::run_folder::RunFolder;
 use bandwise::{Error, Interrupt, Result};
 use clap::Args;
 
-use super::official::OfficialTraining;
 use crate::arguments::data_spec;
 use crate::device;
+use crate::official::OfficialTraining;
 use crate::progress::TrainingProgress;
 
 /// Train the network that a recipe describes.

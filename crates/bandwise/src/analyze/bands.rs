@@ -3,18 +3,21 @@
 //! through what they leave out.
 
 use std::fmt::Write;
+use std::path::PathBuf;
 
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::{NamedClassifier, Progress};
+use super::masks::{self, MaskProfile};
+use super::{Analysis, Findings, NamedClassifier, advance, shared_images};
 use crate::evaluate::record::Record;
 use crate::evaluate::statistics::wilson_interval;
+use crate::evaluate::subject::Subject;
 use crate::formats::csv::Csv;
 use crate::method::fourier_mask::{Mask, masked_predictions};
 use crate::plot::{Axis, Cell, LinePlot, Section, Series, Table};
 use crate::spectral::bands::{self, signed_frequency};
-use crate::{Error, Result};
+use crate::{Error, Job, Result};
 
 /// What is left of the spectrum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +71,7 @@ pub struct BandAccuracy {
 
 /// What band curves are measured with.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct BandConfig {
     /// Distance between neighbouring radii, in cycles per image; also the width of rings.
     pub radius_step: f64,
@@ -76,14 +80,47 @@ pub struct BandConfig {
     /// Whether the mean color (zero frequency) stays in every window. Without it, high-pass images are
     /// black on average and far from anything the model was trained on.
     pub keep_mean: bool,
-    /// Images in one pass.
-    pub batch_size: usize,
+    /// Files of learned masks ([`masks::one_for_each`]): accuracy is measured through them, too.
+    pub masks: Vec<PathBuf>,
 }
 
 impl Default for BandConfig {
     fn default() -> Self {
-        Self { radius_step: 1.0, sectors: 8, keep_mean: false, batch_size: 250 }
+        Self { radius_step: 1.0, sectors: 8, keep_mean: false, masks: Vec::new() }
     }
+}
+
+/// Measures the band curves of each network and, where masks are given, its accuracy through its mask and through what
+/// the mask leaves out.
+///
+/// # Errors
+/// [`Error::Config`] for settings that make no sense or masks that do not fit; [`Error::Interrupted`] after a stop; if
+/// files cannot be read.
+pub fn run(subjects: &[Subject], job: &Job, config: &BandConfig) -> Result<Analysis<BandAccuracy>> {
+    let data = shared_images(subjects, job)?;
+    let found = masks::one_for_each(&config.masks, subjects.len(), job)?;
+    let mut findings = Findings::new("Bands of the spectrum");
+    let (mut results, mut through, mut profiles) = (vec![], vec![], vec![]);
+    for (index, subject) in subjects.iter().enumerate() {
+        let named = [NamedClassifier::of(subject)];
+        let curves = measure(&named, &data.images, &data.label_values, config, job)?;
+        findings.records.extend(records(&curves).into_iter().map(|record| subject.sign(record)));
+        results.extend(curves);
+        if let Some(mask) = found.get(index) {
+            let accuracy = mask_accuracy(&named[0], &data.images, &data.label_values, mask, job.batch_size)?;
+            findings.records.extend(accuracy.records().into_iter().map(|record| subject.sign(record)));
+            through.push(accuracy);
+            profiles.push(MaskProfile::new(&*subject.label, mask)?);
+        }
+    }
+    findings.lines.extend(subjects.iter().filter_map(|subject| headline(&results, &subject.label)));
+    findings.lines.extend(through.iter().map(MaskAccuracy::summary));
+    findings = findings.table("bands", csv(&results)).section("bands", section(&results));
+    if !profiles.is_empty() {
+        let masks = masks::section(&profiles)?.table(accuracy_table(&through));
+        findings = findings.section("masks", masks);
+    }
+    Ok(Analysis { results, findings })
 }
 
 /// The un-shifted windows of `config`, with kind and bounds.
@@ -136,7 +173,7 @@ pub fn measure(
     images: &Tensor,
     labels: &[u32],
     config: &BandConfig,
-    progress: &mut Progress,
+    job: &Job,
 ) -> Result<Vec<BandAccuracy>> {
     let (count, height, width, _) = images.dims4()?;
     if config.radius_step.is_nan() || config.radius_step < 0.1 {
@@ -152,15 +189,14 @@ pub fn measure(
     let mut found = Vec::new();
     for model in models {
         for (window, from, to, values) in &windows {
-            progress(found.len(), windows.len() * models.len())?;
+            advance(job, model.label, found.len(), windows.len() * models.len())?;
             let mask = Tensor::from_slice(values, (height, width), images.device())?;
-            let predictions = masked_predictions(model.classifier, images, &mask, config.batch_size)?;
+            let predictions = masked_predictions(model.classifier, images, &mask, job.batch_size)?;
             let correct = predictions.iter().zip(labels).filter(|(p, l)| p == l).count() as u64;
             let (window, from, to, images) = (*window, *from, *to, count as u64);
             found.push(BandAccuracy { label: model.label.into(), window, from, to, correct, images });
         }
     }
-    progress(found.len(), found.len())?;
     Ok(found)
 }
 

@@ -3,13 +3,41 @@
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::{Progress, frequency_axes, radius_axis};
+use super::{Analysis, Findings, advance, frequency_axes, radius_axis, shared_images};
+use crate::evaluate::record::Record;
+use crate::evaluate::subject::Subject;
 use crate::formats::csv::Csv;
 use crate::nn::{Model, Pass, Recorder};
 use crate::plot::{Axis, Bar, BarPlot, BarSeries, ColorMap, HeatMap, HeatPanel, LinePlot, Section, Series};
 use crate::spectral::bands;
 use crate::spectral::statistics::SpectrumStatistics;
-use crate::{Error, Result};
+use crate::{Error, Job, Result};
+
+/// Measures the feature maps of each network.
+///
+/// # Errors
+/// [`Error::Model`] for a network without stages; [`Error::Interrupted`] after a stop; if images cannot be read.
+pub fn run(subjects: &[Subject], job: &Job) -> Result<Analysis<FeatureSpectra>> {
+    let data = shared_images(subjects, job)?;
+    let mut findings = Findings::new("Feature maps");
+    let mut spectra = Vec::new();
+    for subject in subjects {
+        let found = FeatureSpectra::measure(&subject.label, &subject.network.model, &data.images, job)?;
+        for stage in &found.stages {
+            let (name, share) = (&stage.stage, stage.high_share());
+            let percent = 100.0 * share;
+            let line = format!("{} {name}: {percent:.1} % of the power above half of Nyquist", found.label);
+            findings.lines.push(line);
+            let mut record = Record::scalar("feature_high_frequency_share", share);
+            record.extra.insert("label".into(), found.label.clone().into());
+            record.extra.insert("stage".into(), name.clone().into());
+            findings.records.push(subject.sign(record));
+        }
+        spectra.push(found);
+    }
+    let findings = findings.table("features", csv(&spectra)).section("features", section(&spectra));
+    Ok(Analysis { results: spectra, findings })
+}
 
 /// The spectrum of one stage's feature maps.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -56,19 +84,14 @@ impl FeatureSpectra {
     ///
     /// # Errors
     /// [`Error::Model`] for a network without stages.
-    pub fn measure(
-        label: &str,
-        model: &Model,
-        images: &Tensor,
-        batch_size: usize,
-        progress: &mut Progress,
-    ) -> Result<Self> {
+    pub fn measure(label: &str, model: &Model, images: &Tensor, job: &Job) -> Result<Self> {
+        let batch_size = job.batch_size.max(1);
         let model = model.folded()?;
         let count = images.dim(0)?;
         let mut found: Vec<(String, usize, SpectrumStatistics)> = Vec::new();
-        for start in (0..count).step_by(batch_size.max(1)) {
-            progress(start, count)?;
-            let part = images.narrow(0, start, batch_size.max(1).min(count - start))?.contiguous()?;
+        for start in (0..count).step_by(batch_size) {
+            advance(job, label, start, count)?;
+            let part = images.narrow(0, start, batch_size.min(count - start))?.contiguous()?;
             let recorder = Recorder::new();
             model.logits(&part, &Pass { recorder: Some(&recorder), ..Pass::eval() })?;
             // Maps without extent have no spectrum.
@@ -81,7 +104,7 @@ impl FeatureSpectra {
                 found[index].2.add_tensor(&map.to_device(&Device::Cpu)?)?;
             }
         }
-        progress(count, count)?;
+        advance(job, label, count, count)?;
         if found.is_empty() {
             return Err(Error::model(format!("{label}: this architecture has no named stages to record")));
         }
@@ -165,8 +188,9 @@ mod tests {
         let interface = Interface { channels: 3, classes: 4, width: Some(4) };
         let model = Model::new("resnet20", interface, None, 1, DType::F32, &Device::Cpu).unwrap();
         let images = Tensor::rand(0f32, 1.0, (5, 16, 12, 3), &Device::Cpu).unwrap();
-        let measure =
-            |batch| FeatureSpectra::measure("a", &model, &images, batch, &mut |_, _| Ok(())).unwrap();
+        let measure = |batch_size| {
+            FeatureSpectra::measure("a", &model, &images, &Job { batch_size, ..Job::default() }).unwrap()
+        };
         let (one, other) = (measure(2), measure(5));
         let sizes: Vec<_> = one.stages.iter().map(|s| (&*s.stage, s.height, s.width, s.channels)).collect();
         assert_eq!(sizes, [("layer1", 16, 12, 4), ("layer2", 8, 6, 8), ("layer3", 4, 3, 16)]);

@@ -7,7 +7,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::{Analysis, Findings};
+use crate::evaluate::record::Record;
+use crate::evaluate::subject::{provenance, with_warnings};
 use crate::formats::csv::Csv;
+use crate::method::LoadedNetwork;
 use crate::method::filter_frequency::high_frequencies;
 use crate::nn::Model;
 use crate::nn::convolution::Convolution;
@@ -15,6 +19,28 @@ use crate::nn::layer::visit_convolutions;
 use crate::plot::{Axis, Bar, BarPlot, BarSeries, Block, Cell, HeatMap, HeatPanel, Section, Table};
 use crate::spectral::dct::DctBasis;
 use crate::{Error, Result};
+
+/// Measures the filters of each network, which needs no images; each has the label it is shown under.
+///
+/// # Errors
+/// [`Error::Model`] for a network without convolutions of 3×3 or larger.
+pub fn run(models: &[(String, LoadedNetwork)]) -> Result<Analysis<FilterSpectrum>> {
+    let mut findings = Findings::new("Filter frequencies");
+    let mut spectra = Vec::new();
+    for (label, loaded) in models {
+        let spectrum = FilterSpectrum::measure(label, &loaded.network.model)?;
+        let share = spectrum.high_share();
+        findings
+            .lines
+            .push(format!("{label}: {:.2} % of the filter energy is high-frequency", 100.0 * share));
+        let mut record = Record::scalar("filter_high_frequency_share", share);
+        record.extra.insert("label".into(), label.clone().into());
+        findings.records.push(with_warnings(record.with_provenance(&provenance(loaded)), &loaded.warnings));
+        spectra.push(spectrum);
+    }
+    let findings = findings.table("filters", csv(&spectra)).section("filters", section(&spectra));
+    Ok(Analysis { results: spectra, findings })
+}
 
 /// How one layer's energy spreads over the frequencies of its kernel.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

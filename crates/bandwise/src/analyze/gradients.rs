@@ -12,12 +12,42 @@ use candle_core::{DType, Device, Tensor};
 
 pub use presentation::{csv, section};
 
+use super::{Analysis, Findings, advance, shared_images};
+use crate::evaluate::record::Record;
+use crate::evaluate::subject::Subject;
 use crate::method::grad_align::{alignment, uniform_noise};
 use crate::method::input_gradient::{InputGradient, norms, scalar};
 use crate::method::jafr::{Jafr, low_frequencies};
 use crate::nn::{Model, Pass};
 use crate::spectral::statistics::SpectrumStatistics;
-use crate::{Error, Result};
+use crate::{Error, Job, Result};
+
+/// Measures the input gradient of each network; results carry the network's label.
+///
+/// # Errors
+/// [`Error::Interrupted`] after a stop; if images cannot be read or do not fit a network.
+pub fn run(subjects: &[Subject], job: &Job) -> Result<Analysis<(String, GradientSpectrum)>> {
+    let data = shared_images(subjects, job)?;
+    let mut findings = Findings::new("Input gradients");
+    let mut models = Vec::new();
+    for (index, subject) in subjects.iter().enumerate() {
+        advance(job, "input gradients", index, subjects.len())?;
+        let model = &subject.network.model;
+        let found = GradientSpectrum::measure(model, &data.images, &data.labels, job.batch_size)?;
+        let (bias, norm) = (found.low_frequency_bias()?, found.mean_norm());
+        let label = &subject.label;
+        findings.lines.push(format!("{label}: low-frequency bias {bias:.3}, mean norm {norm:.4}"));
+        for (metric, value) in [("low_frequency_bias", bias), ("gradient_norm", norm)] {
+            let mut record = Record::scalar(metric, value);
+            record.extra.insert("label".into(), label.clone().into());
+            findings.records.push(subject.sign(record));
+        }
+        models.push((label.clone(), found));
+    }
+    let images = SpectrumStatistics::of_tensor(&data.images)?;
+    let findings = findings.table("gradients", csv(&models)).section("gradients", section(&models, &images)?);
+    Ok(Analysis { results: models, findings })
+}
 
 /// Mean Fourier amplitudes of a network's input gradient over many pictures.
 #[derive(Clone, Debug)]

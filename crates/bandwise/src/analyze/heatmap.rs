@@ -11,17 +11,44 @@ use candle_core::{D, Tensor};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 
-use super::{NamedClassifier, Progress};
+use super::{Analysis, Findings, NamedClassifier, advance, shared_images, signed};
 use crate::attack::Classifier;
+use crate::evaluate::record::{Record, WAVE_NORM};
+use crate::evaluate::subject::Subject;
 use crate::formats::csv::Csv;
 use crate::plot::{Axis, ColorMap, Facts, HeatMap, HeatPanel, Section};
 use crate::spectral::noise::fourier_basis;
-use crate::{Error, Result, random};
+use crate::{Error, Job, Result, random};
 
-/// What a heat map is measured with.
+/// Measures the heat map of each network.
+///
+/// # Errors
+/// [`Error::Interrupted`] after a stop; if images cannot be read or do not fit a network.
+pub fn run(subjects: &[Subject], job: &Job, config: &HeatMapConfig) -> Result<Analysis<FourierHeatMap>> {
+    let data = shared_images(subjects, job)?;
+    let mut findings = Findings::new("Fourier heat map");
+    let mut maps = Vec::new();
+    for subject in subjects {
+        let named = NamedClassifier::of(subject);
+        let map = FourierHeatMap::full(&named, &data.images, &data.label_values, config, job)?;
+        let clean = 100.0 * f64::from(map.clean_wrong) / map.images as f64;
+        findings.lines.push(format!(
+            "{}: clean error {clean:.1} %, mean over all waves {:.1} %",
+            map.label,
+            100.0 * map.mean_error()
+        ));
+        findings.records.extend(map.records().map(|record| signed(subject, record, config.seed)));
+        maps.push(map);
+    }
+    let findings = findings.table("heatmap", csv(&maps)).section("heatmap", section(&maps));
+    Ok(Analysis { results: maps, findings })
+}
+
+/// What a heat map is measured with; the defaults are those of Yin et al. for CIFAR-10.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct HeatMapConfig {
-    /// L2 norm of the wave in each channel, pixels in [0, 1]. Yin et al. use 4 on CIFAR-10.
+    /// L2 norm of the wave in each channel, pixels in [0, 1]. Yin et al. use 4 on CIFAR-10 and 15.7 on ImageNet.
     pub norm: f64,
     /// Whether perturbed pixels are clamped to [0, 1].
     pub clip: bool,
@@ -29,13 +56,11 @@ pub struct HeatMapConfig {
     pub largest_frequency: Option<usize>,
     /// Seed of the signs.
     pub seed: u64,
-    /// Images in one pass.
-    pub batch_size: usize,
 }
 
 impl Default for HeatMapConfig {
     fn default() -> Self {
-        Self { norm: 4.0, clip: true, largest_frequency: None, seed: 0, batch_size: 250 }
+        Self { norm: 4.0, clip: true, largest_frequency: None, seed: 0 }
     }
 }
 
@@ -91,7 +116,7 @@ impl FourierHeatMap {
         data: &HeatMapData,
         [rows, columns]: [&[i64]; 2],
         config: &HeatMapConfig,
-        progress: &mut Progress,
+        job: &Job,
     ) -> Result<Self> {
         let (_, height, width, _) = data.images.dims4()?;
         let cells: Vec<(i64, i64)> =
@@ -99,18 +124,19 @@ impl FourierHeatMap {
         let wave = |&(i, j): &(i64, i64)| same_wave(i, j, height, width);
         let mut measured: BTreeMap<(i64, i64), u32> = cells.iter().map(|c| (wave(c), 0)).collect();
         let waves: Vec<(i64, i64)> = measured.keys().copied().collect();
-        let tester = Tester { model: model.classifier, data, config };
+        let batch_size = job.batch_size.max(1);
+        let tester = Tester { model: model.classifier, data, config, batch_size };
         let clean_wrong = tester.wrong(&[None])?[0];
         // Few images: several waves fill one pass.
-        let together = (config.batch_size / data.labels.len()).max(1);
+        let together = (batch_size / data.labels.len()).max(1);
         for (done, group) in waves.chunks(together).enumerate() {
-            progress((done * together).min(waves.len()), waves.len())?;
+            advance(job, model.label, (done * together).min(waves.len()), waves.len())?;
             let group: Vec<_> = group.iter().copied().map(Some).collect();
             for (wave, wrong) in group.iter().zip(tester.wrong(&group)?) {
                 measured.extend(wave.map(|wave| (wave, wrong)));
             }
         }
-        progress(waves.len(), waves.len())?;
+        advance(job, model.label, waves.len(), waves.len())?;
         Ok(Self {
             label: model.label.into(),
             rows: rows.to_vec(),
@@ -128,7 +154,7 @@ impl FourierHeatMap {
         images: &Tensor,
         labels: &[u32],
         config: &HeatMapConfig,
-        progress: &mut Progress,
+        job: &Job,
     ) -> Result<Self> {
         let (_, height, width, _) = images.dims4()?;
         let data = HeatMapData::new(images, labels, config.seed)?;
@@ -137,12 +163,25 @@ impl FourierHeatMap {
                 (side.saturating_sub(1) / 2).min(config.largest_frequency.unwrap_or(usize::MAX)) as i64;
             (-largest..=largest).collect()
         };
-        Self::measure(model, &data, [&grid(height), &grid(width)], config, progress)
+        Self::measure(model, &data, [&grid(height), &grid(width)], config, job)
     }
 
     /// Share of wrong predictions, row after row.
     pub fn error_rates(&self) -> Vec<f64> {
         self.wrong.iter().map(|w| f64::from(*w) / self.images as f64).collect()
+    }
+
+    /// Accuracy without a wave and mean error rate over all waves, as records.
+    pub fn records(&self) -> [Record; 2] {
+        let judged = self.images as u64;
+        let clean = Record::proportion("accuracy", judged - u64::from(self.clean_wrong), judged);
+        let mut error = Record::scalar("fourier_heat_map_error", self.mean_error());
+        error.extra.insert(WAVE_NORM.into(), self.config.norm.into());
+        error.extra.insert("clipped".into(), self.config.clip.into());
+        [clean, error].map(|mut record| {
+            record.extra.insert("label".into(), self.label.clone().into());
+            record
+        })
     }
 
     /// Mean error rate over all frequencies.
@@ -155,6 +194,7 @@ struct Tester<'a> {
     model: &'a dyn Classifier,
     data: &'a HeatMapData<'a>,
     config: &'a HeatMapConfig,
+    batch_size: usize,
 }
 
 impl Tester<'_> {
@@ -173,7 +213,7 @@ impl Tester<'_> {
             .collect();
         let patterns = Tensor::from_vec(patterns, (waves.len(), 1, height, width, 1), device)?;
         let signs = Tensor::from_slice(signs, (1, count, 1, 1, channels), device)?;
-        let per_pass = (self.config.batch_size / waves.len()).clamp(1, count);
+        let per_pass = (self.batch_size / waves.len()).clamp(1, count);
         let mut wrong = vec![0; waves.len()];
         for start in (0..count).step_by(per_pass) {
             let length = per_pass.min(count - start);

@@ -1,5 +1,12 @@
 //! Learned Fourier masks compared: how their energy spreads over rings and sectors, how masks of two
-//! models differ, how alike the masks of images are.
+//! models differ, how alike the masks of images are. How masks are learned, and what is told about them, is in
+//! [`data_set`] and [`per_image`].
+
+pub mod data_set;
+mod images_file;
+pub mod per_image;
+
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -11,10 +18,14 @@ use crate::plot::{
     Section, Series, Table,
 };
 use crate::spectral::bands::{self, BandMasks};
-use crate::{Error, Result};
+use crate::{Error, Job, Result, files};
 
 /// Rings and sectors of the paper's figures.
 pub const BANDS: usize = 32;
+
+/// Why several networks are refused.
+const ONE_MODEL: &str =
+    "masks per picture or per class are learned for one model at a time; name one --weights";
 
 /// A mask and where its energy is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -286,6 +297,46 @@ pub fn mean(masks: &[Mask]) -> Option<Mask> {
         sum.iter_mut().zip(&mask.values).for_each(|(s, v)| *s += v / masks.len() as f32);
     }
     Some(Mask::new(first.height, first.width, sum))
+}
+
+/// One mask for each of `models` networks: as many files (`mask.npy`, `masks.npy`) as networks, or one for all; of a file
+/// with the masks of many images their mean. No files, no masks.
+///
+/// # Errors
+/// [`Error::Config`] for another number of files; if one cannot be read or holds no mask.
+pub fn one_for_each(files: &[PathBuf], models: usize, job: &Job) -> Result<Vec<Mask>> {
+    if files.len() > 1 && files.len() != models {
+        let count = files.len();
+        return Err(Error::config(format!(
+            "{models} --weights and {count} --mask: name one for all, or one for each"
+        )));
+    }
+    let mut masks = Vec::new();
+    for file in files {
+        let found = Mask::read_npy(file)?;
+        if found.len() > 1 {
+            let count = found.len();
+            job.note(&format!("{}: {count} masks of single images; their mean is used", file.display()));
+        }
+        masks.push(mean(&found).ok_or_else(|| Error::format(file, "there is no mask in it"))?);
+    }
+    if masks.len() == 1 {
+        masks = vec![masks.remove(0); models];
+    }
+    Ok(masks)
+}
+
+/// Writes a mask as a picture: even part, centred.
+fn write_picture(path: &Path, mask: &Mask) -> Result<()> {
+    let png = picture(&mask.centred(), mask.height, mask.width).bytes().unwrap_or_default();
+    files::write_atomic(path, &png)
+}
+
+/// Removes what killed processes have left in the folders that masks are written to.
+fn clean(folder: &Path) -> Result<()> {
+    ["", "pictures", "sections", "figures"]
+        .iter()
+        .try_for_each(|part| files::remove_leftovers(&folder.join(part)).map(drop))
 }
 
 /// How often values lie where, in classes of equal width named by their middle; `None` if all are the same.

@@ -1,7 +1,8 @@
 //! Analyses of trained models: where in the frequency domain they live.
 //!
-//! Every analysis gives plain results for one or several models, from which a CSV text and a report
-//! section are made.
+//! Every analysis is a function `run` of the networks that are set side by side, a [`Job`] and a plain configuration. It
+//! gives its results and [`Findings`]: lines, records, CSV and report sections, which
+//! [`write_analysis`](crate::report::write_analysis) puts into a folder.
 //!
 //! | file | question |
 //! |---|---|
@@ -22,6 +23,7 @@ pub mod embedding;
 pub mod examples;
 pub mod features;
 pub mod filters;
+mod findings;
 pub mod gradients;
 pub mod heatmap;
 pub mod masks;
@@ -30,11 +32,16 @@ pub mod probe;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod workflow_tests;
 
-use crate::Result;
+pub use findings::{Analysis, Findings};
+
 use crate::attack::Classifier;
-use crate::evaluate::subject::Subject;
+use crate::evaluate::record::Record;
+use crate::evaluate::subject::{Subject, TestImages};
 use crate::plot::Axis;
+use crate::{Error, Job, Result};
 
 /// A classifier with its name in plots.
 #[derive(Clone, Copy)]
@@ -73,5 +80,28 @@ fn radius_axis() -> Axis {
     Axis::integers("frequency (cycles per image)")
 }
 
-/// Told how many parts of an analysis are done, and of how many; an error ends the analysis.
-pub type Progress<'a> = dyn FnMut(usize, usize) -> Result<()> + 'a;
+/// Says how much of a model's analysis is done, and ends it after a stop.
+fn advance(job: &Job, label: &str, done: usize, total: usize) -> Result<()> {
+    job.report(label, done, total, "");
+    job.interrupt.check("nothing was written")
+}
+
+/// The record of a measurement that draws from `seed`.
+fn signed(subject: &Subject, record: Record, seed: u64) -> Record {
+    let mut record = subject.sign(record);
+    record.provenance.seeds = vec![seed];
+    record
+}
+
+/// The images that all subjects are judged by.
+///
+/// # Errors
+/// Without a subject, or if they were loaded for different images.
+fn shared_images(subjects: &[Subject], job: &Job) -> Result<TestImages> {
+    let first = subjects.first().ok_or_else(|| Error::config("an analysis needs at least one network"))?;
+    let images = |subject: &Subject| (subject.data.dataset.fingerprint().to_owned(), subject.count());
+    if subjects.iter().any(|other| images(other) != images(first)) {
+        return Err(Error::config("networks that are set side by side must look at the same images"));
+    }
+    first.data.load(&job.device)
+}

@@ -1,17 +1,98 @@
 //! Spectra of adversarial perturbations, and whether they lie where a learned mask says that the network
 //! looks.
 
+use std::path::PathBuf;
+
 use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::{frequency_axes, radius_axis};
+use super::masks::one_for_each;
+use super::{Analysis, Findings, advance, frequency_axes, radius_axis, shared_images, signed};
+use crate::attack::{Attack, AttackContext, Classifier, Pgd};
 use crate::evaluate::record::Record;
+use crate::evaluate::subject::{Subject, TestImages};
+use crate::evaluate::suite::attacked;
 use crate::formats::csv::Csv;
 use crate::method::fourier_mask::Mask;
 use crate::plot::{Axis, Cell, ColorMap, HeatMap, HeatPanel, LinePlot, Section, Series, Table};
 use crate::spectral::bands;
 use crate::spectral::statistics::SpectrumStatistics;
-use crate::{Error, Result};
+use crate::{Error, Job, Result};
+
+/// Which perturbations are looked at.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PerturbationConfig {
+    /// What makes them.
+    pub attack: Attack,
+    /// Seed of the attack.
+    pub seed: u64,
+    /// Files of learned masks ([`one_for_each`]): the power within them is measured, too.
+    pub masks: Vec<PathBuf>,
+}
+
+impl Default for PerturbationConfig {
+    /// PGD, without masks.
+    fn default() -> Self {
+        Self { attack: Attack::Pgd(Pgd::default()), seed: 0, masks: Vec::new() }
+    }
+}
+
+/// Attacks each network and measures the spectrum of the perturbations.
+///
+/// # Errors
+/// [`Error::Config`] for masks that do not fit; [`Error::Interrupted`] after a stop; if files cannot be read.
+pub fn run(
+    subjects: &[Subject],
+    job: &Job,
+    config: &PerturbationConfig,
+) -> Result<Analysis<PerturbationSpectrum>> {
+    let data = shared_images(subjects, job)?;
+    let masks = one_for_each(&config.masks, subjects.len(), job)?;
+    let attack = &config.attack;
+    let mut findings = Findings::new("Adversarial perturbations");
+    let mut spectra = Vec::new();
+    for (index, subject) in subjects.iter().enumerate() {
+        let adversarial = perturb(&subject.label, attack, &subject.classifier, &data, config.seed, job)?;
+        let found =
+            PerturbationSpectrum::measure(&subject.label, &data.images, &adversarial, masks.get(index))?;
+        findings.lines.extend(found.lines());
+        let sign = |record| signed(subject, attacked(record, Some(attack)), config.seed);
+        findings.records.extend(found.records().into_iter().map(sign));
+        spectra.push(found);
+    }
+    let findings = findings
+        .table("perturbations", csv(&spectra))
+        .section("perturbations", section(&spectra, &attack.to_string()));
+    Ok(Analysis { results: spectra, findings })
+}
+
+/// Attacks all images with all steps, a batch at a time, and reports the stage `name`.
+///
+/// # Errors
+/// [`Error::Interrupted`] after a stop; if the images do not fit the network.
+pub fn perturb(
+    name: &str,
+    attack: &Attack,
+    model: &dyn Classifier,
+    data: &TestImages,
+    seed: u64,
+    job: &Job,
+) -> Result<Tensor> {
+    let (count, batch_size) = (data.label_values.len(), job.batch_size.max(1));
+    let mut parts = Vec::new();
+    for start in (0..count).step_by(batch_size) {
+        advance(job, name, start, count)?;
+        let length = batch_size.min(count - start);
+        let ids: Vec<u64> = (start as u64..(start + length) as u64).collect();
+        let context = AttackContext { batch_size, ..AttackContext::training(seed, &ids) };
+        let images = data.images.narrow(0, start, length)?.contiguous()?;
+        let labels = data.labels.narrow(0, start, length)?.contiguous()?;
+        parts.push(attack.perturb(model, &images, &labels, &context)?);
+    }
+    advance(job, name, count, count)?;
+    Ok(Tensor::cat(&parts, 0)?)
+}
 
 /// The spectrum of what an attack added to many images.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -107,7 +188,26 @@ impl PerturbationSpectrum {
         self.radial_share.iter().skip(limit + 1).sum()
     }
 
-    /// Where the power lies, as records.
+    /// Where the power lies, in words.
+    fn lines(&self) -> Vec<String> {
+        let mut lines = vec![format!(
+            "{}: half of the perturbations' power lies within {} cycles per image, {:.1} % above half of Nyquist ({} images)",
+            self.label,
+            self.median_frequency(),
+            100.0 * self.high_share(),
+            self.images
+        )];
+        lines.extend(self.mask.map(|overlap| {
+            let [passing, evenly] = [overlap.passing, overlap.evenly].map(|v| 100.0 * v);
+            format!(
+                "{}: {passing:.1} % of the perturbations' power passes the mask ({evenly:.1} % if spread evenly)",
+                self.label
+            )
+        }));
+        lines
+    }
+
+    /// Where the power lies, and how much of it within the mask, as records.
     pub fn records(&self) -> Vec<Record> {
         let numbers = [
             ("perturbation_median_frequency", self.median_frequency() as f64),
@@ -118,7 +218,14 @@ impl PerturbationSpectrum {
             record.extra.insert("label".into(), self.label.clone().into());
             record
         };
-        numbers.map(record).into()
+        let mut records: Vec<Record> = numbers.map(record).into();
+        records.extend(self.mask.map(|overlap| {
+            let mut record = Record::scalar("perturbation_power_in_mask", overlap.passing);
+            record.extra.insert("label".into(), self.label.clone().into());
+            record.extra.insert("correlation".into(), overlap.correlation.into());
+            record
+        }));
+        records
     }
 }
 

@@ -1,5 +1,8 @@
 //! Analyses against reference values, and their promises.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use candle_core::{DType, Device, Tensor};
 
 use super::bands::{BandConfig, Window, mask_accuracy, measure};
@@ -8,6 +11,7 @@ use super::masks::{ClassSimilarity, MaskProfile, differences, rescaled, similari
 use super::*;
 use crate::attack::FrozenModel;
 use crate::golden;
+use crate::job::Stage;
 use crate::method::fourier_mask::Mask;
 
 /// `heatG_wrong_clip_vV`, `heatG_wrong_noclip_vV`: G×G cells, L2 norm V.
@@ -45,7 +49,7 @@ fn golden_fourier_heat_maps() {
         let step = if side > 16 { 5 } else { 1 };
         let rows: Vec<i64> = frequencies.iter().copied().step_by(step).collect();
         let grid = [&*rows, &*frequencies];
-        let ours = FourierHeatMap::measure(&model, &data, grid, &config, &mut |_, _| Ok(())).unwrap();
+        let ours = FourierHeatMap::measure(&model, &data, grid, &config, &Job::default()).unwrap();
         let theirs = golden::values(expected);
         let theirs = theirs.chunks(side).step_by(step).flatten().copied().collect::<Vec<f64>>();
         assert_eq!(ours.wrong.len(), theirs.len());
@@ -83,14 +87,16 @@ fn batches_and_symmetry_change_no_heat_map() {
     let (images, labels) = colored();
     let model = NamedClassifier { label: "mean", classifier: &Brightness };
     let measure = |batch_size| {
-        let config = HeatMapConfig { norm: 6.0, clip: true, batch_size, ..Default::default() };
-        let mut calls = 0;
-        let map = FourierHeatMap::full(&model, &images, &labels, &config, &mut |_, total| {
-            calls += 1;
-            assert_eq!(total, (5 * 7usize).div_ceil(2));
-            Ok(())
-        });
-        assert!(calls > 1);
+        let config = HeatMapConfig { norm: 6.0, clip: true, ..Default::default() };
+        let calls = Arc::new(AtomicUsize::new(0));
+        let counted = calls.clone();
+        let progress = move |stage: &Stage<'_>| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            assert_eq!((stage.name, stage.total), ("mean", (5 * 7usize).div_ceil(2)));
+        };
+        let job = Job { batch_size, progress: Arc::new(progress), ..Job::default() };
+        let map = FourierHeatMap::full(&model, &images, &labels, &config, &job);
+        assert!(calls.load(Ordering::Relaxed) > 1);
         map.unwrap()
     };
     let (one, other) = (measure(3), measure(1000));
@@ -107,14 +113,14 @@ fn a_model_of_the_mean_needs_the_mean_alone() {
     let (images, labels) = colored();
     let model = NamedClassifier { label: "mean", classifier: &Brightness };
     let config = BandConfig { sectors: 4, ..Default::default() };
-    let found = measure(&[model], &images, &labels, &config, &mut |_, _| Ok(())).unwrap();
+    let found = measure(&[model], &images, &labels, &config, &Job::default()).unwrap();
     for result in &found {
         let all = result.correct == 4;
         let expected = matches!(result.window, Window::LowPass | Window::WithoutSector);
         assert_eq!(all, expected, "{result:?}");
     }
     let kept = BandConfig { keep_mean: true, ..config };
-    let found = measure(&[model], &images, &labels, &kept, &mut |_, _| Ok(())).unwrap();
+    let found = measure(&[model], &images, &labels, &kept, &Job::default()).unwrap();
     assert!(found.iter().all(|r| r.correct == 4));
     assert!(super::bands::csv(&found).lines().count() == found.len() + 1);
 

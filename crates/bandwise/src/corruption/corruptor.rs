@@ -57,6 +57,18 @@ impl Corruptor {
         (corruption != Corruption::Frost || self.frost.is_official()) && (height, width) == (side, side)
     }
 
+    /// What is doubtful about images of another size than the constants were made for.
+    pub fn doubt(&self, height: usize, width: usize) -> Option<String> {
+        let side = self.protocol.side();
+        let other = (height, width) != (side, side);
+        other.then(|| {
+            let protocol = self.protocol;
+            format!(
+                "the {protocol} protocol was made for {side}×{side} pixels, the pictures are {height}×{width}"
+            )
+        })
+    }
+
     /// The corrupted picture; `index` is the image's position in its data set.
     ///
     /// # Errors

@@ -9,10 +9,10 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Corruption, Corruptor, Picture, Protocol, Severity};
+use super::{Corruption, CorruptionConfig, Corruptor, Picture, Protocol, Severity};
 use crate::data::{Dataset, npy};
 use crate::lock::Lock;
-use crate::{Error, Result, files};
+use crate::{Error, Job, Result, files};
 
 /// Images read, corrupted and written together.
 pub(super) const CHUNK: usize = 512;
@@ -55,63 +55,66 @@ pub struct ManifestFile {
     pub frost: Option<String>,
 }
 
-/// What an export is doing.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Progress {
-    /// So many more images of a corruption at a severity are made.
-    Made(Corruption, Severity, usize),
-    /// The file of a corruption is there already, whole and made the same way.
-    Present(Corruption),
-}
+/// The stage that progress is told of.
+const STAGE: &str = "corrupting";
 
 /// Writes corrupted versions of the first `limit` images of `data` into `folder`. Files that an earlier export of the
-/// same images with the same settings left there are kept; `progress` hears of them and of every image made, and may
-/// stop the export by returning an error.
+/// same images with the same settings left there are kept.
 ///
 /// # Errors
 /// [`Error::Config`] for an empty set, nothing to do, images of different sizes, or a folder that holds something else;
-/// [`Error::Io`] if a file cannot be written; whatever `progress` returns.
+/// [`Error::Io`] if a file cannot be written; [`Error::Interrupted`] after a stop.
 pub fn export(
     data: &dyn Dataset,
+    config: &CorruptionConfig,
     limit: Option<usize>,
-    corruptor: &Corruptor,
-    corruptions: &[Corruption],
-    severities: &[Severity],
     folder: &Path,
-    progress: &mut dyn FnMut(Progress) -> Result<()>,
+    job: &Job,
 ) -> Result<Manifest> {
     let images = limit.unwrap_or(usize::MAX).min(data.len());
+    let (corruptions, severities) = (config.list()?, &config.severities);
     if images == 0 || corruptions.is_empty() || severities.is_empty() {
         return Err(Error::config("nothing to write: no image, no corruption or no severity was asked for"));
     }
+    let corruptor = config.corruptor(data)?;
     let wanted = Manifest {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         data: data.name().to_owned(),
         data_fingerprint: data.fingerprint().to_owned(),
         protocol: corruptor.protocol(),
         seed: corruptor.seed(),
-        severities: severities.to_vec(),
+        severities: severities.clone(),
         images,
         shape: data.first_shape()?,
         files: Vec::new(),
     };
     let _lock = Lock::folder(folder)?;
     files::remove_leftovers(folder)?;
-    let mut manifest = begin(wanted, corruptions, folder)?;
+    let mut manifest = begin(wanted, &corruptions, folder)?;
     write_labels(data, images, severities.len(), &folder.join("labels.npy"))?;
-    for &corruption in corruptions {
-        let entry = entry(corruptor, corruption, manifest.shape);
+    let per_file = severities.len() * images;
+    for (index, &corruption) in corruptions.iter().enumerate() {
+        let entry = entry(&corruptor, corruption, manifest.shape);
         let path = folder.join(format!("{corruption}.npy"));
+        let done = index * per_file;
+        let part = job.part_of(STAGE, done, corruptions.len() * per_file, corruption.name());
         if manifest.holds(&entry, &path)? {
-            progress(Progress::Present(corruption))?;
+            job.note(&format!("{corruption}.npy: already there"));
+            part.report(STAGE, per_file, per_file, "");
+            check_stop(job)?;
             continue;
         }
-        write_corruption(data, &manifest, corruptor, corruption, &path, progress)?;
+        job.note(&format!("{corruption}.npy"));
+        write_corruption(data, &manifest, &corruptor, corruption, &path, &part)?;
         manifest.files.retain(|file| file.corruption != corruption);
         manifest.files.push(entry);
         manifest.write(folder)?;
     }
     Ok(manifest)
+}
+
+fn check_stop(job: &Job) -> Result<()> {
+    job.interrupt.check("whole files are kept; the same command goes on with the next")
 }
 
 /// The manifest to go on with: the folder's own, if it was made the same way, or a new one.
@@ -214,7 +217,7 @@ fn write_corruption(
     corruptor: &Corruptor,
     corruption: Corruption,
     path: &Path,
-    progress: &mut dyn FnMut(Progress) -> Result<()>,
+    job: &Job,
 ) -> Result<()> {
     let Manifest { images, shape, severities, .. } = manifest;
     // Sets can be larger than memory, so the file grows chunk by chunk under a temporary name.
@@ -222,6 +225,7 @@ fn write_corruption(
     let [height, width, channels] = *shape;
     let header = npy::header_of("|u1", &[severities.len() * images, height, width, channels]);
     file.write_all(&header).map_err(|e| Error::io(path, e))?;
+    let mut made = 0;
     for &severity in severities {
         for start in (0..*images).step_by(CHUNK) {
             let clean = read_pictures(data, start..(start + CHUNK).min(*images), *shape)?;
@@ -229,7 +233,9 @@ fn write_corruption(
             for picture in &corrupted {
                 file.write_all(&picture.bytes).map_err(|e| Error::io(path, e))?;
             }
-            progress(Progress::Made(corruption, severity, corrupted.len()))?;
+            made += corrupted.len();
+            job.report(STAGE, made, severities.len() * images, "");
+            check_stop(job)?;
         }
     }
     file.commit()
@@ -270,26 +276,55 @@ fn write_labels(data: &dyn Dataset, images: usize, repeats: usize, path: &Path) 
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, Mutex};
+
     use super::*;
+    use crate::Interrupt;
     use crate::data::{DataSpec, Split, Subset};
+    use crate::job::{Progress, Stage};
+
+    /// Counts images, keeps lines, and stops the work after some images.
+    #[derive(Default)]
+    struct Heard {
+        done: AtomicUsize,
+        stop_at: AtomicUsize,
+        notes: Mutex<Vec<String>>,
+        interrupt: Interrupt,
+    }
+
+    impl Progress for Heard {
+        fn update(&self, stage: &Stage<'_>) {
+            self.done.store(stage.done, Ordering::Relaxed);
+            if stage.done > self.stop_at.load(Ordering::Relaxed) {
+                self.interrupt.raise();
+            }
+        }
+
+        fn note(&self, line: &str) {
+            self.notes.lock().unwrap().push(line.into());
+        }
+    }
 
     #[test]
     fn an_export_goes_on_and_refuses_what_is_not_its_own() {
         let data = "synthetic".parse::<DataSpec>().unwrap().open(Split::Test).unwrap();
         let data = Subset::first(data, 6).unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let severities = [Severity::new(2).unwrap(), Severity::new(4).unwrap()];
         let run = |seed, list: &[Corruption], stop_at: usize| {
-            let (mut made, mut present) = (0, 0);
-            let corruptor = Corruptor::new(Protocol::Cifar, seed);
-            let result = export(&data, None, &corruptor, list, &severities, folder.path(), &mut |step| {
-                match step {
-                    Progress::Made(_, _, images) => made += images,
-                    Progress::Present(_) => present += 1,
-                }
-                if made > stop_at { Err(Error::Interrupted("stop".into())) } else { Ok(()) }
-            });
-            (result, made, present)
+            let heard = Arc::new(Heard::default());
+            let interrupt = heard.interrupt.clone();
+            heard.stop_at.store(stop_at, Ordering::Relaxed);
+            let job = Job { interrupt, progress: heard.clone(), ..Job::default() };
+            let config = CorruptionConfig {
+                corruptions: list.iter().map(Corruption::to_string).collect(),
+                severities: vec![Severity::new(2).unwrap(), Severity::new(4).unwrap()],
+                seed,
+                ..CorruptionConfig::default()
+            };
+            let result = export(&data, &config, None, folder.path(), &job);
+            let present = heard.notes.lock().unwrap().iter().filter(|n| n.contains("already there")).count();
+            (result, heard.done.load(Ordering::Relaxed), present)
         };
         let list = [Corruption::Contrast, Corruption::Frost];
         // Stopped in the middle of the second file: the first is whole, nothing is left of the second.
@@ -298,7 +333,7 @@ mod tests {
         assert!(folder.path().join("contrast.npy").is_file() && !folder.path().join("frost.npy").exists());
         let (manifest, made, present) = run(1, &list, 99);
         let manifest = manifest.unwrap();
-        assert_eq!((made, present, manifest.images, manifest.files.len()), (12, 1, 6, 2));
+        assert_eq!((made, present, manifest.images, manifest.files.len()), (24, 1, 6, 2));
         assert_eq!(manifest.files[1].frost.as_deref(), Some("procedural"));
         assert!(manifest.files[0].official_protocol && !manifest.files[1].official_protocol);
         assert_eq!(Manifest::read(&folder.path().join(MANIFEST)).unwrap(), manifest);

@@ -9,6 +9,7 @@
 
 mod blur;
 mod colour;
+mod config;
 mod constants;
 mod corruptor;
 mod dataset;
@@ -33,6 +34,7 @@ mod zoom;
 #[cfg(test)]
 mod tests;
 
+pub use config::CorruptionConfig;
 pub use corruptor::Corruptor;
 pub use dataset::ChangedDataset;
 pub use frost::FrostTextures;

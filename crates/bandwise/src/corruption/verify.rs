@@ -1,11 +1,11 @@
 //! Our corruptions against published files.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::export::{CHUNK, read_pictures};
-use super::{Corruption, Corruptor, Severity};
+use super::{Corruption, CorruptionConfig, Corruptor, Severity};
 use crate::data::{Dataset, npy};
 use crate::{Error, Result};
 
@@ -48,6 +48,39 @@ impl Difference {
         };
         (self.change - self.published_change).abs() <= tolerance * self.published_change
     }
+}
+
+/// The published files that can be compared with the corruptions of `config`: of a folder, all that are there as
+/// `NAME.npy`; a single file has one corruption in its name, unless `config` names it.
+///
+/// # Errors
+/// If nothing of what is asked for is there, or nothing tells which corruption a file holds.
+pub fn published_files(published: &Path, config: &CorruptionConfig) -> Result<Vec<(Corruption, PathBuf)>> {
+    let corruptions = config.list()?;
+    if published.is_dir() {
+        let file = |corruption: &Corruption| (*corruption, published.join(format!("{corruption}.npy")));
+        let there: Vec<_> = corruptions.iter().map(file).filter(|(_, file)| file.is_file()).collect();
+        return match there.is_empty() {
+            true => Err(Error::format(
+                published,
+                "none of the corruptions is there as NAME.npy; sets of picture files (TinyImageNet-C, ImageNet-C) were \
+                 saved as JPEG and cannot be compared by pixels",
+            )),
+            false => Ok(there),
+        };
+    }
+    let one = match corruptions[..] {
+        [one] => one,
+        _ if config.corruptions == ["all"] => {
+            let stem = published.file_stem().unwrap_or_default().to_string_lossy();
+            stem.parse().map_err(|_| {
+                let reason = "its name is no corruption's; say which one it is with --corruption NAME";
+                Error::format(published, reason)
+            })?
+        }
+        _ => return Err(Error::format(published, "one file has one corruption; name one, or a folder")),
+    };
+    Ok(vec![(one, published.to_path_buf())])
 }
 
 /// Compares our version of a corruption of `clean` with a published `NAME.npy` of five severities, over the first
@@ -149,6 +182,7 @@ impl Counts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Job;
     use crate::corruption::{Protocol, export::export};
     use crate::data::{DataSpec, Split, Subset};
 
@@ -157,10 +191,14 @@ mod tests {
         let data = "synthetic".parse::<DataSpec>().unwrap().open(Split::Test).unwrap();
         let data = Subset::first(data, 6).unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let corruptor = Corruptor::new(Protocol::Cifar, 1);
-        let severities: Vec<_> = Severity::all().collect();
-        let list = [Corruption::Contrast, Corruption::GaussianNoise];
-        export(&data, None, &corruptor, &list, &severities, folder.path(), &mut |_| Ok(())).unwrap();
+        let corruptions = ["contrast", "gaussian_noise"].map(str::to_owned).to_vec();
+        let config = CorruptionConfig { corruptions, seed: 1, ..CorruptionConfig::default() };
+        export(&data, &config, None, folder.path(), &Job::default()).unwrap();
+        let all = CorruptionConfig::default();
+        let found = published_files(folder.path(), &all).unwrap();
+        assert_eq!(found.iter().map(|(c, _)| c.name()).collect::<Vec<_>>(), ["gaussian_noise", "contrast"]);
+        assert_eq!(published_files(&found[1].1, &all).unwrap(), [found[1].clone()]);
+        assert!(published_files(&found[1].1, &config).unwrap_err().to_string().contains("one corruption"));
         let check = |file: &str, seed, protocol, corruption| {
             verify(&folder.path().join(file), &data, Some(4), &Corruptor::new(protocol, seed), corruption)
         };

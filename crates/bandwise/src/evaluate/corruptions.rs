@@ -1,8 +1,12 @@
 //! Accuracy under common corruptions: one record per corruption and severity, and what they add up to.
 
+mod run;
+
 use std::sync::Arc;
 
 use serde_json::json;
+
+pub use run::{CorruptedSet, CorruptionsConfig, run};
 
 use super::accuracy;
 use super::record::{Provenance, Record};

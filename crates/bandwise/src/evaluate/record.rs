@@ -300,12 +300,17 @@ pub fn to_csv(records: &[Record]) -> String {
 /// Appends one line per record to a `results.jsonl`, and flushes it to the disk. What a killed process
 /// left of an unfinished last line is removed first.
 pub fn append_jsonl(path: &Path, records: &[Record]) -> Result<()> {
+    append_lines(path, &to_jsonl(path, records)?)
+}
+
+/// One line per record; `path` is named in errors.
+pub fn to_jsonl(path: &Path, records: &[Record]) -> Result<String> {
     let mut text = String::new();
     for record in records {
         text.push_str(&serde_json::to_string(record).map_err(|e| unwritable(path, &e))?);
         text.push('\n');
     }
-    append_lines(path, &text)
+    Ok(text)
 }
 
 /// Appends whole lines to a text file (created with its folder if need be), and flushes them to the

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use bandwise_kernels::Precision;
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 use serde_json::json;
 
 use super::record::{Provenance, Record};
 use crate::attack::FrozenModel;
 use crate::corruption::{ChangedDataset, Shift};
-use crate::data::{DataSpec, Dataset, Split};
+use crate::data::{DataSpec, Dataset, Split, load_all};
 use crate::method::{LoadedNetwork, ModelSource, Network};
 use crate::{Error, Result};
 
@@ -71,6 +71,52 @@ impl TestSet {
             if count < all { format!("the first {count} of {all} images") } else { format!("{all} images") };
         let images = if all == 1 { "1 image".to_owned() } else { images };
         format!("{}: {images}, {} classes", self.dataset.name(), self.dataset.num_classes())
+    }
+}
+
+/// The images of a test set in memory.
+#[derive(Clone)]
+pub struct TestImages {
+    /// `[n, height, width, channels]`.
+    pub images: Tensor,
+    /// `[n]` u32, on the same device.
+    pub labels: Tensor,
+    /// The same on the host.
+    pub label_values: Vec<u32>,
+    /// Names of the classes.
+    pub classes: Vec<String>,
+}
+
+impl TestSet {
+    /// All images that are judged, on a device.
+    ///
+    /// # Errors
+    /// If they cannot be read or differ in size.
+    pub fn load(&self, device: &Device) -> Result<TestImages> {
+        let batch = load_all(self.dataset.as_ref(), self.limit)?;
+        Ok(TestImages {
+            label_values: batch.labels.to_vec1()?,
+            images: batch.images.to_device(device)?,
+            labels: batch.labels.to_device(device)?,
+            classes: self.dataset.class_names().to_vec(),
+        })
+    }
+}
+
+impl TestImages {
+    /// Some of the images, by their rows.
+    ///
+    /// # Errors
+    /// If a row is not there.
+    pub fn select(&self, rows: &[usize]) -> Result<Self> {
+        let index: Vec<u32> = rows.iter().map(|row| *row as u32).collect();
+        let index = Tensor::from_vec(index, rows.len(), self.images.device())?;
+        Ok(Self {
+            images: self.images.index_select(&index, 0)?,
+            labels: self.labels.index_select(&index, 0)?,
+            label_values: rows.iter().map(|row| self.label_values[*row]).collect(),
+            classes: self.classes.clone(),
+        })
     }
 }
 
@@ -150,7 +196,12 @@ impl Subject {
 
     /// The record with what it was measured on, and the warnings that go with that.
     pub fn sign(&self, record: Record) -> Record {
-        with_warnings(record.with_provenance(&self.provenance), &self.warnings)
+        self.warn(record.with_provenance(&self.provenance))
+    }
+
+    /// The record with the warnings that go with this network and these images.
+    pub fn warn(&self, record: Record) -> Record {
+        with_warnings(record, &self.warnings)
     }
 }
 

@@ -8,12 +8,16 @@
 //! Nothing here computes a result: numbers come from [`records`](crate::evaluate::record), curves from
 //! a run's metrics.
 
+mod folder;
 mod html;
+mod page;
 mod run;
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+pub use folder::{write_analysis, write_corruptions};
+pub use page::write_report;
 pub use run::report_for_runs;
 
 use crate::calendar::utc_timestamp;

@@ -5,14 +5,9 @@ mod features;
 mod filters;
 mod gradients;
 mod heatmap;
-mod models;
-pub mod output;
-pub mod perturbations;
-pub mod subjects;
+mod perturbations;
 
-use std::sync::atomic::AtomicBool;
-
-use bandwise::Result;
+use bandwise::{Interrupt, Result};
 use clap::{Args, Subcommand};
 
 /// Look at what trained networks do with frequencies: N models side by side, CSV, plots and a report.
@@ -39,7 +34,7 @@ enum AnalyzeCommand {
 }
 
 /// Runs the command.
-pub fn run(arguments: &AnalyzeArguments, interrupt: &AtomicBool) -> Result<bool> {
+pub fn run(arguments: &AnalyzeArguments, interrupt: &Interrupt) -> Result<bool> {
     match &arguments.command {
         AnalyzeCommand::Heatmap(arguments) => heatmap::run(arguments, interrupt),
         AnalyzeCommand::Bands(arguments) => bands::run(arguments, interrupt),

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::Tensor;
 use rand::seq::SliceRandom;
@@ -13,7 +12,7 @@ use super::objective::{Clean, Invariance, LARGEST_EXPONENT, Samples, masked_pred
 use super::optimizer::{Adam, Schedule};
 use crate::attack::Classifier;
 use crate::spectral::fourier::ImageSpectra;
-use crate::{Error, Result, files, random};
+use crate::{Error, Interrupt, Result, files, random};
 
 /// How a data-set mask is learned; the defaults are the paper's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -203,7 +202,7 @@ impl<'a> DataSetLearner<'a> {
     /// # Errors
     /// [`Error::Interrupted`] if the flag was raised; [`state`](Self::state) is then in the middle of an
     /// epoch, resume from the one saved before.
-    pub fn epoch(&mut self, interrupt: Option<&AtomicBool>) -> Result<Option<EpochLog>> {
+    pub fn epoch(&mut self, interrupt: Option<&Interrupt>) -> Result<Option<EpochLog>> {
         if self.is_finished() {
             return Ok(None);
         }
@@ -212,7 +211,7 @@ impl<'a> DataSetLearner<'a> {
         order.shuffle(&mut random::stream(self.config.seed, &[random::tag("fourier mask"), epoch as u64]));
         let (mut invariance, mut relative_l1, mut count) = (0.0, 0.0, 0.0);
         for part in order.chunks(self.config.batch_size) {
-            if interrupt.is_some_and(|flag| flag.load(Ordering::Relaxed)) {
+            if interrupt.is_some_and(Interrupt::should_stop) {
                 return Err(Error::Interrupted(format!("{epoch} epochs of mask learning were finished")));
             }
             let (step_invariance, step_l1) = self.step(part)?;

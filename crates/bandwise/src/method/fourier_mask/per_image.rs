@@ -5,7 +5,6 @@
 //! depend on which images share a batch.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::{DType, Tensor};
 use serde::{Deserialize, Serialize};
@@ -15,7 +14,7 @@ use super::objective::{Clean, Invariance, LARGEST_EXPONENT, Samples};
 use super::optimizer::{Adam, Rate, Schedule, rearrange};
 use crate::attack::Classifier;
 use crate::spectral::fourier::ImageSpectra;
-use crate::{Error, Result};
+use crate::{Error, Interrupt, Result};
 
 /// How the learning rate of per-image masks moves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -223,8 +222,8 @@ impl<'a> ImageLearner<'a> {
     ///
     /// # Errors
     /// [`Error::Interrupted`] if the flag was raised: masks returned so far stand.
-    pub fn step(&mut self, interrupt: Option<&AtomicBool>) -> Result<Vec<ImageMask>> {
-        if interrupt.is_some_and(|flag| flag.load(Ordering::Relaxed)) {
+    pub fn step(&mut self, interrupt: Option<&Interrupt>) -> Result<Vec<ImageMask>> {
+        if interrupt.is_some_and(Interrupt::should_stop) {
             return Err(Error::Interrupted(format!("{} masks were finished", self.finished)));
         }
         let samples = match self.samples.take() {

@@ -216,7 +216,8 @@ fn a_hopeless_mask_does_not_turn_into_nan() {
 #[test]
 fn interruption_and_bad_settings_are_reported() {
     let (model, images) = (small_model(), images(2));
-    let raised = std::sync::atomic::AtomicBool::new(true);
+    let raised = crate::Interrupt::default();
+    raised.raise();
     let mut learner = ImageLearner::new(&model, images.clone(), None, ImageConfig::default()).unwrap();
     assert!(matches!(learner.step(Some(&raised)), Err(crate::Error::Interrupted(_))));
     let bad = ImageConfig { decay: f64::NAN, ..Default::default() };

@@ -1,19 +1,17 @@
 //! `bandwise mask`.
 
-mod data_set;
-mod images_file;
-mod per_image;
-
-use std::path::Path;
-use std::sync::atomic::AtomicBool;
-
-use bandwise::analyze::masks::picture;
-use bandwise::method::fourier_mask::Mask;
-use bandwise::{Error, Result, files};
+use bandwise::analyze::masks::data_set::{self, DataSetMasksConfig};
+use bandwise::analyze::masks::per_image::{self, ImageMasksConfig};
+use bandwise::attack::Attack;
+use bandwise::method::fourier_mask::{DataSetConfig, ImageConfig, ImageSchedule};
+use bandwise::{Error, Interrupt, Result};
 use clap::{Args, ValueEnum};
 
-use super::analyze::subjects::SubjectArguments;
+use crate::arguments::subjects::SubjectArguments;
 use crate::attack_arguments::{self, AttackArguments};
+
+/// Steps of the whole cycle where none are named.
+const CORRECTED_STEPS: usize = 1000;
 
 /// Learn which input frequencies a trained network needs: Fourier masks (Karantzas et al. 2022).
 ///
@@ -81,8 +79,40 @@ enum ScheduleArgument {
     Corrected,
 }
 
+impl MaskArguments {
+    fn data_set(&self) -> DataSetMasksConfig {
+        let defaults = DataSetConfig::default();
+        let learning = DataSetConfig {
+            decay: self.lambda.unwrap_or(defaults.decay),
+            learning_rate: self.lr.unwrap_or(defaults.learning_rate),
+            epochs: self.epochs,
+            batch_size: self.step_batch,
+            largest_exponent: self.bound.unwrap_or(defaults.largest_exponent),
+            seed: self.subjects.seed,
+            ..defaults
+        };
+        DataSetMasksConfig { per_class: self.per_class, learning }
+    }
+
+    fn single_images(&self, attack: Option<Attack>) -> ImageMasksConfig {
+        let defaults = ImageConfig::default();
+        let (schedule, steps) = match self.schedule.unwrap_or(ScheduleArgument::Published) {
+            ScheduleArgument::Published => (ImageSchedule::Published, defaults.max_steps),
+            ScheduleArgument::Corrected => (ImageSchedule::Corrected, CORRECTED_STEPS),
+        };
+        let learning = ImageConfig {
+            decay: self.lambda.unwrap_or(defaults.decay),
+            learning_rate: self.lr.unwrap_or(defaults.learning_rate),
+            max_steps: self.max_steps.unwrap_or(steps),
+            schedule,
+            ..defaults
+        };
+        ImageMasksConfig { learning, attack, seed: self.subjects.seed }
+    }
+}
+
 /// Runs the command.
-pub fn run(arguments: &MaskArguments, interrupt: &AtomicBool) -> Result<bool> {
+pub fn run(arguments: &MaskArguments, interrupt: &Interrupt) -> Result<bool> {
     let attack = match &arguments.attack {
         Some(name) => Some(arguments.settings.attack(name)?),
         None if arguments.settings.are_given() => {
@@ -95,25 +125,12 @@ pub fn run(arguments: &MaskArguments, interrupt: &AtomicBool) -> Result<bool> {
     if attack.is_some() && !arguments.per_image {
         return Err(Error::config("masks of adversarial images are learned image by image: add --per-image"));
     }
-    let (subjects, pictures) = arguments.subjects.load()?;
-    for part in ["", "pictures", "sections", "figures"] {
-        files::remove_leftovers(&arguments.subjects.out.join(part))?;
-    }
-    if subjects.len() > 1 && (arguments.per_image || arguments.per_class) {
-        return Err(Error::config(
-            "masks per picture or per class are learned for one model at a time; name one --weights",
-        ));
-    }
+    let folder = &arguments.subjects.out;
     if arguments.per_image {
-        per_image::run(arguments, &subjects[0], pictures, attack.as_ref(), interrupt)?;
+        let config = arguments.single_images(attack);
+        arguments.subjects.analyze(interrupt, |subjects, job| per_image::run(subjects, job, &config, folder))
     } else {
-        data_set::run(arguments, &subjects, &pictures, interrupt)?;
+        let config = arguments.data_set();
+        arguments.subjects.analyze(interrupt, |subjects, job| data_set::run(subjects, job, &config, folder))
     }
-    Ok(true)
-}
-
-/// Writes a mask as a picture: even part, centred.
-fn write_picture(path: &Path, mask: &Mask) -> Result<()> {
-    let png = picture(&mask.centred(), mask.height, mask.width).bytes().unwrap_or_default();
-    files::write_atomic(path, &png)
 }

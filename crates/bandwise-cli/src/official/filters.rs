@@ -12,7 +12,7 @@ use bandwise::train::schedule::{Interval, Schedule};
 use bandwise::{Error, Result};
 use clap::{Args, ValueEnum};
 
-use super::official::SharedFlags;
+use super::SharedFlags;
 
 /// What only this script has.
 #[derive(Args, Clone)]
@@ -340,7 +340,7 @@ mod tests {
 
     use clap::Parser;
 
-    use super::super::official::OfficialTraining;
+    use super::super::OfficialTraining;
     use super::*;
 
     #[derive(Parser)]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use bandwise::{Error, Result};
 use clap::Args;
 
-use crate::arguments::ModelArguments;
+use super::ModelArguments;
 
 /// One or several models.
 #[derive(Args)]

@@ -1,37 +1,16 @@
-//! masks.npy filled picture by picture, with a journal of which are there: what survives a stop.
+//! masks.npy filled image by image, with a journal of which are there: what survives a stop.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use bandwise::data::npy;
-use bandwise::evaluate::record::append_lines;
-use bandwise::method::fourier_mask::{ImageMask, Mask};
-use bandwise::{Error, Result, files};
 use serde::{Deserialize, Serialize};
 
-/// One line of images.jsonl.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct ImageLine {
-    /// Row of masks.npy.
-    pub row: usize,
-    /// Index of the picture in the data set.
-    pub image: usize,
-    /// Its class.
-    pub label: u32,
-    /// The class whose cross-entropy the mask keeps: the one predicted without a mask.
-    pub clean_prediction: u32,
-    /// The class predicted through the mask.
-    pub prediction: u32,
-    /// Steps taken.
-    pub steps: usize,
-    /// Whether the mask stood still in the end.
-    pub converged: bool,
-    /// Last invariance.
-    pub invariance: f64,
-    /// ‖M‖₁ / ‖M₀‖₁.
-    pub relative_l1: f64,
-}
+use super::per_image::ImageLine;
+use crate::data::npy;
+use crate::evaluate::record::append_lines;
+use crate::method::fourier_mask::{ImageMask, Mask};
+use crate::{Error, Result, files};
 
 /// The first line of images.jsonl.
 #[derive(Serialize, Deserialize)]
@@ -41,14 +20,14 @@ struct Header {
 }
 
 /// The masks of many pictures on their way.
-pub struct ImagesFile {
+pub(super) struct ImagesFile {
     masks: File,
     path: PathBuf,
     journal: PathBuf,
     header: u64,
     bytes_per_mask: u64,
     /// What is there.
-    pub lines: Vec<ImageLine>,
+    pub(super) lines: Vec<ImageLine>,
 }
 
 impl ImagesFile {
@@ -56,7 +35,7 @@ impl ImagesFile {
     ///
     /// # Errors
     /// If the folder holds masks of something else, by `fingerprint`.
-    pub fn open(folder: &Path, [count, height, width]: [usize; 3], fingerprint: &str) -> Result<Self> {
+    pub(super) fn open(folder: &Path, [count, height, width]: [usize; 3], fingerprint: &str) -> Result<Self> {
         let (path, journal) = (folder.join("masks.npy"), folder.join("images.jsonl"));
         let bytes_per_mask = (height * width * 4) as u64;
         let lines = if journal.exists() { read_journal(&journal, fingerprint)? } else { vec![] };
@@ -77,7 +56,7 @@ impl ImagesFile {
     }
 
     /// Adds a finished mask.
-    pub fn add(&mut self, mask: &ImageMask, line: ImageLine) -> Result<()> {
+    pub(super) fn add(&mut self, mask: &ImageMask, line: ImageLine) -> Result<()> {
         let bytes: Vec<u8> = mask.mask.values.iter().flat_map(|v| v.to_le_bytes()).collect();
         let place = self.header + line.row as u64 * self.bytes_per_mask;
         self.masks
@@ -91,7 +70,7 @@ impl ImagesFile {
     }
 
     /// All masks, in the order of rows.
-    pub fn read(&self) -> Result<Vec<Mask>> {
+    pub(super) fn read(&self) -> Result<Vec<Mask>> {
         Mask::read_npy(&self.path)
     }
 }

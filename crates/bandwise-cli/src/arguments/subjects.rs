@@ -1,17 +1,16 @@
-//! The models and pictures of an analysis.
+//! The models and images of an analysis.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use bandwise::data::{DataSpec, load_all};
+use bandwise::analyze::Analysis;
+use bandwise::data::DataSpec;
 use bandwise::evaluate::subject::{Subject, TestSet};
-use bandwise::{Error, Result};
-use candle_core::{Device, Tensor};
+use bandwise::{Error, Interrupt, Job, Result};
 use clap::Args;
-use indicatif::ProgressBar;
 
 use super::models::ModelsArguments;
-use crate::arguments::{ComputeArguments, SplitArgument, data_spec};
+use super::{ComputeArguments, SplitArgument, data_spec};
+use crate::{output, progress};
 
 /// What every analysis of models on pictures takes.
 #[derive(Args)]
@@ -46,21 +45,9 @@ pub struct SubjectArguments {
     pub compute: ComputeArguments,
 }
 
-/// The pictures that all models look at.
-pub struct Pictures {
-    /// `[n, height, width, channels]`.
-    pub images: Tensor,
-    /// `[n]` u32, on the device.
-    pub labels: Tensor,
-    /// The same on the host.
-    pub label_values: Vec<u32>,
-    /// Names of the classes.
-    pub classes: Vec<String>,
-}
-
 impl SubjectArguments {
-    /// Loads models and pictures.
-    pub fn load(&self) -> Result<(Vec<Subject>, Pictures)> {
+    /// Loads the models for the images, and says what they are.
+    pub fn load(&self) -> Result<Vec<Subject>> {
         if self.batch_size == 0 {
             return Err(Error::config("--batch-size must be at least 1"));
         }
@@ -76,35 +63,19 @@ impl SubjectArguments {
             subject.warnings.iter().for_each(|warning| note!("warning: {}: {warning}", subject.label));
             subjects.push(subject);
         }
-        Ok((subjects, Pictures::load(&data, &compute.device)?))
+        Ok(subjects)
     }
-}
 
-impl Pictures {
-    /// All images that are judged.
-    fn load(data: &TestSet, device: &Device) -> Result<Self> {
-        let dataset = data.dataset.as_ref();
-        let batch = load_all(dataset, data.limit)?;
-        Ok(Self {
-            label_values: batch.labels.to_vec1()?,
-            images: batch.images.to_device(device)?,
-            labels: batch.labels.to_device(device)?,
-            classes: dataset.class_names().to_vec(),
-        })
-    }
-}
-
-/// A progress callback that moves a bar and ends the analysis after a signal.
-pub fn progress<'a>(
-    bar: &'a ProgressBar,
-    interrupt: &'a AtomicBool,
-) -> impl FnMut(usize, usize) -> Result<()> + 'a {
-    move |done, total| {
-        bar.set_length(total as u64);
-        bar.set_position(done as u64);
-        if interrupt.load(Ordering::Relaxed) {
-            return Err(Error::Interrupted("nothing was written".into()));
-        }
-        Ok(())
+    /// Analyzes the models under a bar, writes the folder, and says what was found.
+    pub fn analyze<T>(
+        &self,
+        interrupt: &Interrupt,
+        work: impl FnOnce(&[Subject], &Job) -> Result<Analysis<T>>,
+    ) -> Result<bool> {
+        let subjects = self.load()?;
+        let device = &subjects[0].device;
+        let found = progress::shown(device, self.batch_size, interrupt, |job| work(&subjects, job))?;
+        output::keep(&found.findings, &self.out)?;
+        Ok(true)
     }
 }

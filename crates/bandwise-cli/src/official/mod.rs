@@ -1,6 +1,8 @@
 //! The command lines of official repositories, put into ours: their flags, names and defaults. Here FPCM's (`train.py`,
 //! `test.py`; Bu, Huang, Cui; ICCV 2023), and the choice between it and filter frequency regularization's
-//! (`official_filters`).
+//! ([`filters`]).
+
+mod filters;
 
 use std::path::PathBuf;
 
@@ -12,8 +14,7 @@ use bandwise::train::schedule::Schedule;
 use bandwise::{Error, Result};
 use clap::{Args, ValueEnum};
 
-use super::evaluate::EvaluateArguments;
-use super::official_filters::{self, FilterFlags};
+use filters::FilterFlags;
 
 const HEADING: &str = "Official FPCM command line";
 /// Where the official scripts look for data.
@@ -208,7 +209,7 @@ impl OfficialTraining {
 
     /// Whether the flags are those of filter frequency regularization's script.
     fn is_for_filters(&self) -> bool {
-        self.filters.is_given() || self.shared.model.as_deref().is_some_and(official_filters::is_its_model)
+        self.filters.is_given() || self.shared.model.as_deref().is_some_and(filters::is_its_model)
     }
 }
 
@@ -323,44 +324,48 @@ impl OfficialTest {
     fn is_given(&self) -> bool {
         self.data.is_given() || self.step.is_some()
     }
-}
 
-/// The same evaluation without official flags and names.
-///
-/// # Errors
-/// If `--data` and `--dataset` are both given.
-pub fn translated(arguments: &EvaluateArguments) -> Result<EvaluateArguments> {
-    let official = &arguments.official;
-    let mut ours = arguments.clone();
-    ours.attack = arguments.attack.iter().map(|name| our_attack(name)).collect();
-    if !official.is_given() {
-        return Ok(ours);
-    }
-    if official.data.is_given() {
-        if arguments.data.is_some() {
-            return Err(Error::config(
-                "--data and --dataset both name the data set: give --data cifar10:DIR, or --dataset CIFAR10 \
-                 --data_root DIR",
-            ));
+    /// Puts official flags and names into ours: data set, architecture, attacks and their steps.
+    ///
+    /// # Errors
+    /// If `--data` and `--dataset` are both given.
+    pub fn translate(
+        &self,
+        data: &mut Option<DataSpec>,
+        model: &mut Option<String>,
+        attacks: &mut [String],
+        steps: &mut Option<usize>,
+    ) -> Result<()> {
+        attacks.iter_mut().for_each(|name| *name = our_attack(name));
+        if !self.is_given() {
+            return Ok(());
         }
-        ours.data = Some(official.data.spec()?);
-        if let Some(name) = &arguments.model.model {
-            let model = ModelName::from_str(name, true).map_err(|_| {
-                Error::config(format!(
-                    "--dataset goes with --model resnet18 or wrn-34-10, not {name}; for other networks write --data \
-                     {}",
-                    official.data.spec().map_or_else(|_| "cifar10:DIR".into(), |spec| spec.to_string())
-                ))
-            })?;
-            // The normalization of the official WRN-34-10 is recognized by its weights.
-            ours.model.model = Some(possible_value(&model));
+        if self.data.is_given() {
+            if data.is_some() {
+                return Err(Error::config(
+                    "--data and --dataset both name the data set: give --data cifar10:DIR, or --dataset CIFAR10 \
+                     --data_root DIR",
+                ));
+            }
+            *data = Some(self.data.spec()?);
+            if let Some(name) = model {
+                let known = ModelName::from_str(name, true).map_err(|_| {
+                    Error::config(format!(
+                        "--dataset goes with --model resnet18 or wrn-34-10, not {name}; for other networks write \
+                         --data {}",
+                        self.data.spec().map_or_else(|_| "cifar10:DIR".into(), |spec| spec.to_string())
+                    ))
+                })?;
+                // The normalization of the official WRN-34-10 is recognized by its weights.
+                *name = possible_value(&known);
+            }
         }
+        // As in test.py, where only PGD looks at it.
+        if attacks.iter().any(|name| name == "pgd") {
+            *steps = self.step.or(*steps);
+        }
+        Ok(())
     }
-    // As in test.py, where only PGD looks at it.
-    if ours.attack.iter().any(|name| name == "pgd") {
-        ours.settings.steps = official.step.or(ours.settings.steps);
-    }
-    Ok(ours)
 }
 
 /// A value as it is typed.

@@ -1,0 +1,51 @@
+//! The folders that evaluations and analyses leave: records, CSV, sections, figures and the page made of them.
+
+use std::path::{Path, PathBuf};
+
+use super::{Report, report_for_runs};
+use crate::analyze::{Findings, corruptions};
+use crate::evaluate::record::{self, Record};
+use crate::{Result, files};
+
+/// Writes what an analysis found: `NAME.csv`, `results.jsonl` (replacing an earlier one), `sections/NAME.json`, which
+/// [`report_for_runs`] collects, `figures/` and `report.html`, whose path is returned.
+///
+/// # Errors
+/// If a file cannot be written.
+pub fn write_analysis(folder: &Path, findings: &Findings) -> Result<PathBuf> {
+    for (name, csv) in &findings.tables {
+        files::write_atomic(&folder.join(format!("{name}.csv")), csv.as_bytes())?;
+    }
+    write_records(folder, &findings.records)?;
+    let mut report = Report::new(&*findings.title);
+    for (name, section) in &findings.sections {
+        section.write_json(&folder.join("sections").join(format!("{name}.json")))?;
+        report.push(section.clone());
+    }
+    write_page(folder, &report)
+}
+
+/// Writes what an evaluation under corruptions found into the folder that kept its records: `results.jsonl`,
+/// `corruptions.csv`, `sections/corruptions.json`, `figures/` and `report.html`, whose path is returned.
+///
+/// # Errors
+/// If a file cannot be written.
+pub fn write_corruptions(folder: &Path, records: &[Record]) -> Result<PathBuf> {
+    write_records(folder, records)?;
+    files::write_atomic(&folder.join("corruptions.csv"), corruptions::csv(records).as_bytes())?;
+    corruptions::section(records).write_json(&folder.join("sections/corruptions.json"))?;
+    write_page(folder, &report_for_runs(&[folder.to_path_buf()])?)
+}
+
+/// `results.jsonl`, replacing an earlier one.
+fn write_records(folder: &Path, records: &[Record]) -> Result<()> {
+    let path = folder.join("results.jsonl");
+    files::write_atomic(&path, record::to_jsonl(&path, records)?.as_bytes())
+}
+
+fn write_page(folder: &Path, report: &Report) -> Result<PathBuf> {
+    let page = folder.join("report.html");
+    report.write(&page)?;
+    report.write_figures(&folder.join("figures"))?;
+    Ok(page)
+}
