@@ -1,14 +1,26 @@
 //! Bandwise trains, attacks and explains image classifiers through the frequency domain.
 //!
-//! The modules form layers, and imports run downwards only:
+//! The modules are rooms, one above the other; each imports only rooms that are listed before it:
 //!
-//! | layer | modules |
+//! | room | what is in it |
 //! |---|---|
-//! | reports | [`report`] |
-//! | procedures | [`evaluate`], [`analyze`], [`train`] |
-//! | ingredients | [`attack`], [`method`], [`corruption`] |
-//! | networks | [`nn`] |
-//! | foundations | [`formats`], [`spectral`], [`plot`], [`data`], [`random`], [`job`], [`lock`], [`files`], [`error`] |
+//! | [`error`], [`files`], [`lock`], [`job`], [`random`], [`suggest`] | foundations of all |
+//! | [`formats`] | file formats that know nothing of images |
+//! | [`spectral`] | bases, Fourier transforms, bands, spectra |
+//! | [`plot`] | figures from plain numbers |
+//! | [`data`] | data sets, augmentation, loader |
+//! | [`corruption`] | common corruptions and other shifts |
+//! | [`nn`] | layers, architectures, weights in and out |
+//! | [`attack`] | one file per attack |
+//! | [`method`] | the published methods, networks out of files |
+//! | [`evaluate`] | accuracies with intervals, under attacks and corruptions; records |
+//! | [`analyze`] | what networks do with frequencies: masks, bands, spectra |
+//! | [`report`] | pages from records and figures, folders of analyses |
+//! | [`train`] | objectives, loss, schedules, trainer, checkpoints |
+//!
+//! Whatever a command of `bandwise` does is a function of a [`Subject`](evaluate::subject::Subject) (network and images),
+//! a [`Job`] (device, batch size, interrupt, progress) and a plain configuration with the paper's values as defaults:
+//! [`evaluate::corruptions::run`], [`analyze::heatmap::run`], [`analyze::masks::per_image::run`] and so on.
 //!
 //! Conventions that hold everywhere:
 //! * images and activations are `[batch, height, width, channels]`, pixels lie in `[0, 1]`,
@@ -38,6 +50,8 @@ pub mod plot;
 pub mod random;
 #[cfg(feature = "report")]
 pub mod report;
+#[cfg(test)]
+mod rooms;
 pub mod spectral;
 pub mod suggest;
 pub mod train;

@@ -9,7 +9,6 @@ use super::*;
 use crate::data::{DataSpec, Split};
 use crate::evaluate::subject::{Compute, TestSet};
 use crate::method::{ModelSource, Network, NetworkConfig};
-use crate::report::write_analysis;
 
 fn subject(width: usize, data: &str) -> Subject {
     let folder = tempfile::tempdir().unwrap();
@@ -45,11 +44,7 @@ fn every_analysis_is_a_call() {
     let loaded = ModelSource::new(&weights).load(&Device::Cpu).unwrap();
     all.push(filters::run(&[("width 2".into(), loaded)]).unwrap().findings);
     for findings in all {
-        let out = folder.path().join(&findings.title);
-        let page = write_analysis(&out, &findings).unwrap();
-        assert!(page.is_file() && out.join("results.jsonl").is_file() && out.join("figures").is_dir());
-        assert!(out.join(format!("{}.csv", findings.tables[0].0)).is_file());
-        assert!(out.join(format!("sections/{}.json", findings.sections[0].0)).is_file());
+        assert!(findings.tables[0].1.lines().count() > 2 && !findings.sections[0].1.blocks.is_empty());
         assert!(findings.lines[0].starts_with("width 2"), "{:?}", findings.lines);
         assert!(findings.records.iter().all(|record| record.provenance.weights_sha256.len() == 64));
     }

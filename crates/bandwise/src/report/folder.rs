@@ -49,3 +49,31 @@ fn write_page(folder: &Path, report: &Report) -> Result<PathBuf> {
     report.write_figures(&folder.join("figures"))?;
     Ok(page)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plot::Section;
+
+    #[test]
+    fn a_folder_holds_what_was_found_and_replaces_what_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let found = |value| Findings {
+            records: vec![Record::scalar("gradient_norm", value)],
+            ..Findings::new("Gradients")
+                .table("gradients", "a,b\n".into())
+                .section("gradients", Section::new("Spectra").text("two"))
+        };
+        write_analysis(folder.path(), &found(1.0)).unwrap();
+        let page = write_analysis(folder.path(), &found(2.0)).unwrap();
+        let page = std::fs::read_to_string(page).unwrap();
+        assert!(page.contains("<title>Gradients") && page.contains("Spectra"), "{page}");
+        let records = record::read(&folder.path().join("results.jsonl")).unwrap();
+        assert_eq!(records.iter().map(|record| record.value).collect::<Vec<_>>(), [2.0]);
+        for file in ["gradients.csv", "sections/gradients.json"] {
+            assert!(folder.path().join(file).is_file(), "{file}");
+        }
+        // The folder is a run of `report`.
+        assert!(!report_for_runs(&[folder.path().to_path_buf()]).unwrap().sections().is_empty());
+    }
+}
