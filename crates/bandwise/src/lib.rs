@@ -8,7 +8,7 @@
 //! | procedures | [`evaluate`], [`analyze`], [`train`] |
 //! | ingredients | [`attack`], [`method`], [`corruption`] |
 //! | networks | [`nn`] |
-//! | foundations | [`formats`], [`spectral`], [`plot`], [`data`], [`random`], [`job`], [`lock`], [`files`], [`error`] |
+//! | foundations | [`formats`], [`spectral`], [`plot`], [`data`], [`random`], [`job`], [`lock`], [`files`], [`outputs`], [`differences`], [`error`] |
 //!
 //! Conventions that hold everywhere:
 //! * images and activations are `[batch, height, width, channels]`, pixels lie in `[0, 1]`,
@@ -21,6 +21,7 @@ pub mod attack;
 mod calendar;
 pub mod corruption;
 pub mod data;
+pub mod differences;
 pub mod error;
 pub mod evaluate;
 pub mod files;
@@ -34,6 +35,7 @@ pub mod job;
 pub mod lock;
 pub mod method;
 pub mod nn;
+pub mod outputs;
 pub mod plot;
 pub mod random;
 #[cfg(feature = "report")]

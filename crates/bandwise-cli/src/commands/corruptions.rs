@@ -13,12 +13,14 @@ use bandwise::evaluate::identity::latest;
 use bandwise::evaluate::record::{self, Provenance, Record};
 use bandwise::evaluate::subject::{Subject, TestSet, with_warnings};
 use bandwise::job::Stage;
+use bandwise::outputs::{self, Kind};
 use bandwise::report::report_for_runs;
 use bandwise::{Error, Interrupt, Job, Result, files};
 use clap::Args;
 use indicatif::ProgressBar;
 use serde_json::json;
 
+use super::analyze::output::Output;
 use super::evaluate::EvaluateArguments;
 use crate::arguments::data_spec;
 use crate::{output, progress};
@@ -90,6 +92,12 @@ pub fn run(arguments: &EvaluateArguments, interrupt: &Interrupt) -> Result<bool>
     let options = &arguments.corruptions;
     let severities = Severity::parse_list(options.severity.as_deref().unwrap_or("1-5"))?;
     let baseline = options.baseline.as_deref().map(record::read).transpose()?;
+    if let Some(folder) = &options.out {
+        Output::check(folder)?;
+        if let Some(kind) = Kind::of(csv(&[]).as_bytes()) {
+            outputs::check(&folder.join("corruptions.csv"), &kind)?;
+        }
+    }
     let source = source(arguments)?;
     let corruptions = chosen(&source, &options.corruption)?;
     let representative = match source.clean() {

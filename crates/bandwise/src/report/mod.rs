@@ -22,7 +22,7 @@ pub use crate::plot::{
     Axis, Bar, BarPlot, BarSeries, Block, Cell, ColorMap, Facts, HeatMap, HeatPanel, ImageGrid, ImageRow,
     LinePlot, Number, NumberFormat, Picture, ScaleKind, Section, Series, Table, Width,
 };
-use crate::{Error, Result, files};
+use crate::{Error, Result, files, outputs};
 
 /// A page in the making.
 #[derive(Debug, Clone, PartialEq)]
@@ -88,7 +88,7 @@ impl Report {
 
     /// Writes the page, atomically.
     pub fn write(&self, path: &Path) -> Result<()> {
-        files::write_atomic(path, self.to_html().as_bytes())
+        outputs::replace(path, self.to_html().as_bytes())
     }
 
     /// Writes every plot as `.svg` and `.csv`, every table as `.csv` and every picture as `.png` into a

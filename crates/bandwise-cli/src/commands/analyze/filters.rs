@@ -27,6 +27,7 @@ pub struct FiltersArguments {
 
 /// Runs the command.
 pub fn run(arguments: &FiltersArguments) -> Result<bool> {
+    Output::check(&arguments.out)?;
     let (mut spectra, mut records) = (Vec::new(), Vec::new());
     for (choice, label) in arguments.models.each(None, None)? {
         let loaded = choice.source().load(&Device::Cpu)?;

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use bandwise::evaluate::record::{self, Record};
+use bandwise::outputs::{self, Kind};
 use bandwise::report::{Report, Section};
 use bandwise::{Result, files};
 
@@ -18,9 +19,19 @@ impl Output {
         Self { folder: folder.to_path_buf(), report: Report::new(title) }
     }
 
+    /// Refuses a folder with files of others under the names that every analysis writes; to be asked before anything
+    /// is computed.
+    ///
+    /// # Errors
+    /// See [`outputs::check`].
+    pub fn check(folder: &Path) -> Result<()> {
+        outputs::check(&folder.join("report.html"), &Kind::Page)?;
+        outputs::check(&folder.join("results.jsonl"), &Kind::Json("metric".into()))
+    }
+
     /// Writes `NAME.csv`.
     pub fn csv(&self, name: &str, text: &str) -> Result<()> {
-        files::write_atomic(&self.folder.join(format!("{name}.csv")), text.as_bytes())
+        outputs::replace(&self.folder.join(format!("{name}.csv")), text.as_bytes())
     }
 
     /// Writes `sections/NAME.json`, which `bandwise report` collects, and shows it in the report.

@@ -11,6 +11,7 @@ use clap::Args;
 use indicatif::ProgressBar;
 
 use super::models::ModelsArguments;
+use super::output::Output;
 use crate::arguments::{ComputeArguments, SplitArgument, data_spec};
 
 /// What every analysis of models on pictures takes.
@@ -64,9 +65,11 @@ impl SubjectArguments {
         if self.batch_size == 0 {
             return Err(Error::config("--batch-size must be at least 1"));
         }
+        Output::check(&self.out)?;
         let models = self.models.each(self.mean.as_ref(), self.std.as_ref())?;
         let compute = self.compute.compute()?;
         let data = TestSet::open(&self.data, self.split.into(), self.limit)?;
+        data.check_batch(self.batch_size)?;
         let mut subjects = Vec::new();
         for (arguments, label) in models {
             let mut subject = Subject::load(&arguments.source(), &data, &compute)?;

@@ -9,7 +9,7 @@ use bandwise::analyze::masks::{self, MaskProfile};
 use bandwise::evaluate::subject::Subject;
 use bandwise::method::fourier_mask::{DataSetConfig, DataSetLearner, DataSetResult, DataSetState, Mask};
 use bandwise::report::Block;
-use bandwise::{Error, Result, files};
+use bandwise::{Error, Result};
 use candle_core::Tensor;
 use serde_json::json;
 
@@ -96,19 +96,18 @@ fn learn(
         "images": pictures.label_values.len(),
         "config": config,
     });
-    let fingerprint = files::sha256(belongs.to_string().as_bytes());
     let state = folder.join("state.safetensors");
     let (images, labels) = (pictures.images.clone(), pictures.labels.clone());
     let mut learner = DataSetLearner::new(&subject.classifier, images, labels, config.clone())?;
     if state.exists() {
-        learner = learner.resume(DataSetState::load(&state, &fingerprint, pictures.images.device())?)?;
+        learner = learner.resume(DataSetState::load(&state, &belongs, pictures.images.device())?)?;
         say!("{label}: going on after epoch {}", learner.state().history.len());
     }
     let bar = crate::progress::bar(label, config.epochs);
     loop {
         match learner.epoch(Some(interrupt)) {
             Ok(Some(log)) => {
-                learner.state().save(&state, &fingerprint)?;
+                learner.state().save(&state, &belongs)?;
                 bar.set_position(log.epoch as u64);
                 bar.suspend(|| {
                     note!(

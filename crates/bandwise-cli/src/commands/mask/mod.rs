@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicBool;
 
 use bandwise::analyze::masks::picture;
 use bandwise::method::fourier_mask::Mask;
+use bandwise::outputs::{self, Kind};
 use bandwise::{Error, Result, files};
 use clap::{Args, ValueEnum};
 
@@ -95,9 +96,18 @@ pub fn run(arguments: &MaskArguments, interrupt: &AtomicBool) -> Result<bool> {
     if attack.is_some() && !arguments.per_image {
         return Err(Error::config("masks of adversarial images are learned image by image: add --per-image"));
     }
+    let out = &arguments.subjects.out;
+    for (name, kind) in [
+        ("mask.npy", Kind::Npy),
+        ("masks.npy", Kind::Npy),
+        ("mask.png", Kind::Png),
+        ("state.safetensors", Kind::Safetensors),
+    ] {
+        outputs::check(&out.join(name), &kind)?;
+    }
     let (subjects, pictures) = arguments.subjects.load()?;
     for part in ["", "pictures", "sections", "figures"] {
-        files::remove_leftovers(&arguments.subjects.out.join(part))?;
+        files::remove_leftovers(&out.join(part))?;
     }
     if subjects.len() > 1 && (arguments.per_image || arguments.per_class) {
         return Err(Error::config(
@@ -115,5 +125,5 @@ pub fn run(arguments: &MaskArguments, interrupt: &AtomicBool) -> Result<bool> {
 /// Writes a mask as a picture: even part, centred.
 fn write_picture(path: &Path, mask: &Mask) -> Result<()> {
     let png = picture(&mask.centred(), mask.height, mask.width).bytes().unwrap_or_default();
-    files::write_atomic(path, &png)
+    outputs::replace(path, &png)
 }

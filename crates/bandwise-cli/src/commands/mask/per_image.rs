@@ -13,7 +13,7 @@ use bandwise::evaluate::subject::Subject;
 use bandwise::evaluate::suite::attacked;
 use bandwise::method::fourier_mask::{Clean, ImageConfig, ImageLearner, ImageSchedule, Mask};
 use bandwise::report::{ImageGrid, Picture, Section};
-use bandwise::{Error, Result, files};
+use bandwise::{Error, Result};
 use candle_core::Tensor;
 use serde_json::json;
 
@@ -52,8 +52,7 @@ pub fn run(
         // The batch size changes no mask.
         "config": ImageConfig { batch_size: 1, ..config.clone() },
     });
-    let fingerprint = files::sha256(belongs.to_string().as_bytes());
-    let mut file = ImagesFile::open(&arguments.subjects.out, [count, height, width], &fingerprint)?;
+    let mut file = ImagesFile::open(&arguments.subjects.out, [count, height, width], &belongs)?;
     let seconds = learn(subject, &pictures, &indices, &config, &mut file, interrupt)?;
     let masks = file.read()?;
     file.lines.sort_by_key(|line| line.row);
