@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bandwise_kernels::Precision;
-use candle_core::Device;
+use candle_core::{Device, DeviceLocation};
 use serde_json::json;
 
 use super::fit::{self, Classes};
@@ -99,6 +99,18 @@ impl Default for Compute {
     /// Single precision on the CPU.
     fn default() -> Self {
         Self { device: Device::Cpu, device_name: "cpu".into(), precision: Precision::F32 }
+    }
+}
+
+impl Compute {
+    /// On a device, under its usual name.
+    pub fn on(device: &Device, precision: Precision) -> Self {
+        let device_name = match device.location() {
+            DeviceLocation::Cpu => "cpu".into(),
+            DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}"),
+            DeviceLocation::Metal { .. } => "metal".into(),
+        };
+        Self { device: device.clone(), device_name, precision }
     }
 }
 

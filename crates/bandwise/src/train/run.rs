@@ -11,14 +11,15 @@ use super::recipe::{Change, Influence, Recipe};
 use super::run_folder::{RunFolder, Status};
 use super::trainer::{Observer, Prepared, Saved, Trainer};
 use crate::analyze::examples;
-use crate::attack::{Attack, FrozenModel, Pgd};
+use crate::attack::{Attack, Pgd};
 use crate::data::Split;
 use crate::evaluate::accuracy;
 use crate::evaluate::cues;
 use crate::evaluate::record::{Provenance, Record};
+use crate::evaluate::subject::{Compute, Subject, TestSet};
 use crate::evaluate::suite::accuracy_record;
-use crate::method::Network;
-use crate::{Error, Interrupt, Job, Result, files};
+use crate::method::{ModelSource, Network};
+use crate::{Error, Interrupt, Job, Result};
 
 /// Example images in a run's report.
 const EXAMPLES: usize = 6;
@@ -276,7 +277,7 @@ fn check_effect(
 /// Trains, measures, records.
 fn finish(run: &RunFolder, recipe: &Recipe, trainer: Trainer, surroundings: Surroundings) -> Result<Network> {
     let (network, history) = trainer.run()?;
-    let records = evaluate(run, recipe, &network, &history, surroundings).map_err(|error| match error {
+    let records = evaluate(run, recipe, &history, surroundings).map_err(|error| match error {
         Error::Interrupted(_) => {
             let place = run.path().display();
             Error::Interrupted(format!(
@@ -303,41 +304,34 @@ fn finish(run: &RunFolder, recipe: &Recipe, trainer: Trainer, surroundings: Surr
 fn evaluate(
     run: &RunFolder,
     recipe: &Recipe,
-    network: &Network,
     history: &History,
     Surroundings { device, observer, interrupt }: Surroundings,
 ) -> Result<Vec<Record>> {
-    let dataset = recipe.data.source.open(Split::Test)?;
-    let batch_size = recipe.evaluation.batch_size;
-    let job = Job { batch_size, interrupt: interrupt.clone(), ..Job::on(device) };
-    let provenance = Provenance {
-        model: network.config.architecture.clone(),
-        weights_sha256: files::sha256(&files::read(&run.file("model.safetensors"))?),
-        data: recipe.data.source.to_string(),
-        data_sha256: dataset.fingerprint().to_string(),
-        split: Split::Test.to_string(),
-        seeds: vec![recipe.seed],
-        device: if device.is_cpu() { "cpu".into() } else { format!("{:?}", device.location()) },
-        precision: recipe.precision.name().into(),
-        configuration: json!(recipe),
-        training: history.to_json(),
-        ..Provenance::default()
-    };
-    let model = FrozenModel::folded(&network.model)?;
-    let indices: Vec<usize> = (0..dataset.len()).collect();
-    let clean = accuracy::correct(&model, dataset.as_ref(), &indices, &job)?;
-    let mut records = vec![accuracy_record(&clean, None, &provenance)];
+    let data = TestSet::open(&recipe.data.source, Split::Test, None)?;
+    let job =
+        Job { batch_size: recipe.evaluation.batch_size, interrupt: interrupt.clone(), ..Job::on(device) };
+    // What is judged is what was saved.
+    let source = ModelSource::new(run.file("model.safetensors"));
+    let mut subject = Subject::load(&source, &data, &Compute::on(device, recipe.precision))?;
+    subject.provenance.seeds = vec![recipe.seed];
+    subject.provenance.configuration = json!(recipe);
+    subject.provenance.training = history.to_json();
+    let (model, dataset, provenance) = (&subject.classifier, data.dataset.as_ref(), &subject.provenance);
+    let clean = accuracy::correct(model, dataset, &data.indices(), &job)?;
+    let mut records = vec![subject.sign(accuracy_record(&clean, None, provenance))];
     for attack in &recipe.evaluation.final_attacks {
         observer.message(&format!("{}: measuring under {attack}", recipe.name));
-        let flags = accuracy::robust(&model, dataset.as_ref(), &clean, attack, recipe.seed, &job)?;
-        records.push(accuracy_record(&flags, Some(attack), &provenance));
+        let flags = accuracy::robust(model, dataset, &clean, attack, recipe.seed, &job)?;
+        records.push(subject.sign(accuracy_record(&flags, Some(attack), provenance)));
     }
     if recipe.data.source.synthetic_config().is_some() {
-        records.extend(cues::records(&model, &recipe.data.source, &provenance, &job)?);
+        // The line for people names the test images, and these are others.
+        let provenance = Provenance { subject: String::new(), ..provenance.clone() };
+        records.extend(cues::records(model, &recipe.data.source, &provenance, &job)?);
     }
     let attack = recipe.evaluation.final_attacks.first().cloned().unwrap_or(Attack::Pgd(Pgd::default()));
     let shown: Vec<usize> = (0..dataset.len().min(EXAMPLES)).collect();
-    examples::section(&model, dataset.as_ref(), &shown, &attack, recipe.seed, device)?
+    examples::section(model, dataset, &shown, &attack, recipe.seed, device)?
         .write_json(&run.file("sections/examples.json"))?;
     Ok(records)
 }
