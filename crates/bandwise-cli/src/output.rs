@@ -14,8 +14,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use bandwise::analyze::Findings;
+use bandwise::evaluate::record;
 use bandwise::report::write_analysis;
-use bandwise::{Error, Result, files};
+use bandwise::{Error, Result, files, outputs};
 
 /// One line to standard output. What is between the braces may hold anything: it stays on the line.
 macro_rules! say {
@@ -60,13 +61,21 @@ pub fn reserve<'a>(paths: impl IntoIterator<Item = &'a PathBuf>) {
     CARRIES_FILE.store(paths.into_iter().any(|path| is_stdout(path)), Ordering::Relaxed);
 }
 
+/// Refuses files that records must not replace, before anything is computed.
+///
+/// # Errors
+/// See [`record::check_replaceable`].
+pub fn check_records<'a>(paths: impl IntoIterator<Item = &'a PathBuf>) -> Result<()> {
+    paths.into_iter().filter(|path| !is_stdout(path)).try_for_each(|path| record::check_replaceable(path))
+}
+
 /// Writes a text file, or standard output if it is called `-`.
 ///
 /// # Errors
-/// If the file cannot be written.
+/// If the file cannot be written, or something else is there.
 pub fn write_file(path: &Path, text: &str) -> Result<()> {
     if !is_stdout(path) {
-        return files::write_atomic(path, text.as_bytes());
+        return outputs::replace(path, text.as_bytes());
     }
     if io::stdout().is_terminal() {
         text.lines().for_each(|line| write(|out| writeln!(out, "{}", visible(line))));
@@ -95,7 +104,7 @@ pub fn say_written(path: &Path) {
 }
 
 fn is_stdout(path: &Path) -> bool {
-    path.as_os_str() == "-"
+    ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"].iter().any(|name| path.as_os_str() == *name)
 }
 
 /// Help, version, or what is wrong with the arguments.

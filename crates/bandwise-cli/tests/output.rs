@@ -121,6 +121,93 @@ fn a_dash_is_standard_output() {
     assert!(printed.starts_with("configuration,") && printed.lines().count() == 2, "{printed}");
 }
 
+/// What `evaluate` says, and its exit code, with more arguments.
+fn evaluated(weights: &Path, more: &[&str]) -> (Option<i32>, String) {
+    let base = ["evaluate", "--weights", text(weights), "--data", DATA];
+    let output = bandwise(&[&base[..], more].concat()).output().unwrap();
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn files_of_others_are_not_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let weights = weights(folder.path());
+    let [foreign, own, out] = ["foreign", "own.json", "out"].map(|name| folder.path().join(name));
+    for content in ["notes", "{\"name\": 1}", "{\"records\": \"of vinyl\"}", "a,b\n1,2\n"] {
+        std::fs::write(&foreign, content).unwrap();
+        let (code, said) = evaluated(&weights, &["--json", text(&foreign)]);
+        assert!(code == Some(2) && said.contains("is not replaced: name another file"), "{said}");
+        // Before anything is computed.
+        assert!(!said.contains("accuracy"), "{said}");
+        assert_eq!(std::fs::read_to_string(&foreign).unwrap(), content);
+    }
+    for _ in 0..2 {
+        let (code, said) = evaluated(&weights, &["--json", text(&own)]);
+        assert_eq!(code, Some(0), "{said}");
+    }
+    let refused = |arguments: &[&str]| {
+        let output = bandwise(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains("is not replaced"), "{said}");
+        assert_eq!(std::fs::read_to_string(&foreign).unwrap(), "a,b\n1,2\n");
+    };
+    refused(&["table", text(&own), "--csv", text(&foreign)]);
+    let converted = out.join("foreign.safetensors");
+    let refused_in = |name: &str, arguments: &[&str]| {
+        std::fs::create_dir_all(&out).unwrap();
+        std::fs::rename(&foreign, out.join(name)).unwrap();
+        let output = bandwise(arguments).output().unwrap();
+        std::fs::rename(out.join(name), &foreign).unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(2) && said.contains("is not replaced"), "{name}: {said}");
+        assert_eq!(std::fs::read_to_string(&foreign).unwrap(), "a,b\n1,2\n");
+    };
+    refused_in("foreign.safetensors", &["convert", text(&weights), text(&converted)]);
+    let filters = ["analyze", "filters", "--weights", text(&weights), "--out", text(&out)];
+    for name in ["report.html", "results.jsonl", "filters.csv"] {
+        refused_in(name, &filters);
+    }
+    let mask = ["mask", "--weights", text(&weights), "--data", DATA, "--out", text(&out)];
+    for name in ["report.html", "mask.npy", "mask.png", "state.safetensors"] {
+        refused_in(name, &mask);
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_read_only_file_is_refused_and_open_files_are_written_into() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let weights = weights(folder.path());
+    let json = folder.path().join("x.json");
+    assert_eq!(evaluated(&weights, &["--json", text(&json)]).0, Some(0));
+    let before = std::fs::read(&json).unwrap();
+    std::fs::set_permissions(&json, std::fs::Permissions::from_mode(0o444)).unwrap();
+    let (code, said) = evaluated(&weights, &["--json", text(&json)]);
+    assert!(code == Some(2) && said.contains("read-only"), "{said}");
+    assert_eq!(std::fs::read(&json).unwrap(), before);
+
+    // Standard output as an ordinary file: it is the same file afterwards, and holds the records alone.
+    let printed = folder.path().join("printed");
+    let file = std::fs::File::create(&printed).unwrap();
+    let base = ["evaluate", "--weights", text(&weights), "--data", DATA, "--json"];
+    let (code, said) = with_stdout(&[&base[..], &["/dev/stdout"]].concat(), file.into());
+    assert!(code == Some(0) && said.contains("clean: accuracy"), "{said}");
+    let there: serde_json::Value = serde_json::from_slice(&std::fs::read(&printed).unwrap()).unwrap();
+    assert_eq!(there["records"].as_array().unwrap().len(), 1);
+    // A shell's `>(command)`.
+    let script = format!(
+        "{} {} >(cat > got); wait $!",
+        assert_cmd::cargo::cargo_bin!("bandwise").display(),
+        base.join(" ")
+    );
+    let status =
+        Command::new("bash").args(["-c", &script]).current_dir(folder.path()).stdout(Stdio::null()).status();
+    assert!(status.unwrap().success());
+    assert_eq!(bandwise::evaluate::record::read(&folder.path().join("got")).unwrap().len(), 1);
+}
+
 /// A data set in CIFAR-10's layout whose class names want to color the terminal.
 fn colored(folder: &Path) -> String {
     let root = folder.join("cifar-10-batches-bin");

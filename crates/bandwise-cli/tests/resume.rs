@@ -150,6 +150,22 @@ fn far_too_many_threads_are_not_started() {
 }
 
 #[test]
+fn a_number_of_threads_is_a_number() {
+    let with = |threads: &str| {
+        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("bandwise"));
+        let output = command.env("RAYON_NUM_THREADS", threads).args(["data", "list"]).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    for fine in ["0", "1", " 1 ", ""] {
+        assert_eq!(with(fine), (Some(0), String::new()), "{fine:?}");
+    }
+    for nonsense in ["-1", "abc"] {
+        let (code, said) = with(nonsense);
+        assert!(code == Some(2) && said.contains("is no number of threads"), "{said}");
+    }
+}
+
+#[test]
 fn a_missing_recipe_and_a_model_of_too_few_classes_are_explained() {
     let place = Place::new();
     let (code, message) = place.bandwise(&["train", "recipes/resnet9.toml"]);

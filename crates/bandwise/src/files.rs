@@ -35,6 +35,13 @@ impl AtomicFile {
         } else {
             path.to_path_buf()
         };
+        // Renaming would replace it all the same: that takes leave to write the folder only.
+        if std::fs::metadata(path).is_ok_and(|data| data.is_file() && data.permissions().readonly()) {
+            return Err(Error::config(format!(
+                "{}: this file is read-only, and is not replaced",
+                path.display()
+            )));
+        }
         let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         std::fs::create_dir_all(parent).map_err(|e| Error::io(parent, e))?;
         loop {
@@ -85,13 +92,21 @@ impl Write for AtomicFile {
 ///
 /// Pipes and devices, such as `/dev/stdout`, are written into instead.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
-    if std::fs::metadata(path).is_ok_and(|data| !data.is_file() && !data.is_dir()) {
-        let mut stream = OpenOptions::new().write(true).open(path).map_err(|e| Error::io(path, e))?;
+    if is_stream(path) {
+        let mut stream = OpenOptions::new().append(true).open(path).map_err(|e| Error::io(path, e))?;
         return stream.write_all(bytes).map_err(|e| Error::io(path, e));
     }
     let mut file = AtomicFile::create(path)?;
     file.write_all(bytes).map_err(|e| Error::io(path, e))?;
     file.commit()
+}
+
+/// Whether a file is written into, never replaced: a pipe, a device, or what this process has open by its number
+/// (`/dev/stdout`, `/dev/fd/63` of a shell's `>(command)`), even if that is an ordinary file.
+pub fn is_stream(path: &Path) -> bool {
+    let open = ["/dev/stdout", "/dev/stderr"].iter().any(|name| path == Path::new(name));
+    let numbered = ["/dev/fd", "/proc/self/fd"].iter().any(|folder| path.starts_with(folder));
+    open || numbered || std::fs::metadata(path).is_ok_and(|data| !data.is_file() && !data.is_dir())
 }
 
 /// Removes the temporary files that killed processes have left in `folder` (not below it), and says how many. Files

@@ -4,7 +4,7 @@
 //!
 //! | room | what is in it |
 //! |---|---|
-//! | [`error`], [`files`], [`lock`], [`job`], [`random`], [`suggest`] | foundations of all |
+//! | [`error`], [`files`], [`outputs`], [`differences`], [`lock`], [`job`], [`random`], [`suggest`] | foundations of all |
 //! | [`formats`] | file formats that know nothing of images |
 //! | [`spectral`] | bases, Fourier transforms, bands, spectra |
 //! | [`plot`] | figures from plain numbers |
@@ -33,6 +33,7 @@ pub mod attack;
 mod calendar;
 pub mod corruption;
 pub mod data;
+pub mod differences;
 pub mod error;
 pub mod evaluate;
 pub mod files;
@@ -46,6 +47,7 @@ pub mod job;
 pub mod lock;
 pub mod method;
 pub mod nn;
+pub mod outputs;
 pub mod plot;
 pub mod random;
 #[cfg(feature = "report")]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use bandwise::analyze::Analysis;
 use bandwise::data::DataSpec;
 use bandwise::evaluate::subject::{Subject, TestSet};
+use bandwise::report::check_folder;
 use bandwise::{Error, Interrupt, Job, Result};
 use clap::Args;
 
@@ -51,9 +52,11 @@ impl SubjectArguments {
         if self.batch_size == 0 {
             return Err(Error::config("--batch-size must be at least 1"));
         }
+        check_folder(&self.out)?;
         let models = self.models.each(self.mean.as_ref(), self.std.as_ref())?;
         let compute = self.compute.compute()?;
         let data = TestSet::open(&self.data, self.split.into(), self.limit)?;
+        data.check_batch(self.batch_size)?;
         let mut subjects = Vec::new();
         for (arguments, label) in models {
             let mut subject = Subject::load(&arguments.source(), &data, &compute)?;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use bandwise::method::ModelSource;
 use bandwise::nn::weights;
+use bandwise::outputs::{self, Kind};
 use bandwise::{Error, Result};
 use candle_core::Device;
 use clap::Args;
@@ -55,6 +56,7 @@ pub fn run(arguments: &ConvertArguments) -> Result<bool> {
             arguments.output.display()
         )));
     }
+    outputs::check(&arguments.output, &Kind::Safetensors)?;
     let named = arguments.model.is_some() || arguments.recompose || arguments.allow_mismatch;
     if named || arguments.mean.is_some() || arguments.width.is_some() {
         let loaded = arguments.source().load(&Device::Cpu)?;

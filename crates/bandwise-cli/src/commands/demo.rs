@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 
 use bandwise::evaluate::record;
+use bandwise::outputs::{self, Kind};
 use bandwise::report::report_for_runs;
 use bandwise::train::recipe::Recipe;
 use bandwise::train::run::{self, Surroundings};
-use bandwise::{Interrupt, Result};
+use bandwise::{Error, Interrupt, Result};
 use clap::Args;
 
 use crate::device;
@@ -39,16 +40,23 @@ pub struct DemoArguments {
 /// Runs the command.
 pub fn run(arguments: &DemoArguments, interrupt: &Interrupt) -> Result<bool> {
     let device = device::open(&arguments.device)?;
+    let page = arguments.out.join("report.html");
+    outputs::check(&page, &Kind::Page)?;
     let mut folders = Vec::new();
     for text in RECIPES {
         let recipe = Recipe::parse(text, &[format!("seed={}", arguments.seed)])?;
         let observer = TrainingProgress::new(&recipe.name);
         let folder = arguments.out.join(&recipe.name);
         let surroundings = Surroundings { device: &device, observer: &observer, interrupt };
-        run::start_or_resume(&folder, recipe, surroundings)?;
+        run::start_or_resume(&folder, recipe, surroundings).map_err(|error| match error {
+            Error::Interrupted(_) => {
+                let place = arguments.out.display();
+                Error::Interrupted(format!("saved in {place}; the same command goes on"))
+            }
+            other => other,
+        })?;
         folders.push(folder);
     }
-    let page = arguments.out.join("report.html");
     report_for_runs(&folders)?.write(&page)?;
     say!();
     for folder in &folders {

@@ -91,6 +91,8 @@ pub struct EvaluateArguments {
 pub fn run(arguments: &EvaluateArguments, interrupt: &Interrupt) -> Result<bool> {
     let arguments = &arguments.translated()?;
     output::reserve(&arguments.json);
+    check_journal(arguments)?;
+    output::check_records(&arguments.json)?;
     if arguments.batch_size == 0 {
         return Err(Error::config("--batch-size must be at least 1"));
     }
@@ -100,17 +102,6 @@ pub fn run(arguments: &EvaluateArguments, interrupt: &Interrupt) -> Result<bool>
     corruptions::check_unused(&arguments.corruptions)?;
     let attacks = attacks(arguments)?;
     let shard = arguments.shard.as_deref().map_or(Ok(Shard::WHOLE), str::parse)?;
-    if let Some(path) = &arguments.json {
-        if Some(path) == arguments.journal.as_ref() {
-            return Err(Error::config("--json and --journal are two files; give each a name of its own"));
-        }
-        if Journal::is_at(path) {
-            return Err(Error::config(format!(
-                "{} is a journal, which the records of --json would replace; name another file",
-                path.display()
-            )));
-        }
-    }
     let mut subject = arguments.subject(&open_data(arguments)?)?;
     subject.provenance.seeds = vec![arguments.seed];
     let Subject { classifier, device, provenance, .. } = &subject;
@@ -173,6 +164,21 @@ pub fn run(arguments: &EvaluateArguments, interrupt: &Interrupt) -> Result<bool>
     Ok(true)
 }
 
+/// Refuses to replace a journal by records.
+fn check_journal(arguments: &EvaluateArguments) -> Result<()> {
+    let Some(path) = &arguments.json else { return Ok(()) };
+    if Some(path) == arguments.journal.as_ref() {
+        return Err(Error::config("--json and --journal are two files; give each a name of its own"));
+    }
+    if Journal::is_at(path) {
+        return Err(Error::config(format!(
+            "{} is a journal, which the records of --json would replace; name another file",
+            path.display()
+        )));
+    }
+    Ok(())
+}
+
 /// The pictures, shifted if that is asked for.
 fn open_data(arguments: &EvaluateArguments) -> Result<TestSet> {
     let data = TestSet::open(arguments.data()?, arguments.split.into(), arguments.limit)?;
@@ -198,6 +204,7 @@ impl EvaluateArguments {
 
     /// Loads the network for `data`, and says what will be evaluated.
     pub(super) fn subject(&self, data: &TestSet) -> Result<Subject> {
+        data.check_batch(self.batch_size)?;
         let subject = Subject::load(&self.model.source(), data, &self.compute.compute()?)?;
         announce(&subject);
         Ok(subject)

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use bandwise::data::DataSpec;
+use bandwise::outputs::{self, Kind};
 use bandwise::report::report_for_runs;
 use bandwise::train::recipe::Recipe;
 use bandwise::train::run::{self, Surroundings};
@@ -83,6 +84,8 @@ pub fn run(arguments: &TrainArguments, interrupt: &Interrupt) -> Result<bool> {
             ));
         }
     };
+    let page = folder.join("report.html");
+    outputs::check(&page, &Kind::Page)?;
     device::announce(&device, recipe.precision);
     let observer = TrainingProgress::new(&recipe.name);
     let surroundings = Surroundings { device: &device, observer: &observer, interrupt };
@@ -91,7 +94,6 @@ pub fn run(arguments: &TrainArguments, interrupt: &Interrupt) -> Result<bool> {
     } else {
         run::start(&folder, recipe, surroundings)?;
     }
-    let page = folder.join("report.html");
     report_for_runs(std::slice::from_ref(&folder))?.write(&page)?;
     say!("{}: weights in model.safetensors, report in {}", folder.display(), page.display());
     Ok(true)

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::{frequency_axes, radius_axis};
 use crate::formats::csv::Csv;
 use crate::method::fourier_mask::{EpochLog, Mask};
+use crate::outputs::{self, Kind};
 use crate::plot::{
     Axis, Bar, BarPlot, BarSeries, Cell, ColorMap, HeatMap, HeatPanel, LinePlot, NumberFormat, Picture,
     Section, Series, Table,
@@ -329,11 +330,19 @@ pub fn one_for_each(files: &[PathBuf], models: usize, job: &Job) -> Result<Vec<M
 /// Writes a mask as a picture: even part, centred.
 fn write_picture(path: &Path, mask: &Mask) -> Result<()> {
     let png = picture(&mask.centred(), mask.height, mask.width).bytes().unwrap_or_default();
-    files::write_atomic(path, &png)
+    outputs::replace(path, &png)
 }
 
-/// Removes what killed processes have left in the folders that masks are written to.
-fn clean(folder: &Path) -> Result<()> {
+/// Refuses a folder with files of others under the names of masks, and removes what killed processes have left in it.
+fn prepare(folder: &Path) -> Result<()> {
+    for (name, kind) in [
+        ("mask.npy", Kind::Npy),
+        ("masks.npy", Kind::Npy),
+        ("mask.png", Kind::Png),
+        ("state.safetensors", Kind::Safetensors),
+    ] {
+        outputs::check(&folder.join(name), &kind)?;
+    }
     ["", "pictures", "sections", "figures"]
         .iter()
         .try_for_each(|part| files::remove_leftovers(&folder.join(part)).map(drop))

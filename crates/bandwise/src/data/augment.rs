@@ -6,7 +6,7 @@
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 
-use super::Image;
+use super::{Image, limits};
 use crate::random::Stream;
 use crate::{Error, Result};
 
@@ -118,6 +118,28 @@ impl Augment {
         }
     }
 
+    /// The shape `[height, width, channels]` that an image of this shape is brought to.
+    fn output_shape(&self, [height, width, channels]: [usize; 3]) -> [usize; 3] {
+        match *self {
+            Self::RandomCrop { size: Some(size), .. }
+            | Self::CenterCrop { size }
+            | Self::RandomResizedCrop { size, .. } => [size, size, channels],
+            Self::Resize { size } => {
+                let [height, width] = Image::shorter_side_scaled([height, width], size);
+                [height, width, channels]
+            }
+            Self::RandomCrop { size: None, .. }
+            | Self::HorizontalFlip
+            | Self::VerticalFlip
+            | Self::Affine { .. } => [height, width, channels],
+        }
+    }
+
+    /// As in a recipe.
+    fn text(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
     /// The changed image; draws from `rng` what it needs.
     pub fn apply(&self, image: Image, rng: &mut Stream) -> Image {
         match *self {
@@ -157,6 +179,21 @@ impl Augment {
 /// Applies all steps in order.
 pub fn apply_all(steps: &[Augment], image: Image, rng: &mut Stream) -> Image {
     steps.iter().fold(image, |image, step| step.apply(image, rng))
+}
+
+/// Refuses steps that would make images of this shape, or batches of them, larger than memory.
+///
+/// # Errors
+/// [`Error::Config`] naming the step, the size and the limit ([`limits::MAX_BATCH_BYTES`]).
+pub(super) fn check_memory(steps: &[Augment], shape: [usize; 3], batch: usize) -> Result<()> {
+    let mut shape = shape;
+    for step in steps {
+        shape = step.output_shape(shape);
+        limits::check_batch(&format!("data.augment={}", step.text()), 1, shape, "choose a smaller size")?;
+    }
+    let what = steps.iter().map(Augment::text).collect::<Vec<_>>().join(", ");
+    let what = if what.is_empty() { "batch_size".into() } else { format!("data.augment={what}") };
+    limits::check_batch(&what, batch, shape, "choose a smaller batch_size or size")
 }
 
 fn uniform(rng: &mut Stream, low: f64, high: f64) -> f64 {
@@ -329,6 +366,7 @@ mod tests {
             for step in steps {
                 step.validate().unwrap();
                 let image = step.apply(ramp(height, width), &mut stream(seed, &[]));
+                prop_assert_eq!(image.shape(), step.output_shape([height, width, 3]));
                 prop_assert_eq!(image.pixels.len(), image.height * image.width * image.channels);
                 prop_assert!(image.pixels.iter().all(|p| (-1e-5..=1.00001).contains(p)));
             }

@@ -179,9 +179,14 @@ impl Image {
 
     /// Resized so that the shorter side is `side`, keeping the proportions.
     pub fn shorter_side_resized(&self, side: usize) -> Self {
-        let shorter = self.height.min(self.width).max(1);
-        let scaled = |length: usize| (length * side / shorter).max(1);
-        self.resized(scaled(self.height), scaled(self.width))
+        let [height, width] = Self::shorter_side_scaled([self.height, self.width], side);
+        self.resized(height, width)
+    }
+
+    /// `[height, width]` with the shorter one brought to `side`, proportions kept.
+    pub(super) fn shorter_side_scaled(lengths: [usize; 2], side: usize) -> [usize; 2] {
+        let shorter = lengths[0].min(lengths[1]).max(1);
+        lengths.map(|length| (length * side / shorter).max(1))
     }
 }
 

@@ -13,7 +13,7 @@ use rand::seq::SliceRandom;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{Augment, Dataset, Image, augment};
+use super::{Augment, Dataset, Image, augment, limits};
 use crate::{Error, Result, random};
 
 /// Batches that each thread may have ready before they are asked for.
@@ -146,6 +146,8 @@ impl Loader {
             )));
         }
         config.augment.iter().try_for_each(Augment::validate)?;
+        let largest = config.batch_size.min(dataset.len());
+        augment::check_memory(&config.augment, dataset.first_shape()?, largest)?;
         Ok(Self { dataset, config: Arc::new(config) })
     }
 
@@ -160,6 +162,15 @@ impl Loader {
             true => self.dataset.len() / self.config.batch_size,
             false => self.dataset.len().div_ceil(self.config.batch_size),
         }
+    }
+
+    /// The first `count` images of the data set (fewer, if a batch has fewer) as the first epoch changes them.
+    ///
+    /// # Errors
+    /// What would go wrong with them in training.
+    pub fn sample(&self, count: usize) -> Result<Batch> {
+        let order: Vec<usize> = (0..count.min(self.dataset.len())).collect();
+        self.batch(0, &order, 0)
     }
 
     /// All batches of an epoch.
@@ -263,11 +274,15 @@ impl Drop for Epoch {
 }
 
 /// The first `limit` images (all, if `None`) as one batch, in data order; read in parallel.
+///
+/// # Errors
+/// If there are none, more than memory holds ([`limits::MAX_DATA_BYTES`]), or some cannot be read.
 pub fn load_all(dataset: &dyn Dataset, limit: Option<usize>) -> Result<Batch> {
     let count = limit.map_or(dataset.len(), |limit| limit.min(dataset.len()));
     if count == 0 {
         return Err(Error::config(format!("{}: there are no images to load", dataset.name())));
     }
+    limits::check_held(dataset, count)?;
     let indices: Vec<usize> = (0..count).collect();
     let parts: Vec<Batch> = indices
         .par_chunks(256)

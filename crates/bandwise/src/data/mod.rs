@@ -16,6 +16,7 @@
 //! | `synthetic` | the built-in set with a low-frequency and a high-frequency cue |
 //! | `view`, `mapping` | subsets, resized versions, other classes of another set |
 //! | `augment`, `loader` | random changes, batches |
+//! | `limits` | how much memory images may ask for |
 //! | `statistics` | what `bandwise data info` prints |
 //!
 //! Pixels are f32 in `[0, 1]`, images `[height, width, channels]`; nothing here normalises.
@@ -31,6 +32,7 @@ pub mod folder;
 mod formats;
 pub mod idx;
 pub mod image;
+pub mod limits;
 pub mod loader;
 pub mod mapping;
 pub mod mat;

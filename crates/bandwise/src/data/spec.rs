@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 pub(super) use super::formats::Request;
 pub use super::formats::{FORMATS, Format};
 use super::synthetic::{CueSplit, SyntheticConfig, SyntheticDataset};
-use super::{Dataset, Grey, Remapped, Resized, Subset};
+use super::{Dataset, Grey, Remapped, Resized, Subset, limits};
 pub(crate) use crate::suggest::unknown;
 use crate::{Error, Result};
 
@@ -222,11 +222,17 @@ impl DataSpec {
         Ok(())
     }
 
+    /// Judges options that each say what is possible, and together what is not.
+    fn check(&self) -> Result<()> {
+        self.synthetic_config().map_or(Ok(()), limits::check_synthetic)
+    }
+
     /// Opens one split.
     ///
     /// # Errors
     /// If files are missing or do not hold what they should; the message names the file.
     pub fn open(&self, split: Split) -> Result<Arc<dyn Dataset>> {
+        self.check()?;
         let mut dataset: Arc<dyn Dataset> = match &self.source {
             Source::Files { format, path } => {
                 if !path.exists() {
@@ -300,6 +306,7 @@ impl FromStr for DataSpec {
         for (key, value) in options {
             spec = spec.with(key, value)?;
         }
+        spec.check()?;
         Ok(spec)
     }
 }
@@ -391,6 +398,7 @@ mod tests {
         assert!(message("synthetic:limt=5").contains("did you mean `limit`?"));
         assert!(message("synthetic:/tmp").contains("key=value"));
         assert!(message("synthetic:limit=0").contains("above 0"));
+        assert!(message("synthetic:size=1024,count=100000000").contains("at most 16 GiB"));
         assert!(message("").contains("unknown data set"));
         let opened =
             |text: &str| text.parse::<DataSpec>().unwrap().open(Split::Test).unwrap_err().to_string();

@@ -16,7 +16,7 @@ use candle_core::{Device, Tensor};
 use super::journal::{CLEAN, Entry, Journal, Noted};
 use crate::attack::{Attack, AttackContext, Classifier, Outcome, Warning, check_model, pick, verdicts};
 use crate::data::Dataset;
-use crate::{Error, Job, Result, files};
+use crate::{Error, Job, Result, outputs};
 
 /// The most batches that an attack refills its batch from.
 const BATCHES_PER_WAVE: usize = 4;
@@ -315,5 +315,5 @@ fn save(
     ];
     let bytes = safetensors::serialize(tensors, None)
         .map_err(|e| Error::format(&path, format!("the attacked images could not be written: {e}")))?;
-    files::write_atomic(&path, &bytes)
+    outputs::replace(&path, &bytes)
 }

@@ -3,6 +3,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`subject`] | the network and the images of an evaluation, loaded and checked in one place |
+//! | `fit` | whether a network and images have the same channels and classes |
 //! | [`preflight`] | the check before anything expensive, and what the evaluation will cost |
 //! | [`engine`] | fills a journal, on what is missing and still alive |
 //! | [`journal`] | one line per (image, attack): continues after a kill, merges from shards |
@@ -27,6 +28,7 @@ pub mod cues;
 pub mod engine;
 #[cfg(test)]
 mod engine_tests;
+pub(crate) mod fit;
 pub mod identity;
 pub mod journal;
 #[cfg(test)]

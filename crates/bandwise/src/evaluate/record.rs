@@ -16,7 +16,8 @@ use serde_json::{Map, Value};
 use super::statistics::{mean_interval, wilson_interval};
 use crate::calendar::utc_timestamp;
 use crate::formats::csv::{Csv, optional};
-use crate::{Error, Result, files};
+use crate::outputs::Kind;
+use crate::{Error, Result, files, outputs};
 
 /// Key of a heat map's record under which the L2 norm of its wave stands.
 pub const WAVE_NORM: &str = "wave_norm";
@@ -244,9 +245,26 @@ fn unwrapped(stored: Vec<Stored>) -> Vec<Record> {
     stored.into_iter().map(|Stored(record)| record).collect()
 }
 
+/// Refuses to write records over anything but nothing, an empty file, or records.
+///
+/// # Errors
+/// [`outputs::check`]; also where the file begins like ours but holds no records.
+pub fn check_replaceable(path: &Path) -> Result<()> {
+    outputs::check(path, &Kind::Json("records".into()))?;
+    let is_file = std::fs::metadata(path).is_ok_and(|data| data.is_file() && data.len() > 0);
+    if is_file && !files::is_stream(path) && read(path).is_err() {
+        return Err(Error::config(format!(
+            "{}: this file is there already and holds no records; it is not replaced: name another file, or remove it",
+            path.display()
+        )));
+    }
+    Ok(())
+}
+
 /// Writes `{"records": [...]}`, atomically.
 pub fn write_json(path: &Path, records: &[Record]) -> Result<()> {
-    files::write_atomic(path, to_json(path, records)?.as_bytes())
+    check_replaceable(path)?;
+    outputs::replace(path, to_json(path, records)?.as_bytes())
 }
 
 /// The text of [`write_json`]; `path` is named in errors.
@@ -258,7 +276,7 @@ pub fn to_json(path: &Path, records: &[Record]) -> Result<String> {
 /// Writes the numbers and their provenance as CSV (without per-image flags and configuration),
 /// atomically.
 pub fn write_csv(path: &Path, records: &[Record]) -> Result<()> {
-    files::write_atomic(path, to_csv(records).as_bytes())
+    outputs::replace(path, to_csv(records).as_bytes())
 }
 
 /// The columns of [`write_csv`] as text.

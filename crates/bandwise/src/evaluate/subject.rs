@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use bandwise_kernels::Precision;
-use candle_core::{Device, Tensor};
+use candle_core::{Device, DeviceLocation, Tensor};
 use serde_json::json;
 
+use super::fit::{self, Classes};
 use super::record::{Provenance, Record};
 use crate::attack::FrozenModel;
 use crate::corruption::{ChangedDataset, Shift};
-use crate::data::{DataSpec, Dataset, Split, load_all};
+use crate::data::{DataSpec, Dataset, Split, limits, load_all};
 use crate::method::{LoadedNetwork, ModelSource, Network};
 use crate::{Error, Result};
 
@@ -45,6 +46,15 @@ impl TestSet {
             0 => Err(Error::config(format!("{}: there are no images to evaluate", set.name))),
             _ => Ok(set),
         }
+    }
+
+    /// Refuses batches of more than [`limits::MAX_BATCH_BYTES`].
+    ///
+    /// # Errors
+    /// Also if the first image cannot be read.
+    pub fn check_batch(&self, batch_size: usize) -> Result<()> {
+        let (images, shape) = (batch_size.min(self.count()), self.dataset.first_shape()?);
+        limits::check_batch(&format!("--batch-size on {}", self.name), images, shape, "choose a smaller one")
     }
 
     /// The same images, changed first.
@@ -135,6 +145,18 @@ impl Default for Compute {
     /// Single precision on the CPU.
     fn default() -> Self {
         Self { device: Device::Cpu, device_name: "cpu".into(), precision: Precision::F32 }
+    }
+}
+
+impl Compute {
+    /// On a device, under its usual name.
+    pub fn on(device: &Device, precision: Precision) -> Self {
+        let device_name = match device.location() {
+            DeviceLocation::Cpu => "cpu".into(),
+            DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}"),
+            DeviceLocation::Metal { .. } => "metal".into(),
+        };
+        Self { device: device.clone(), device_name, precision }
     }
 }
 
@@ -230,72 +252,23 @@ pub fn with_warnings(mut record: Record, warnings: &[String]) -> Record {
 
 fn check_channels(network: &Network, data: &TestSet) -> Result<()> {
     let [_, _, there] = data.dataset.first_shape()?;
-    let wanted = network.model.interface().channels;
-    if there == wanted {
-        return Ok(());
-    }
-    let remedy = if wanted == 1 { "; the data option gray=true makes one channel" } else { "" };
-    Err(Error::model(format!(
-        "the network takes images of {wanted} channels, those of {} have {there}{remedy}",
-        data.name
-    )))
+    fit::channels(network.model.interface().channels, there, &data.name).map_err(Error::model)
 }
 
-/// Compares the classes of a network and of images.
-///
-/// Names that are numbers say nothing beyond the label, and the count of such classes is often read from the largest
-/// label: fewer are no contradiction.
+/// Compares the classes of a network and of images; returns what is remarkable.
 fn check_classes(network: &Network, data: &TestSet, allow: bool) -> Result<Vec<String>> {
-    let (ours, theirs) = (&network.class_names[..], data.dataset.class_names());
-    let (known, there) = (network.model.interface().classes, theirs.len());
-    let numbered =
-        |names: &[String]| names.iter().enumerate().all(|(index, name)| *name == index.to_string());
-    let comparable = !numbered(ours) && !numbered(theirs);
-    if there > known {
-        return Err(Error::model(format!(
-            "the network knows {known} classes, {} has {there} ({}); the data option map=FILE brings classes together, \
-             classes=a|b|c chooses some",
-            data.name,
-            few(theirs)
-        )));
-    }
-    let moved = theirs.iter().enumerate().find_map(|(here, name)| {
-        let mut places = ours.iter().enumerate().filter(|(_, other)| *other == name);
-        let place = places.next().filter(|_| places.next().is_none())?.0;
-        (place != here).then_some((name, here, place))
-    });
-    let doubt = if let Some((name, here, place)) = moved.filter(|_| comparable) {
-        format!(
-            "the classes are in another order than those the network was trained with: `{name}` is number {here} in {} \
-             and number {place} for the network",
-            data.name
-        )
-    } else if there < known && !numbered(theirs) && !(comparable && ours.starts_with(theirs)) {
-        let names = if ours.is_empty() { String::new() } else { format!(" ({})", few(ours)) };
-        format!("the network knows {known} classes{names}, {} has {there} ({})", data.name, few(theirs))
-    } else {
-        let other: Vec<_> = theirs.iter().zip(ours).filter(|(theirs, ours)| theirs != ours).collect();
-        return Ok(match other.first() {
-            Some((theirs, ours)) if comparable => vec![format!(
-                "{} classes have another name in the data than for the network, for example `{theirs}` and `{ours}`",
-                other.len()
-            )],
-            _ => Vec::new(),
-        });
-    };
-    match allow {
-        true => Ok(vec![doubt]),
-        false => Err(Error::model(format!(
+    let known = network.model.interface().classes;
+    match fit::classes(known, &network.class_names, data.dataset.as_ref(), &data.name) {
+        Classes::Fit(remarks) => Ok(remarks),
+        Classes::Doubtful(doubt) if allow => Ok(vec![doubt]),
+        Classes::Doubtful(doubt) => Err(Error::model(format!(
             "{doubt}; the data option map=FILE brings classes together (lines `own class, number of the network's \
              class`), --allow-mismatch takes labels as they are"
         ))),
+        Classes::TooMany(reason) => Err(Error::model(format!(
+            "{reason}; the data option map=FILE brings classes together, classes=a|b|c chooses some"
+        ))),
     }
-}
-
-/// The first few names.
-fn few(names: &[String]) -> String {
-    let shown = names[..names.len().min(4)].join(", ");
-    if names.len() > 4 { shown + ", …" } else { shown }
 }
 
 #[cfg(test)]

@@ -86,6 +86,42 @@ pub struct LoadedNetwork {
     pub warnings: Vec<String>,
 }
 
+/// How much of a network a file of weights must fill, and what may be left over.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Strictness<'a> {
+    /// All of it, and nothing.
+    Exact,
+    /// All but what training may begin with at random: FPCM blocks that the file does not have, and the last layer of
+    /// a network of this configuration, if the file's knows another number of classes. Nothing may be left over.
+    ToTrain(&'a NetworkConfig),
+    /// Whatever fits.
+    Whatever,
+}
+
+impl Strictness<'_> {
+    /// The parameters that stay random; `None` if the file does not fit well enough.
+    pub(crate) fn at_random(self, report: &LoadReport) -> Option<Vec<String>> {
+        let fits = match self {
+            Self::Whatever => true,
+            Self::Exact => report.is_exact(),
+            Self::ToTrain(config) => {
+                let is_fpcm = |name: &String| config.fpcm.is_some() && name.starts_with("attn");
+                let is_head = |expected: &[usize], found: &[usize]| {
+                    Some(expected[0]) == config.classes
+                        && expected.len() == found.len()
+                        && expected[0] != found[0]
+                        && expected[1..] == found[1..]
+                };
+                report.missing.iter().all(is_fpcm)
+                    && report.misshaped.iter().all(|m| is_head(&m.expected, &m.found))
+                    && report.unexpected.is_empty()
+            }
+        };
+        let misshaped = report.misshaped.iter().map(|m| m.name.clone());
+        fits.then(|| report.missing.iter().cloned().chain(misshaped).collect())
+    }
+}
+
 impl ModelSource {
     /// A file about which the caller says nothing.
     pub fn new(weights: impl Into<PathBuf>) -> Self {
@@ -115,7 +151,8 @@ impl ModelSource {
         let config = completed(config, &file.tensors)?;
         let plan = config.plan()?;
         let report = weights::compare(plan.tensors(), &file.tensors).report;
-        if !report.is_exact() && !self.allow_mismatch {
+        let strictness = if self.allow_mismatch { Strictness::Whatever } else { Strictness::Exact };
+        if strictness.at_random(&report).is_none() {
             return Err(self.refusal(&file, &config, &report));
         }
         let matched = file.match_keys(plan.tensors())?;

@@ -145,7 +145,11 @@ impl NetworkConfig {
     }
 
     /// A freshly initialised model; three channels and ten classes where nothing else is said.
+    ///
+    /// # Errors
+    /// As [`NetworkConfig::plan`], before anything is allocated.
     pub fn build(&self, seed: u64, dtype: DType, device: &Device) -> Result<Model> {
+        self.plan()?;
         let normalization = self.normalization.as_ref();
         let model = Model::new(&self.architecture, self.interface(), normalization, seed, dtype, device)?;
         self.finished(model, seed)

@@ -8,8 +8,9 @@ use candle_core::Shape;
 use super::architecture::Interface;
 use crate::{Error, Result};
 
-/// A network of more learned values than this is refused: 8 GiB of weights in single precision.
-pub const MAX_PARAMETERS: u64 = 1 << 31;
+/// A network of more learned values than this is refused: 2 GiB of weights in single precision. Training holds them
+/// about four times: weights, gradients, the optimizer's moments, a checkpoint on its way.
+pub const MAX_PARAMETERS: u64 = 1 << 29;
 /// Most classes, input channels, and channels of the first stage that a network may have.
 pub const MAX_INTERFACE: usize = 1 << 24;
 

@@ -5,7 +5,30 @@ use std::path::{Path, PathBuf};
 use super::{Report, report_for_runs};
 use crate::analyze::{Findings, corruptions};
 use crate::evaluate::record::{self, Record};
+use crate::outputs::{self, Kind};
 use crate::{Result, files};
+
+/// Refuses a folder with files of others under the names that every analysis writes; to be asked before anything is
+/// computed.
+///
+/// # Errors
+/// See [`outputs::check`].
+pub fn check_folder(folder: &Path) -> Result<()> {
+    outputs::check(&folder.join("report.html"), &Kind::Page)?;
+    outputs::check(&folder.join("results.jsonl"), &Kind::Json("metric".into()))
+}
+
+/// [`check_folder`], and the table that [`write_corruptions`] adds.
+///
+/// # Errors
+/// See [`outputs::check`].
+pub fn check_corruptions_folder(folder: &Path) -> Result<()> {
+    check_folder(folder)?;
+    match Kind::of(corruptions::csv(&[]).as_bytes()) {
+        Some(kind) => outputs::check(&folder.join("corruptions.csv"), &kind),
+        None => Ok(()),
+    }
+}
 
 /// Writes what an analysis found: `NAME.csv`, `results.jsonl` (replacing an earlier one), `sections/NAME.json`, which
 /// [`report_for_runs`] collects, `figures/` and `report.html`, whose path is returned.
@@ -14,7 +37,7 @@ use crate::{Result, files};
 /// If a file cannot be written.
 pub fn write_analysis(folder: &Path, findings: &Findings) -> Result<PathBuf> {
     for (name, csv) in &findings.tables {
-        files::write_atomic(&folder.join(format!("{name}.csv")), csv.as_bytes())?;
+        outputs::replace(&folder.join(format!("{name}.csv")), csv.as_bytes())?;
     }
     write_records(folder, &findings.records)?;
     let mut report = Report::new(&*findings.title);
@@ -32,7 +55,7 @@ pub fn write_analysis(folder: &Path, findings: &Findings) -> Result<PathBuf> {
 /// If a file cannot be written.
 pub fn write_corruptions(folder: &Path, records: &[Record]) -> Result<PathBuf> {
     write_records(folder, records)?;
-    files::write_atomic(&folder.join("corruptions.csv"), corruptions::csv(records).as_bytes())?;
+    outputs::replace(&folder.join("corruptions.csv"), corruptions::csv(records).as_bytes())?;
     corruptions::section(records).write_json(&folder.join("sections/corruptions.json"))?;
     write_page(folder, &report_for_runs(&[folder.to_path_buf()])?)
 }

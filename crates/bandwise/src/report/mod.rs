@@ -16,7 +16,7 @@ mod run;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-pub use folder::{write_analysis, write_corruptions};
+pub use folder::{check_corruptions_folder, check_folder, write_analysis, write_corruptions};
 pub use page::write_report;
 pub use run::report_for_runs;
 
@@ -26,7 +26,7 @@ pub use crate::plot::{
     Axis, Bar, BarPlot, BarSeries, Block, Cell, ColorMap, Facts, HeatMap, HeatPanel, ImageGrid, ImageRow,
     LinePlot, Number, NumberFormat, Picture, ScaleKind, Section, Series, Table, Width,
 };
-use crate::{Error, Result, files};
+use crate::{Error, Result, files, outputs};
 
 /// A page in the making.
 #[derive(Debug, Clone, PartialEq)]
@@ -92,7 +92,7 @@ impl Report {
 
     /// Writes the page, atomically.
     pub fn write(&self, path: &Path) -> Result<()> {
-        files::write_atomic(path, self.to_html().as_bytes())
+        outputs::replace(path, self.to_html().as_bytes())
     }
 
     /// Writes every plot as `.svg` and `.csv`, every table as `.csv` and every picture as `.png` into a

@@ -11,6 +11,7 @@ use candle_core::{DType, Device};
 
 use super::history::InitialWeights;
 use crate::method::filter_frequency::{self, Decomposition, Init};
+use crate::method::loading::Strictness;
 use crate::method::{Network, NetworkConfig};
 use crate::nn::weights::{self, LoadReport};
 use crate::{Error, Result};
@@ -57,7 +58,8 @@ pub fn start_from(wanted: &NetworkConfig, path: &Path, seed: u64, device: &Devic
     let shapes = weights::shapes(&as_in_file.build(seed, DType::F32, &Device::Cpu)?);
     let matched = file.match_keys(&shapes)?;
     let report = &matched.report;
-    let at_random = starting_at_random(report, &config)
+    let at_random = Strictness::ToTrain(&config)
+        .at_random(report)
         .ok_or_else(|| Error::format(path, format!("the weights do not fit the model: {report}")))?;
     let from_file = config.normalization.is_none();
     if from_file {
@@ -84,22 +86,6 @@ pub fn start_from(wanted: &NetworkConfig, path: &Path, seed: u64, device: &Devic
     let sha256 = file.sha256;
     let initial = InitialWeights { file: path.display().to_string(), sha256, at_random };
     Ok(Started { network, initial, notes })
-}
-
-/// The parameters that start at random; `None` if more is missing than may be.
-fn starting_at_random(report: &LoadReport, config: &NetworkConfig) -> Option<Vec<String>> {
-    let is_fpcm = |name: &String| config.fpcm.is_some() && name.starts_with("attn");
-    let is_head = |expected: &[usize], found: &[usize]| {
-        Some(expected[0]) == config.classes
-            && expected.len() == found.len()
-            && expected[0] != found[0]
-            && expected[1..] == found[1..]
-    };
-    let fits = report.missing.iter().all(is_fpcm)
-        && report.misshaped.iter().all(|m| is_head(&m.expected, &m.found))
-        && report.unexpected.is_empty();
-    let heads = report.misshaped.iter().map(|m| m.name.clone());
-    fits.then(|| report.missing.iter().cloned().chain(heads).collect())
 }
 
 fn notes(

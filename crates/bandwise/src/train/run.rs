@@ -1,8 +1,9 @@
 //! A whole training run: folder, training, final evaluation, records.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 use serde_json::json;
 
 use super::history::History;
@@ -10,14 +11,15 @@ use super::recipe::{Change, Influence, Recipe};
 use super::run_folder::{RunFolder, Status};
 use super::trainer::{Observer, Prepared, Saved, Trainer};
 use crate::analyze::examples;
-use crate::attack::{Attack, FrozenModel, Pgd};
+use crate::attack::{Attack, Pgd};
 use crate::data::Split;
 use crate::evaluate::accuracy;
 use crate::evaluate::cues;
 use crate::evaluate::record::{Provenance, Record};
+use crate::evaluate::subject::{Compute, Subject, TestSet};
 use crate::evaluate::suite::accuracy_record;
-use crate::method::Network;
-use crate::{Error, Interrupt, Job, Result, files};
+use crate::method::{ModelSource, Network};
+use crate::{Error, Interrupt, Job, Result};
 
 /// Example images in a run's report.
 const EXAMPLES: usize = 6;
@@ -47,9 +49,12 @@ pub fn start(folder: &Path, recipe: Recipe, surroundings: Surroundings) -> Resul
 }
 
 /// Resumes the run in `folder` if there is one of the same recipe, else starts it.
+///
+/// # Errors
+/// If the run there has other settings.
 pub fn start_or_resume(folder: &Path, recipe: Recipe, surroundings: Surroundings) -> Result<Network> {
     if folder.join("run.toml").exists() {
-        resume(folder, recipe, false, surroundings)
+        take_up(folder, recipe, Changed::Elsewhere, surroundings)
     } else {
         start(folder, recipe, surroundings)
     }
@@ -64,8 +69,29 @@ pub fn start_or_resume(folder: &Path, recipe: Recipe, surroundings: Surroundings
 /// settings have nothing left to act on.
 pub fn resume(
     folder: &Path,
-    mut recipe: Recipe,
+    recipe: Recipe,
     accept_changes: bool,
+    surroundings: Surroundings,
+) -> Result<Network> {
+    let changed = if accept_changes { Changed::Accepted } else { Changed::Refused };
+    take_up(folder, recipe, changed, surroundings)
+}
+
+/// What happens to a run whose settings are no longer those of its checkpoint.
+#[derive(Clone, Copy, PartialEq)]
+enum Changed {
+    /// It goes on with the new ones.
+    Accepted,
+    /// It is refused; they may be accepted.
+    Refused,
+    /// It is refused, and nobody can accept them: another folder must be chosen.
+    Elsewhere,
+}
+
+fn take_up(
+    folder: &Path,
+    mut recipe: Recipe,
+    changed: Changed,
     surroundings: Surroundings,
 ) -> Result<Network> {
     let Surroundings { device, observer, interrupt } = surroundings;
@@ -83,10 +109,11 @@ pub fn resume(
         if recipe != on_disk {
             run.set_recipe(&recipe)?;
         }
-        observer.message(&format!(
-            "{}: this run is complete already; train longer with --resume --set epochs=N --accept-changes",
-            recipe.name
-        ));
+        let longer = match changed {
+            Changed::Elsewhere => "",
+            _ => "; train longer with --resume --set epochs=N --accept-changes",
+        };
+        observer.message(&format!("{}: this run is complete already{longer}", recipe.name));
         return Network::load(&run.file("model.safetensors"), device);
     }
     if complete && saved.is_none() {
@@ -99,9 +126,13 @@ pub fn resume(
     }
     let prepared = Prepared::new(recipe, saved.is_some(), device)?;
     let changes = with_data(changes, saved.as_ref(), &prepared);
+    let from_file = prepared.recipe() == &on_disk;
+    if let Some(saved) = &saved {
+        check_parameters(&run, &changes, saved, &prepared, from_file)?;
+    }
     if !changes.is_empty() {
-        if !accept_changes {
-            return Err(refusal(folder, &changes, saved.as_ref(), prepared.recipe() == &on_disk));
+        if changed != Changed::Accepted {
+            return Err(refusal(folder, &changes, saved.as_ref(), from_file, changed));
         }
         saved
             .iter()
@@ -140,19 +171,75 @@ fn with_data(mut changes: Vec<Change>, saved: Option<&Saved>, prepared: &Prepare
     changes
 }
 
-fn refusal(folder: &Path, changes: &[Change], saved: Option<&Saved>, from_file: bool) -> Error {
+/// Refuses to go on with a network whose parameters are not those of the checkpoint: nobody can accept that.
+fn check_parameters(
+    run: &RunFolder,
+    changes: &[Change],
+    saved: &Saved,
+    prepared: &Prepared,
+    from_file: bool,
+) -> Result<()> {
+    let shapes = |tensors: &mut dyn Iterator<Item = (&String, &Tensor)>| -> BTreeMap<String, Vec<usize>> {
+        tensors.map(|(name, tensor)| (name.clone(), tensor.dims().to_vec())).collect()
+    };
+    let network = prepared.network().model.state();
+    let now = shapes(&mut network.iter().map(|(name, tensor)| (name, tensor)));
+    let before = shapes(&mut saved.snapshot.model.iter());
+    let Some(name) = now.keys().chain(before.keys()).find(|name| now.get(*name) != before.get(*name)) else {
+        return Ok(());
+    };
+    let shape = |shapes: &BTreeMap<String, Vec<usize>>| {
+        shapes.get(name).map_or("missing".to_owned(), |shape| format!("{shape:?}"))
+    };
+    // Of all changes, those that can be the reason.
+    let reasons: Vec<Change> = changes
+        .iter()
+        .filter(|c| c.key.starts_with("model.") || c.key.starts_with("data."))
+        .cloned()
+        .collect();
+    let trained = run.file("model.safetensors");
+    let weights = if trained.exists() { trained } else { run.checkpoints().path(saved.snapshot.point) };
+    Err(Error::config(format!(
+        "{}: the network has other parameters than the one that was trained ({name} is {} in the checkpoint, and \
+         {} now):{}\nsuch a run cannot be continued: undo that, or train in another folder (--out DIR); there, \
+         --init {} (model.weights) starts from the weights here, of which only the classes may differ",
+        run.path().display(),
+        shape(&before),
+        shape(&now),
+        listed(&reasons, Some(saved), from_file),
+        weights.display()
+    )))
+}
+
+fn refusal(
+    folder: &Path,
+    changes: &[Change],
+    saved: Option<&Saved>,
+    from_file: bool,
+    changed: Changed,
+) -> Error {
+    let remedy = match changed {
+        Changed::Elsewhere => "repeat the settings to go on, or choose another folder with --out DIR",
+        _ => {
+            "undo that, or continue with --resume --accept-changes: the new settings then hold from here on, and every \
+             record names both"
+        }
+    };
+    Error::config(format!(
+        "{}: the settings have changed:{}\n{remedy}",
+        folder.display(),
+        listed(changes, saved, from_file)
+    ))
+}
+
+/// One line for each change.
+fn listed(changes: &[Change], saved: Option<&Saved>, from_file: bool) -> String {
     let origin = if saved.is_some() { "the checkpoint was made with" } else { "the run was started with" };
     let now = if from_file { "run.toml says" } else { "now it is" };
-    let lines: Vec<String> = changes
-        .iter()
-        .map(|change| format!("\n  {}: {origin} {}, {now} {}", change.key, change.before(), change.after()))
-        .collect();
-    Error::config(format!(
-        "{}: the settings have changed:{}\nundo that, or continue with --resume --accept-changes: the new settings then \
-         hold from here on, and every record names both",
-        folder.display(),
-        lines.concat()
-    ))
+    let line = |change: &Change| {
+        format!("\n  {}: {origin} {}, {now} {}", change.key, change.before(), change.after())
+    };
+    changes.iter().map(line).collect()
 }
 
 /// Refuses changes that would come too late, or tear an epoch in two.
@@ -190,7 +277,7 @@ fn check_effect(
 /// Trains, measures, records.
 fn finish(run: &RunFolder, recipe: &Recipe, trainer: Trainer, surroundings: Surroundings) -> Result<Network> {
     let (network, history) = trainer.run()?;
-    let records = evaluate(run, recipe, &network, &history, surroundings).map_err(|error| match error {
+    let records = evaluate(run, recipe, &history, surroundings).map_err(|error| match error {
         Error::Interrupted(_) => {
             let place = run.path().display();
             Error::Interrupted(format!(
@@ -217,41 +304,34 @@ fn finish(run: &RunFolder, recipe: &Recipe, trainer: Trainer, surroundings: Surr
 fn evaluate(
     run: &RunFolder,
     recipe: &Recipe,
-    network: &Network,
     history: &History,
     Surroundings { device, observer, interrupt }: Surroundings,
 ) -> Result<Vec<Record>> {
-    let dataset = recipe.data.source.open(Split::Test)?;
-    let batch_size = recipe.evaluation.batch_size;
-    let job = Job { batch_size, interrupt: interrupt.clone(), ..Job::on(device) };
-    let provenance = Provenance {
-        model: network.config.architecture.clone(),
-        weights_sha256: files::sha256(&files::read(&run.file("model.safetensors"))?),
-        data: recipe.data.source.to_string(),
-        data_sha256: dataset.fingerprint().to_string(),
-        split: Split::Test.to_string(),
-        seeds: vec![recipe.seed],
-        device: if device.is_cpu() { "cpu".into() } else { format!("{:?}", device.location()) },
-        precision: recipe.precision.name().into(),
-        configuration: json!(recipe),
-        training: history.to_json(),
-        ..Provenance::default()
-    };
-    let model = FrozenModel::folded(&network.model)?;
-    let indices: Vec<usize> = (0..dataset.len()).collect();
-    let clean = accuracy::correct(&model, dataset.as_ref(), &indices, &job)?;
-    let mut records = vec![accuracy_record(&clean, None, &provenance)];
+    let data = TestSet::open(&recipe.data.source, Split::Test, None)?;
+    let job =
+        Job { batch_size: recipe.evaluation.batch_size, interrupt: interrupt.clone(), ..Job::on(device) };
+    // What is judged is what was saved.
+    let source = ModelSource::new(run.file("model.safetensors"));
+    let mut subject = Subject::load(&source, &data, &Compute::on(device, recipe.precision))?;
+    subject.provenance.seeds = vec![recipe.seed];
+    subject.provenance.configuration = json!(recipe);
+    subject.provenance.training = history.to_json();
+    let (model, dataset, provenance) = (&subject.classifier, data.dataset.as_ref(), &subject.provenance);
+    let clean = accuracy::correct(model, dataset, &data.indices(), &job)?;
+    let mut records = vec![subject.sign(accuracy_record(&clean, None, provenance))];
     for attack in &recipe.evaluation.final_attacks {
         observer.message(&format!("{}: measuring under {attack}", recipe.name));
-        let flags = accuracy::robust(&model, dataset.as_ref(), &clean, attack, recipe.seed, &job)?;
-        records.push(accuracy_record(&flags, Some(attack), &provenance));
+        let flags = accuracy::robust(model, dataset, &clean, attack, recipe.seed, &job)?;
+        records.push(subject.sign(accuracy_record(&flags, Some(attack), provenance)));
     }
     if recipe.data.source.synthetic_config().is_some() {
-        records.extend(cues::records(&model, &recipe.data.source, &provenance, &job)?);
+        // The line for people names the test images, and these are others.
+        let provenance = Provenance { subject: String::new(), ..provenance.clone() };
+        records.extend(cues::records(model, &recipe.data.source, &provenance, &job)?);
     }
     let attack = recipe.evaluation.final_attacks.first().cloned().unwrap_or(Attack::Pgd(Pgd::default()));
     let shown: Vec<usize> = (0..dataset.len().min(EXAMPLES)).collect();
-    examples::section(&model, dataset.as_ref(), &shown, &attack, recipe.seed, device)?
+    examples::section(model, dataset, &shown, &attack, recipe.seed, device)?
         .write_json(&run.file("sections/examples.json"))?;
     Ok(records)
 }

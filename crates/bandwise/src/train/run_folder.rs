@@ -77,7 +77,7 @@ impl RunFolder {
         Ok(folder)
     }
 
-    /// Refuses a folder that holds a run already.
+    /// Refuses a folder that holds a run already. One that was stopped before it had anything to show is none.
     ///
     /// # Errors
     /// If it does.
@@ -87,13 +87,20 @@ impl RunFolder {
     }
 
     fn check_empty(&self) -> Result<()> {
-        if self.file("run.toml").exists() {
+        if self.file("run.toml").exists() && self.has_results()? {
             return Err(Error::config(format!(
                 "{}: already holds a run; resume it with --resume, or name another folder with --out",
                 self.path.display()
             )));
         }
         Ok(())
+    }
+
+    /// Whether anything was trained or measured here.
+    fn has_results(&self) -> Result<bool> {
+        let written = |name: &str| std::fs::metadata(self.file(name)).is_ok_and(|file| file.len() > 0);
+        let any = ["metrics.jsonl", "model.safetensors", "results.jsonl"].into_iter().any(written);
+        Ok(any || !self.checkpoints().list()?.is_empty())
     }
 
     /// Opens an existing run and the recipe it was started with, and removes what killed processes left there.

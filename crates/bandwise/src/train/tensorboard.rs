@@ -5,47 +5,49 @@
 //! (tensorflow/core/util/event.proto). Only the few fields that scalars need are written.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::{Error, Result};
 
-/// Writes scalars for TensorBoard. Dropping it flushes.
+/// Writes scalars for TensorBoard.
 ///
 /// Every writer opens a file of its own and never touches an older one; TensorBoard joins all files of
 /// a folder. A resumed run says with [`EventWriter::resume`] from which step on the older values are
 /// void.
+///
+/// The file is made when the first values are flushed: a run that is stopped before that leaves none.
 pub struct EventWriter {
-    path: PathBuf,
-    file: BufWriter<File>,
+    folder: PathBuf,
+    /// Records that are not in the file yet.
+    pending: Vec<u8>,
+    file: Option<(PathBuf, File)>,
 }
 
 impl EventWriter {
-    /// Opens a new event file in `folder`, which is created if need be.
-    pub fn create(folder: &Path) -> Result<Self> {
-        std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
-        let (path, file) = unused_file(folder)?;
-        let mut writer = Self { path, file: BufWriter::new(file) };
+    /// A new event file in `folder`, which is created if need be.
+    pub fn create(folder: &Path) -> Self {
+        let mut writer = Self { folder: folder.into(), pending: Vec::new(), file: None };
         let mut event = event_header(0);
         write_bytes(&mut event, field::FILE_VERSION, b"brain.Event:2");
-        writer.write_record(&event)?;
-        Ok(writer)
+        writer.write_record(&event);
+        writer
     }
 
     /// Like [`EventWriter::create`], for a run that goes on: what earlier files of the folder say about
     /// `step` and later is replaced by what is written now.
-    pub fn resume(folder: &Path, step: u64) -> Result<Self> {
-        let mut writer = Self::create(folder)?;
+    pub fn resume(folder: &Path, step: u64) -> Self {
+        let mut writer = Self::create(folder);
         let mut event = event_header(step);
         // SessionLog { status: START }
         write_bytes(&mut event, field::SESSION_LOG, &[0x08, 0x01]);
-        writer.write_record(&event)?;
-        Ok(writer)
+        writer.write_record(&event);
+        writer
     }
 
-    /// Writes one value.
-    pub fn scalar(&mut self, tag: &str, step: u64, value: f32) -> Result<()> {
+    /// Writes one value, with the next [`EventWriter::flush`].
+    pub fn scalar(&mut self, tag: &str, step: u64, value: f32) {
         let mut summary_value = Vec::with_capacity(tag.len() + 8);
         write_bytes(&mut summary_value, field::TAG, tag.as_bytes());
         summary_value.push(field::SIMPLE_VALUE << 3 | WIRE_32_BIT);
@@ -54,27 +56,33 @@ impl EventWriter {
         write_bytes(&mut summary, field::VALUE, &summary_value);
         let mut event = event_header(step);
         write_bytes(&mut event, field::SUMMARY, &summary);
-        self.write_record(&event)
+        self.write_record(&event);
     }
 
     /// Hands everything written so far to the operating system.
     pub fn flush(&mut self) -> Result<()> {
-        self.file.flush().map_err(|e| Error::io(&self.path, e))
+        if self.file.is_none() {
+            std::fs::create_dir_all(&self.folder).map_err(|e| Error::io(&self.folder, e))?;
+            self.file = Some(unused_file(&self.folder)?);
+        }
+        if let Some((path, file)) = &mut self.file {
+            file.write_all(&self.pending).map_err(|e| Error::io(&*path, e))?;
+            self.pending.clear();
+        }
+        Ok(())
     }
 
-    /// The event file.
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// The event file, once there is one.
+    pub fn path(&self) -> Option<&Path> {
+        self.file.as_ref().map(|(path, _)| path.as_path())
     }
 
-    fn write_record(&mut self, payload: &[u8]) -> Result<()> {
+    fn write_record(&mut self, payload: &[u8]) {
         let length = (payload.len() as u64).to_le_bytes();
-        let mut record = Vec::with_capacity(payload.len() + 16);
-        record.extend_from_slice(&length);
-        record.extend_from_slice(&masked_crc(&length).to_le_bytes());
-        record.extend_from_slice(payload);
-        record.extend_from_slice(&masked_crc(payload).to_le_bytes());
-        self.file.write_all(&record).map_err(|e| Error::io(&self.path, e))
+        self.pending.extend_from_slice(&length);
+        self.pending.extend_from_slice(&masked_crc(&length).to_le_bytes());
+        self.pending.extend_from_slice(payload);
+        self.pending.extend_from_slice(&masked_crc(payload).to_le_bytes());
     }
 }
 
@@ -225,11 +233,12 @@ mod tests {
     #[test]
     fn scalars_are_read_back() {
         let folder = tempfile::tempdir().unwrap();
-        let mut writer = EventWriter::create(&folder.path().join("events")).unwrap();
-        writer.scalar("train/loss", 3, 0.25).unwrap();
-        writer.scalar("learning_rate", 1_000_000, -1.5).unwrap();
+        let mut writer = EventWriter::create(&folder.path().join("events"));
+        writer.scalar("train/loss", 3, 0.25);
         writer.flush().unwrap();
-        let events = payloads(&std::fs::read(writer.path()).unwrap());
+        writer.scalar("learning_rate", 1_000_000, -1.5);
+        writer.flush().unwrap();
+        let events = payloads(&std::fs::read(writer.path().unwrap()).unwrap());
         assert_eq!(events.len(), 3);
         assert_eq!(find(&fields(&events[0]), 3), b"brain.Event:2");
         for (event, (tag, step, value)) in
@@ -247,12 +256,17 @@ mod tests {
     #[test]
     fn a_resumed_run_writes_a_new_file_that_says_where_it_starts() {
         let folder = tempfile::tempdir().unwrap();
-        let first = EventWriter::create(folder.path()).unwrap();
-        let mut second = EventWriter::resume(folder.path(), 40).unwrap();
+        // One that is stopped before its first values leaves nothing.
+        let mut stopped = EventWriter::resume(folder.path(), 20);
+        stopped.scalar("train/loss", 21, 0.5);
+        drop(stopped);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        let mut first = EventWriter::create(folder.path());
+        first.flush().unwrap();
+        let mut second = EventWriter::resume(folder.path(), 40);
         second.flush().unwrap();
-        assert_ne!(first.path(), second.path());
-        assert!(second.path() > first.path());
-        let events = payloads(&std::fs::read(second.path()).unwrap());
+        assert!(second.path().unwrap() > first.path().unwrap());
+        let events = payloads(&std::fs::read(second.path().unwrap()).unwrap());
         let start = fields(&events[1]);
         assert_eq!(find(&start, 2), 40u64.to_le_bytes());
         assert_eq!(find(&start, 7), [0x08, 0x01]);

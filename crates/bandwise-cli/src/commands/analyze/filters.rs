@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use bandwise::Result;
 use bandwise::analyze::filters;
+use bandwise::report::check_folder;
 use candle_core::Device;
 use clap::Args;
 
@@ -25,6 +26,7 @@ pub struct FiltersArguments {
 
 /// Runs the command.
 pub fn run(arguments: &FiltersArguments) -> Result<bool> {
+    check_folder(&arguments.out)?;
     let mut models = Vec::new();
     for (choice, label) in arguments.models.each(None, None)? {
         let loaded = choice.source().load(&Device::Cpu)?;

@@ -7,7 +7,7 @@ use bandwise::corruption::{CorruptionConfig, Protocol, Severity, Shift};
 use bandwise::data::DataSpec;
 use bandwise::evaluate::corruptions::{self, CorruptionsConfig, by_frequency, centroid, of_corruption};
 use bandwise::evaluate::record::{self, Record};
-use bandwise::report::write_corruptions;
+use bandwise::report::{check_corruptions_folder, write_corruptions};
 use bandwise::{Error, Interrupt, Result};
 use clap::Args;
 
@@ -97,6 +97,9 @@ impl CorruptionArguments {
 pub fn run(arguments: &EvaluateArguments, interrupt: &Interrupt) -> Result<bool> {
     refuse_others(arguments)?;
     let options = &arguments.corruptions;
+    if let Some(folder) = &options.out {
+        check_corruptions_folder(folder)?;
+    }
     let set = options.config()?.open(arguments.data()?, arguments.split.into(), arguments.limit)?;
     let subject = arguments.subject(&set.data)?;
     let out = options.out.as_deref();

@@ -5,13 +5,13 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{MaskProfile, clean, csv, learning_section, section, write_picture};
+use super::{MaskProfile, csv, learning_section, section, write_picture};
 use crate::analyze::bands::{MaskAccuracy, accuracy_table, mask_accuracy};
 use crate::analyze::{Analysis, Findings, NamedClassifier, shared_images, signed};
 use crate::evaluate::subject::{Subject, TestImages};
 use crate::method::fourier_mask::{DataSetConfig, DataSetLearner, DataSetResult, DataSetState, Mask};
 use crate::plot::Block;
-use crate::{Error, Job, Result, files};
+use crate::{Error, Job, Result};
 
 /// Which masks are learned for many images together.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -53,7 +53,7 @@ pub fn run(
         return Err(Error::config(super::ONE_MODEL));
     }
     let images = shared_images(subjects, job)?;
-    clean(folder)?;
+    prepare(folder)?;
     let learning = DataSetConfig { evaluation_batch: job.batch_size, ..config.learning.clone() };
     let learn = |subject: &Subject, label: &str, images: &TestImages, folder: &Path| {
         learn(subject, label, images, &learning, folder, job)
@@ -98,19 +98,18 @@ fn learn(
         "images": images.label_values.len(),
         "config": config,
     });
-    let fingerprint = files::sha256(belongs.to_string().as_bytes());
     let state = folder.join("state.safetensors");
     let (pixels, labels) = (images.images.clone(), images.labels.clone());
     let mut learner = DataSetLearner::new(&subject.classifier, pixels, labels, config.clone())?;
     if state.exists() {
-        learner = learner.resume(DataSetState::load(&state, &fingerprint, images.images.device())?)?;
+        learner = learner.resume(DataSetState::load(&state, &belongs, images.images.device())?)?;
         job.note(&format!("{label}: going on after epoch {}", learner.state().history.len()));
     }
     job.report(label, learner.state().history.len(), config.epochs, "");
     loop {
         match learner.epoch(Some(&job.interrupt)) {
             Ok(Some(log)) => {
-                learner.state().save(&state, &fingerprint)?;
+                learner.state().save(&state, &belongs)?;
                 job.report(label, log.epoch, config.epochs, "");
                 job.note(&format!(
                     "{label}: epoch {}: {:.1} % of the spectrum, accuracy {:.2} % (clean {:.2} %), invariance {:.2e}",

@@ -5,17 +5,20 @@ use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::per_image::ImageLine;
 use crate::data::npy;
 use crate::evaluate::record::append_lines;
 use crate::method::fourier_mask::{ImageMask, Mask};
-use crate::{Error, Result, files};
+use crate::{Error, Result, differences, files, outputs};
 
 /// The first line of images.jsonl.
 #[derive(Serialize, Deserialize)]
 struct Header {
-    fingerprint: String,
+    /// The settings of all masks.
+    #[serde(default)]
+    belongs: Value,
     masks: usize,
 }
 
@@ -34,16 +37,16 @@ impl ImagesFile {
     /// Makes or takes up the files in `folder` for `count` masks `[height, width]`.
     ///
     /// # Errors
-    /// If the folder holds masks of something else, by `fingerprint`.
-    pub(super) fn open(folder: &Path, [count, height, width]: [usize; 3], fingerprint: &str) -> Result<Self> {
+    /// If the folder holds masks of something else than `belongs` says; the first difference is named.
+    pub(super) fn open(folder: &Path, [count, height, width]: [usize; 3], belongs: &Value) -> Result<Self> {
         let (path, journal) = (folder.join("masks.npy"), folder.join("images.jsonl"));
         let bytes_per_mask = (height * width * 4) as u64;
-        let lines = if journal.exists() { read_journal(&journal, fingerprint)? } else { vec![] };
+        let lines = if journal.exists() { read_journal(&journal, belongs)? } else { vec![] };
         let zeros = vec![0.0; count * height * width];
         let empty = npy::encode_floats(&[count, height, width], &zeros);
         if lines.is_empty() {
-            files::write_atomic(&path, &empty)?;
-            let header = Header { fingerprint: fingerprint.into(), masks: count };
+            outputs::replace(&path, &empty)?;
+            let header = Header { belongs: belongs.clone(), masks: count };
             files::write_atomic(&journal, (to_json(&journal, &header)? + "\n").as_bytes())?;
         }
         let masks = OpenOptions::new().write(true).open(&path).map_err(|e| Error::io(&path, e))?;
@@ -79,18 +82,23 @@ fn to_json<T: Serialize>(path: &Path, value: &T) -> Result<String> {
     serde_json::to_string(value).map_err(|e| Error::format(path, format!("a line cannot be written: {e}")))
 }
 
-fn read_journal(path: &Path, fingerprint: &str) -> Result<Vec<ImageLine>> {
+fn read_journal(path: &Path, belongs: &Value) -> Result<Vec<ImageLine>> {
     let text = String::from_utf8_lossy(&files::read(path)?).into_owned();
     let mut lines = text.lines();
     let header: Option<Header> = lines.next().and_then(|line| serde_json::from_str(line).ok());
-    match header {
-        Some(header) if header.fingerprint == fingerprint => {}
-        _ => {
-            return Err(Error::format(
-                path,
-                "the masks here belong to another model, other pictures or other settings; choose another --out",
-            ));
-        }
+    // Earlier versions did not say what their masks belong to.
+    let Some(header) = header.filter(|header| !header.belongs.is_null()) else {
+        return Err(Error::format(
+            path,
+            "expected what this version of `bandwise mask` writes; choose another --out",
+        ));
+    };
+    if let Some(difference) = differences::between(("the folder", &header.belongs), ("the command", belongs))
+    {
+        return Err(Error::config(format!(
+            "{} belongs to other masks: {difference}; choose another --out, or repeat its settings to go on",
+            path.display()
+        )));
     }
     // What a killed process left of a line is not there.
     Ok(lines.filter_map(|line| serde_json::from_str(line).ok()).collect())

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::images_file::ImagesFile;
-use super::{ClassSimilarity, MaskProfile, clean, histogram, mean, picture, section, write_picture};
+use super::{ClassSimilarity, MaskProfile, histogram, mean, picture, prepare, section, write_picture};
 use crate::analyze::perturbations::perturb;
 use crate::analyze::probe::{self, Probe, ProbeConfig};
 use crate::analyze::{Analysis, Findings, embedding, shared_images, signed};
@@ -18,7 +18,7 @@ use crate::evaluate::subject::{Subject, TestImages};
 use crate::evaluate::suite::attacked;
 use crate::method::fourier_mask::{Clean, ImageConfig, ImageLearner, Mask};
 use crate::plot::{ImageGrid, Picture, Section};
-use crate::{Error, Job, Result, files};
+use crate::{Error, Job, Result};
 
 /// Pictures of single masks that are written and shown.
 const SHOWN: usize = 24;
@@ -83,7 +83,7 @@ pub fn run(
 ) -> Result<Analysis<(ImageLine, Mask)>> {
     let [subject] = subjects else { return Err(Error::config(super::ONE_MODEL)) };
     let images = shared_images(subjects, job)?;
-    clean(folder)?;
+    prepare(folder)?;
     let mut findings = Findings::new("Fourier masks of single images");
     let chosen = match &config.attack {
         Some(attack) => broken(subject, &images, attack, config.seed, job, &mut findings)?,
@@ -101,8 +101,7 @@ pub fn run(
         // The batch size changes no mask.
         "config": ImageConfig { batch_size: 1, ..learning.clone() },
     });
-    let fingerprint = files::sha256(belongs.to_string().as_bytes());
-    let mut file = ImagesFile::open(folder, [count, height, width], &fingerprint)?;
+    let mut file = ImagesFile::open(folder, [count, height, width], &belongs)?;
     let seconds = learn(subject, &chosen, &learning, &mut file, job)?;
     let masks = file.read()?;
     file.lines.sort_by_key(|line| line.row);

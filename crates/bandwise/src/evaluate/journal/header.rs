@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::attack::Attack;
+use crate::differences::{Difference, plain, sentence, walk};
 use crate::evaluate::record::Provenance;
 use crate::evaluate::shard::Shard;
 use crate::{Error, Result};
@@ -163,66 +164,4 @@ impl Header {
         }
         differences
     }
-}
-
-/// A value as a file gives it back: both sides of a comparison went through the same number parser.
-fn plain<T: Serialize>(value: &T) -> Value {
-    let text = serde_json::to_string(value).unwrap_or_default();
-    serde_json::from_str(&text).unwrap_or_default()
-}
-
-/// A parameter that is not the same on both sides.
-struct Difference {
-    path: String,
-    ours: String,
-    theirs: String,
-}
-
-impl Difference {
-    fn new(path: &str, ours: Option<&Value>, theirs: Option<&Value>) -> Self {
-        Self { path: path.into(), ours: shown(ours), theirs: shown(theirs) }
-    }
-}
-
-/// Walks down to the leaves that differ.
-fn walk(path: &str, ours: Option<&Value>, theirs: Option<&Value>, found: &mut Vec<Difference>) {
-    match (ours, theirs) {
-        (Some(Value::Object(one)), Some(Value::Object(other))) => {
-            let more = other.keys().filter(|key| !one.contains_key(*key));
-            for key in one.keys().chain(more) {
-                walk(&format!("{path}.{key}"), one.get(key), other.get(key), found);
-            }
-        }
-        (Some(Value::Array(one)), Some(Value::Array(other))) => {
-            for index in 0..one.len().max(other.len()) {
-                walk(&format!("{path}[{index}]"), one.get(index), other.get(index), found);
-            }
-        }
-        (ours, theirs) if ours == theirs => {}
-        (ours, theirs) => found.push(Difference::new(path, ours, theirs)),
-    }
-}
-
-/// A value in a sentence: hashes and long lists by their beginning.
-fn shown(value: Option<&Value>) -> String {
-    let text = match value {
-        None | Some(Value::Null) => return "none".into(),
-        Some(Value::String(text)) => text.clone(),
-        Some(other) => other.to_string(),
-    };
-    let is_hash = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let longest = if is_hash { 12 } else { 60 };
-    match text.char_indices().nth(longest) {
-        Some((at, _)) => format!("{}…", &text[..at]),
-        None => text,
-    }
-}
-
-fn sentence(differences: &[Difference], ours: &str, theirs: &str) -> String {
-    let first = &differences[0];
-    let more = match differences.len() {
-        1 => String::new(),
-        count => format!(" (and {} more)", count - 1),
-    };
-    format!("{}: {ours} has {}, {theirs} {}{more}", first.path, first.ours, first.theirs)
 }

@@ -6,13 +6,14 @@ use std::path::Path;
 use candle_core::Tensor;
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::mask::Mask;
 use super::objective::{Clean, Invariance, LARGEST_EXPONENT, Samples, masked_predictions};
 use super::optimizer::{Adam, Schedule};
 use crate::attack::Classifier;
 use crate::spectral::fourier::ImageSpectra;
-use crate::{Error, Interrupt, Result, files, random};
+use crate::{Error, Interrupt, Result, differences, files, random};
 
 /// How a data-set mask is learned; the defaults are the paper's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -294,20 +295,21 @@ struct StateHeader {
     history: Vec<EpochLog>,
     steps: usize,
     quiet_epochs: usize,
-    /// Fingerprint of model, data and configuration: another one must not go on with this state.
-    fingerprint: String,
+    /// Model, data and configuration: others must not go on with this state.
+    #[serde(default)]
+    belongs: Value,
 }
 
 const HEADER: &str = "bandwise.fourier-mask";
 
 impl DataSetState {
-    /// Writes the state as safetensors, atomically. `fingerprint` names what it belongs to.
-    pub fn save(&self, path: &Path, fingerprint: &str) -> Result<()> {
+    /// Writes the state as safetensors, atomically. `belongs` holds the settings that it belongs to.
+    pub fn save(&self, path: &Path, belongs: &Value) -> Result<()> {
         let header = StateHeader {
             history: self.history.clone(),
             steps: self.steps,
             quiet_epochs: self.quiet_epochs,
-            fingerprint: fingerprint.into(),
+            belongs: belongs.clone(),
         };
         let header = serde_json::to_string(&header)
             .map_err(|e| Error::config(format!("mask state cannot be stored: {e}")))?;
@@ -320,8 +322,11 @@ impl DataSetState {
         files::write_atomic(path, &bytes)
     }
 
-    /// Reads a state that [`save`](Self::save) wrote for the same `fingerprint`.
-    pub fn load(path: &Path, fingerprint: &str, device: &candle_core::Device) -> Result<Self> {
+    /// Reads a state that [`save`](Self::save) wrote for the same settings.
+    ///
+    /// # Errors
+    /// For other settings (the first that differs is named), and files that are no such state.
+    pub fn load(path: &Path, belongs: &Value, device: &candle_core::Device) -> Result<Self> {
         let bad = |reason: String| Error::format(path, format!("not a mask state to go on with: {reason}"));
         let bytes = files::read(path)?;
         let (_, metadata) =
@@ -329,11 +334,16 @@ impl DataSetState {
         let text = metadata.metadata().as_ref().and_then(|m| m.get(HEADER)).cloned();
         let text = text.ok_or_else(|| bad("its header is missing".into()))?;
         let header: StateHeader = serde_json::from_str(&text).map_err(|e| bad(e.to_string()))?;
-        if header.fingerprint != fingerprint {
-            return Err(bad(
-                "it was made with another model, other images or other settings; choose another folder"
-                    .into(),
-            ));
+        if header.belongs.is_null() {
+            return Err(bad("it was written by an earlier version; choose another folder".into()));
+        }
+        if let Some(difference) =
+            differences::between(("the mask", &header.belongs), ("the command", belongs))
+        {
+            return Err(Error::config(format!(
+                "{} belongs to another mask: {difference}; choose another folder, or repeat its settings to go on",
+                path.display()
+            )));
         }
         let mut tensors = candle_core::safetensors::load_buffer(&bytes, device)?;
         let mut take = |name: &str| tensors.remove(name).ok_or_else(|| bad(format!("`{name}` is missing")));

@@ -7,7 +7,7 @@ use candle_core::{Device, Tensor};
 use crate::data::npy::{self, Data};
 use crate::spectral::bands;
 use crate::spectral::fourier::filter2;
-use crate::{Error, Result, files};
+use crate::{Error, Result, outputs};
 
 /// Gains over the spectrum, un-shifted `[height, width]`: the mean sits at `[0, 0]`.
 #[derive(Clone, Debug, PartialEq)]
@@ -83,7 +83,7 @@ impl Mask {
 
     /// Writes `[height, width]` float32, un-shifted, as `.npy`.
     pub fn write_npy(&self, path: &Path) -> Result<()> {
-        files::write_atomic(path, &npy::encode_floats(&[self.height, self.width], &self.values))
+        outputs::replace(path, &npy::encode_floats(&[self.height, self.width], &self.values))
     }
 
     /// Reads the masks of a `.npy` file: one for `[height, width]`, several for `[n, height, width]`.
@@ -104,6 +104,6 @@ impl Mask {
     pub fn write_all_npy(path: &Path, masks: &[Self]) -> Result<()> {
         let (height, width) = masks.first().map_or((0, 0), |m| (m.height, m.width));
         let values: Vec<f32> = masks.iter().flat_map(|m| m.values.iter().copied()).collect();
-        files::write_atomic(path, &npy::encode_floats(&[masks.len(), height, width], &values))
+        outputs::replace(path, &npy::encode_floats(&[masks.len(), height, width], &values))
     }
 }

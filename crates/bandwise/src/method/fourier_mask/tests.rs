@@ -190,9 +190,12 @@ fn learning_goes_on_after_a_stop_as_if_there_was_none() {
     let mut first = learner();
     first.epoch(None).unwrap();
     first.epoch(None).unwrap();
-    first.state().save(&path, "a").unwrap();
-    assert!(DataSetState::load(&path, "b", &Device::Cpu).unwrap_err().to_string().contains("another model"));
-    let mut second = learner().resume(DataSetState::load(&path, "a", &Device::Cpu).unwrap()).unwrap();
+    let settings = |decay: f64| serde_json::json!({ "config": { "decay": decay } });
+    first.state().save(&path, &settings(0.2)).unwrap();
+    let message = DataSetState::load(&path, &settings(0.3), &Device::Cpu).unwrap_err().to_string();
+    assert!(message.contains("config.decay: the mask has 0.2, the command 0.3"), "{message}");
+    let mut second =
+        learner().resume(DataSetState::load(&path, &settings(0.2), &Device::Cpu).unwrap()).unwrap();
     while second.epoch(None).unwrap().is_some() {}
     let (whole, second) = (whole.result().unwrap(), second.result().unwrap());
     assert_eq!(whole.mask, second.mask);

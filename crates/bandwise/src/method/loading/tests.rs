@@ -212,7 +212,7 @@ fn absurd_sizes_are_refused_before_anything_is_allocated() {
         (ModelSource { channels: Some(huge), ..source.clone() }, "number of input channels"),
         (
             ModelSource { width: Some(1_000_000), ..source.clone() },
-            "would hold more than 2147483648 parameters",
+            "would hold more than 536870912 parameters",
         ),
         (ModelSource { classes: Some(0), ..source.clone() }, "number of classes must lie between"),
     ] {

@@ -180,11 +180,102 @@ fn what_cannot_run_leaves_no_folder_behind() {
         (&["batch_size=50", "data.drop_last=true"], "do not fill one batch"),
         (&["model.weights=\"nowhere.safetensors\""], "nowhere.safetensors"),
         (&["model.fpcm={stages=[9]}"], "stage 9"),
+        (&["model.classes=11"], "the network knows 11 classes, synthetic (train) has 10"),
+        (&["model.classes=16777216"], "omit model.classes"),
+        (&["model.channels=1"], "model.channels is 1: the network takes images of 1 channels"),
+        (&["model.width=16000"], "more than 536870912 parameters"),
+        (
+            &["data.augment=[{resize={size=10000}}]"],
+            "{\"size\":10000}}: one image of 10000×10000×3 would take 1.1 GiB",
+        ),
+        (
+            &["data.augment=[{random_resized_crop={size=5000}}]"],
+            "a batch of 20 images of 5000×5000×3 would take 5.6 GiB, and at most 1 GiB",
+        ),
+        (
+            &["data.augment=[{center_crop={size=1}}]", "model.architecture=resnet9"],
+            "cannot take the training images",
+        ),
+        (
+            &[
+                "evaluation.batch_size=100",
+                "data.source=synthetic:size=1024,count=4",
+                "data.augment=[{resize={size=8}}]",
+            ],
+            "evaluation.batch_size: a batch of 100 images of 1024×1024×3",
+        ),
     ] {
         let error = with(&Silent, |surroundings| start(&folder, recipe(changes), surroundings)).unwrap_err();
         assert!(error.to_string().contains(expected), "{error}");
         assert!(!folder.exists(), "{changes:?}");
     }
+}
+
+#[test]
+fn a_folder_without_results_does_not_block() {
+    let guard = tempfile::tempdir().unwrap();
+    let folder = guard.path().join("run");
+    // What a run that ended before its first checkpoint leaves.
+    drop(RunFolder::create(&folder, &recipe(&["learning_rate=0.5"])).unwrap());
+    started(&folder, &[]);
+    assert!(RunFolder::recipe(&folder, &[]).unwrap() == recipe(&[]));
+    let again = with(&Silent, |surroundings| start(&folder, recipe(&[]), surroundings)).unwrap_err();
+    assert!(again.to_string().contains("already holds a run"), "{again}");
+}
+
+#[test]
+fn a_network_of_other_parameters_is_no_continuation() {
+    let guard = tempfile::tempdir().unwrap();
+    let folder = guard.path().join("run");
+    started(&folder, &[]);
+    unfinished(&folder);
+    let weights = folder.join("model.safetensors");
+    for (change, from, to) in
+        [("model.width=8", "4", "8"), ("model.architecture=resnet9", "\"smallcnn\"", "\"resnet9\"")]
+    {
+        for accept in [false, true] {
+            let message = refused(&folder, &[change], accept);
+            let key = change.split('=').next().unwrap();
+            let expected = format!("{key}: the checkpoint was made with {from}, now it is {to}");
+            assert!(message.contains(&expected) && message.contains("cannot be continued"), "{message}");
+            assert!(message.contains(&format!("--init {}", weights.display())), "{message}");
+            assert!(!message.contains("--accept-changes"), "{message}");
+        }
+    }
+    let message = refused(&folder, &["data.source=synthetic:count=40,test_count=20,gray=true"], true);
+    assert!(message.contains("data.source: ") && message.contains("cannot be continued"), "{message}");
+    resumed(&folder, &[], false).0.unwrap();
+}
+
+/// For callers that cannot accept changes, such as the demo.
+#[test]
+fn a_run_of_other_settings_is_left_alone() {
+    let guard = tempfile::tempdir().unwrap();
+    let folder = guard.path().join("run");
+    started(&folder, &[]);
+    let heard = Heard::default();
+    let again = |changes: &[&str]| {
+        with(&heard, |surroundings| start_or_resume(&folder, recipe(changes), surroundings)).map(drop)
+    };
+    let message = again(&["seed=1"]).unwrap_err().to_string();
+    assert!(message.contains("seed: the checkpoint was made with 0, now it is 1"), "{message}");
+    assert!(message.contains("--out DIR") && !message.contains("--resume"), "{message}");
+    again(&[]).unwrap();
+    assert!(heard.all().contains("complete already") && !heard.all().contains("--resume"), "{}", heard.all());
+}
+
+#[test]
+fn no_event_file_is_empty() {
+    let guard = tempfile::tempdir().unwrap();
+    let folder = guard.path().join("run");
+    started(&folder, &[]);
+    unfinished(&folder);
+    // Every epoch is trained already: nothing is left to say.
+    resumed(&folder, &[], false).0.unwrap();
+    let names = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap());
+    let events = names.filter(|entry| entry.file_name().to_string_lossy().contains("tfevents"));
+    let sizes: Vec<u64> = events.map(|entry| entry.metadata().unwrap().len()).collect();
+    assert!(sizes.len() == 1 && sizes[0] > 0, "{sizes:?}");
 }
 
 #[test]

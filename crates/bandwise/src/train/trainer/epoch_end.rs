@@ -77,7 +77,7 @@ impl Trainer<'_> {
             self.mark_healthy()?;
         }
         for (name, value) in &line.values {
-            self.events.scalar(name, line.step, *value as f32)?;
+            self.events.scalar(name, line.step, *value as f32);
         }
         self.events.flush()
     }
@@ -195,7 +195,7 @@ impl Trainer<'_> {
         let line = MetricsLine::epoch(0, 0, values);
         self.folder.append_metrics(&line)?;
         for (name, value) in &line.values {
-            self.events.scalar(name, 0, *value as f32)?;
+            self.events.scalar(name, 0, *value as f32);
         }
         self.observer.epoch(&line, self.recipe.epochs, 0.0);
         Ok(())

@@ -108,7 +108,7 @@ impl<'a> Trainer<'a> {
         folder.truncate_metrics(position.epoch)?;
         folder.set_status(Status::Running)?;
         let mut trainer = Self {
-            events: EventWriter::resume(folder.path(), position.step)?,
+            events: EventWriter::resume(folder.path(), position.step),
             checkpoints: folder.checkpoints(),
             position,
             recipe,

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 
-use crate::data::{Dataset, Loader, LoaderConfig, Split, Subset};
+use crate::data::{Batch, Dataset, Loader, LoaderConfig, Split, Subset, limits};
+use crate::evaluate::fit::{self, Classes};
 use crate::method::{Network, NetworkConfig};
+use crate::nn::Pass;
 use crate::train::averaging::Average;
 use crate::train::history::InitialWeights;
 use crate::train::initial;
@@ -13,6 +15,9 @@ use crate::train::optimizer::Optimizer;
 use crate::train::overfitting::Detector;
 use crate::train::recipe::Recipe;
 use crate::{Error, Result, files};
+
+/// Images of each split that are read before a run begins.
+const TRIED: usize = 16;
 
 /// Data, network and optimizer of a run.
 pub struct Prepared {
@@ -41,9 +46,9 @@ impl Prepared {
         if test.is_empty() {
             return Err(Error::config(format!("{}: there are no test images", test.name())));
         }
-        check_classes(&recipe, train.as_ref())?;
-        let channels = train.get(0)?.0.channels;
+        let [_, _, channels] = train.first_shape()?;
         let config = recipe.model.clone().resolved(train.num_classes(), channels);
+        check_interface(&config, &recipe, train.as_ref(), test.as_ref())?;
         let mut notes = Vec::new();
         let (mut network, initial) = match config.weights.as_ref().filter(|_| !resumed) {
             Some(path) => {
@@ -64,6 +69,7 @@ impl Prepared {
         }
         network.class_names = train.class_names().to_vec();
         network.model.set_precision(recipe.precision)?;
+        try_out(&network, &recipe, &loader, test.as_ref())?;
         let optimizer = Optimizer::new(recipe.optimizer.clone(), network.model.trainable())?;
         let average = recipe.averaging.map(Average::new).transpose()?;
         let watch = |config| {
@@ -80,22 +86,68 @@ impl Prepared {
         &self.recipe
     }
 
+    /// The network, before its first step or before its checkpoint is read.
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
     /// Fingerprint of the training and the test images.
     pub fn data_sha256(&self) -> String {
         data_sha256(self.loader.dataset().as_ref(), self.test.as_ref())
     }
 }
 
-/// Refuses a model that knows fewer classes than there are.
-fn check_classes(recipe: &Recipe, train: &dyn Dataset) -> Result<()> {
-    match recipe.model.classes {
-        Some(given) if given < train.num_classes() => Err(Error::config(format!(
-            "model.classes is {given}, but {} has {} classes; omit the key: the data know the number",
-            train.name(),
-            train.num_classes()
-        ))),
-        _ => Ok(()),
+/// Refuses a model of other channels or classes than the images have, by the rule of evaluations.
+fn check_interface(
+    config: &NetworkConfig,
+    recipe: &Recipe,
+    train: &dyn Dataset,
+    test: &dyn Dataset,
+) -> Result<()> {
+    let interface = config.interface();
+    let omit = |key: &str, given: Option<usize>| match given {
+        Some(given) => (format!("{key} is {given}: "), format!("; omit {key}: the data know the number")),
+        None => (String::new(), "; training and test images must belong together".into()),
+    };
+    let no_names = &[][..];
+    // The network will know its classes by the names of the training images.
+    for (data, names) in [(train, no_names), (test, train.class_names())] {
+        let (start, remedy) = omit("model.channels", recipe.model.channels);
+        fit::channels(interface.channels, data.first_shape()?[2], data.name())
+            .map_err(|reason| Error::config(format!("{start}{reason}{remedy}")))?;
+        let (start, remedy) = omit("model.classes", recipe.model.classes);
+        match fit::classes(interface.classes, names, data, data.name()) {
+            Classes::Fit(_) => {}
+            Classes::Doubtful(reason) | Classes::TooMany(reason) => {
+                return Err(Error::config(format!("{start}{reason}{remedy}")));
+            }
+        }
     }
+    Ok(())
+}
+
+/// Reads a few images as training and evaluation will, and sends one of each through the network.
+fn try_out(network: &Network, recipe: &Recipe, loader: &Loader, test: &dyn Dataset) -> Result<()> {
+    let largest = recipe.evaluation.batch_size.min(test.len());
+    let remedy = "choose a smaller evaluation.batch_size";
+    limits::check_batch("evaluation.batch_size", largest, test.first_shape()?, remedy)?;
+    let few: Vec<usize> = (0..largest.min(TRIED)).collect();
+    for (what, batch) in [("training", loader.sample(TRIED)?), ("test", Batch::of(test, &few)?)] {
+        let one = batch.images.narrow(0, 0, 1)?.to_device(network.model.device())?;
+        network.model.logits(&one, &Pass::eval()).map_err(|error| {
+            let (architecture, [_, height, width, channels]) = (&network.config.architecture, shape_of(&one));
+            // A backtrace may follow the first line.
+            let reason = error.to_string().lines().next().unwrap_or_default().to_owned();
+            Error::config(format!(
+                "{architecture} cannot take the {what} images, which reach it as {height}×{width}×{channels}: {reason}"
+            ))
+        })?;
+    }
+    Ok(())
+}
+
+fn shape_of(images: &Tensor) -> [usize; 4] {
+    images.dims4().map_or([0; 4], |(count, height, width, channels)| [count, height, width, channels])
 }
 
 /// The batches of the training split.
