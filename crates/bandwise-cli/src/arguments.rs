@@ -56,7 +56,8 @@ pub enum Command {
 /// Which weights, and how to read them.
 #[derive(Args, Clone)]
 pub struct ModelArguments {
-    /// Weights: .safetensors, or a PyTorch .pt/.pth/.th state dict (no code in it is executed); or a run folder
+    /// Weights: .safetensors, or a PyTorch .pt/.pth/.th state dict (no code in it is executed); or a run
+    /// folder; FILE#ENTRY takes one of several state dicts in a file
     #[arg(long, value_name = "FILE")]
     pub weights: PathBuf,
     /// Architecture (see `bandwise models`); by default what the file says, or the only one that fits it

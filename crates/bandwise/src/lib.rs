@@ -12,7 +12,7 @@
 //!
 //! Conventions that hold everywhere:
 //! * images and activations are `[batch, height, width, channels]`, pixels lie in `[0, 1]`,
-//!   and a model normalises its input itself;
+//!   and a model normalizes its input itself;
 //! * weights keep PyTorch's `[out, in/groups, kh, kw]` layout and its parameter names;
 //! * randomness comes from explicit streams ([`random::stream`]), never from a global state.
 
@@ -41,6 +41,7 @@ pub mod report;
 pub mod spectral;
 pub mod suggest;
 pub mod train;
+pub mod wording;
 
 pub use error::{Error, Result};
 pub use job::{Interrupt, Job};
