@@ -7,6 +7,7 @@ use bandwise::corruption::export::{Progress, export};
 use bandwise::corruption::verify::{Difference, verify};
 use bandwise::corruption::{Corruption, Corruptor, Protocol, Severity};
 use bandwise::data::{DataSpec, Dataset, Split};
+use bandwise::wording::counted;
 use bandwise::{Error, Result};
 use clap::Args;
 
@@ -112,10 +113,10 @@ fn write(
     bar.finish_and_clear();
     let manifest = manifest?;
     say!(
-        "wrote {} files of {} pictures ({} severities of {images}), protocol {}, seed {}, to {}",
-        corruptions.len(),
-        per_file,
-        severities.len(),
+        "wrote {} of {} ({} of {images}), protocol {}, seed {}, to {}",
+        counted(corruptions.len(), "file"),
+        counted(per_file, "image"),
+        counted(severities.len(), "severity"),
         manifest.protocol,
         manifest.seed,
         folder.display()

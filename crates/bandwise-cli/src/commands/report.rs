@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use bandwise::evaluate::overview;
 use bandwise::report::{Report, report_for_runs};
 use bandwise::{Error, Result};
 use clap::Args;
@@ -21,7 +22,8 @@ pub struct ReportArguments {
 
 /// Runs the command.
 pub fn run(arguments: &ReportArguments) -> Result<bool> {
-    let report = report_for_runs(&arguments.runs)?;
+    let runs = each_once(&arguments.runs);
+    let report = report_for_runs(&runs)?;
     let path = match &arguments.out {
         Some(path) => asked_for(path)?,
         None => default_page(&arguments.runs[0])?,
@@ -29,6 +31,15 @@ pub fn run(arguments: &ReportArguments) -> Result<bool> {
     report.write(&path)?;
     say!("wrote {}", path.display());
     Ok(true)
+}
+
+/// What was named, without what was named before; says so.
+pub(super) fn each_once(paths: &[PathBuf]) -> Vec<PathBuf> {
+    let (kept, left_out) = overview::distinct(paths);
+    for path in left_out {
+        note!("note: {} is named more than once; it is shown once", path.display());
+    }
+    kept
 }
 
 /// The page that belongs to a run, if nothing is lost by writing it.

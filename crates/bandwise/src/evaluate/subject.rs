@@ -11,6 +11,7 @@ use crate::attack::FrozenModel;
 use crate::corruption::{ChangedDataset, Shift};
 use crate::data::{DataSpec, Dataset, Split};
 use crate::method::{LoadedNetwork, ModelSource, Network};
+use crate::wording::counted;
 use crate::{Error, Result};
 
 /// The images of an evaluation; several networks may share them.
@@ -68,9 +69,8 @@ impl TestSet {
     pub fn describe(&self) -> String {
         let (count, all) = (self.count(), self.dataset.len());
         let images =
-            if count < all { format!("the first {count} of {all} images") } else { format!("{all} images") };
-        let images = if all == 1 { "1 image".to_owned() } else { images };
-        format!("{}: {images}, {} classes", self.dataset.name(), self.dataset.num_classes())
+            if count < all { format!("the first {count} of {all} images") } else { counted(all, "image") };
+        format!("{}: {images}, {}", self.dataset.name(), counted(self.dataset.num_classes(), "class"))
     }
 }
 
@@ -185,7 +185,8 @@ fn check_channels(network: &Network, data: &TestSet) -> Result<()> {
     }
     let remedy = if wanted == 1 { "; the data option gray=true makes one channel" } else { "" };
     Err(Error::model(format!(
-        "the network takes images of {wanted} channels, those of {} have {there}{remedy}",
+        "the network takes images of {}, those of {} have {there}{remedy}",
+        counted(wanted, "channel"),
         data.name
     )))
 }
@@ -202,8 +203,9 @@ fn check_classes(network: &Network, data: &TestSet, allow: bool) -> Result<Vec<S
     let comparable = !numbered(ours) && !numbered(theirs);
     if there > known {
         return Err(Error::model(format!(
-            "the network knows {known} classes, {} has {there} ({}); the data option map=FILE brings classes together, \
+            "the network knows {}, {} has {there} ({}); the data option map=FILE brings classes together, \
              classes=a|b|c chooses some",
+            counted(known, "class"),
             data.name,
             few(theirs)
         )));

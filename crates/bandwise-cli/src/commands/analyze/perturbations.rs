@@ -7,6 +7,7 @@ use bandwise::Result;
 use bandwise::analyze::perturbations::{PerturbationSpectrum, csv, section};
 use bandwise::attack::{Attack, AttackContext, Classifier};
 use bandwise::evaluate::record::Record;
+use bandwise::wording::counted;
 use candle_core::Tensor;
 use clap::Args;
 
@@ -51,11 +52,11 @@ pub fn run(arguments: &PerturbationsArguments, interrupt: &AtomicBool) -> Result
         let found =
             PerturbationSpectrum::measure(&subject.label, &pictures.images, &adversarial, masks.get(index))?;
         say!(
-            "{}: half of the perturbations' power lies within {} cycles per image, {:.1} % above half of Nyquist ({} images)",
+            "{}: half of the perturbations' power lies within {} cycles per image, {:.1} % above half of Nyquist ({})",
             found.label,
             found.median_frequency(),
             100.0 * found.high_share(),
-            found.images
+            counted(found.images, "image")
         );
         let parameters = serde_json::to_value(&attack).unwrap_or_default();
         let (name, epsilon, norm) = (attack.name(), attack.epsilon().value(), attack.norm().to_string());

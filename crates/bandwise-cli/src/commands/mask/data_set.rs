@@ -9,6 +9,7 @@ use bandwise::analyze::masks::{self, MaskProfile};
 use bandwise::evaluate::subject::Subject;
 use bandwise::method::fourier_mask::{DataSetConfig, DataSetLearner, DataSetResult, DataSetState, Mask};
 use bandwise::report::Block;
+use bandwise::wording::counted;
 use bandwise::{Error, Result, files};
 use candle_core::Tensor;
 use serde_json::json;
@@ -124,7 +125,10 @@ fn learn(
             Ok(None) => break,
             Err(Error::Interrupted(_)) => {
                 let done = learner.state().history.len();
-                return Err(Error::Interrupted(format!("{done} epochs are saved; the same command goes on")));
+                return Err(Error::Interrupted(format!(
+                    "the mask after {} is saved; the same command goes on",
+                    counted(done, "epoch")
+                )));
             }
             Err(error) => return Err(error),
         }
@@ -152,7 +156,7 @@ fn report(arguments: &MaskArguments, subjects: &[Subject], all: &[Learned]) -> R
         let profile = MaskProfile::new(&*learned.label, &learned.result.mask)?;
         let share = |flags: &[bool]| 100.0 * flags.iter().filter(|f| **f).count() as f64 / flags.len() as f64;
         say!(
-            "{}: ‖M‖₁ {:.2} %, entries above 1e-8 {:.2} %, accuracy clean {:.2} %, masked {:.2} %, complement {:.2} %{}, {} epochs{}",
+            "{}: ‖M‖₁ {:.2} %, entries above 1e-8 {:.2} %, accuracy clean {:.2} %, masked {:.2} %, complement {:.2} %{}, {}{}",
             learned.label,
             100.0 * profile.relative_l1,
             100.0 * profile.support,
@@ -164,7 +168,7 @@ fn report(arguments: &MaskArguments, subjects: &[Subject], all: &[Learned]) -> R
             } else {
                 ""
             },
-            learned.result.history.len(),
+            counted(learned.result.history.len(), "epoch"),
             if learned.result.accuracy_kept { "" } else { " (NO mask kept the accuracy)" },
         );
         let subject = subjects.get(index).unwrap_or(&subjects[0]);

@@ -13,6 +13,7 @@ use bandwise::evaluate::subject::Subject;
 use bandwise::evaluate::suite::attacked;
 use bandwise::method::fourier_mask::{Clean, ImageConfig, ImageLearner, ImageSchedule, Mask};
 use bandwise::report::{ImageGrid, Picture, Section};
+use bandwise::wording::counted;
 use bandwise::{Error, Result, files};
 use candle_core::Tensor;
 use serde_json::json;
@@ -96,7 +97,7 @@ fn broken(
     let rows: Vec<usize> = (0..before.len())
         .filter(|i| before[*i] == pictures.label_values[*i] && after[*i] != pictures.label_values[*i])
         .collect();
-    say!("{attack} breaks {} of {} pictures; their masks are learned", rows.len(), before.len());
+    say!("{attack} breaks {} of {}; their masks are learned", rows.len(), counted(before.len(), "image"));
     if rows.is_empty() {
         return Err(Error::config("the attack breaks no picture: there are no adversarial masks to learn"));
     }
@@ -134,9 +135,10 @@ fn learn(
     bar.set_position(done.len() as u64);
     while !learner.is_finished() {
         let finished = learner.step(Some(interrupt)).map_err(|error| match error {
-            Error::Interrupted(_) => {
-                Error::Interrupted(format!("{} masks are saved; the same command goes on", file.lines.len()))
-            }
+            Error::Interrupted(_) => Error::Interrupted(format!(
+                "saved so far: {}; the same command goes on",
+                counted(file.lines.len(), "mask")
+            )),
             other => other,
         })?;
         for mask in finished {
@@ -166,8 +168,8 @@ fn summarise(lines: &[ImageLine], seconds: f64) {
     let same = lines.iter().filter(|l| l.prediction == l.clean_prediction).count();
     let steps: usize = lines.iter().map(|l| l.steps).sum();
     say!(
-        "{} masks: {:.2} % of the spectrum on average, {same} predictions kept, {} stood still, {:.0} steps each",
-        lines.len(),
+        "{}: {:.2} % of the spectrum on average, {same} predictions kept, {} stood still, {:.0} steps each",
+        counted(lines.len(), "mask"),
         100.0 * mean(&|l| l.relative_l1),
         lines.iter().filter(|l| l.converged).count(),
         mean(&|l| l.steps as f64),
