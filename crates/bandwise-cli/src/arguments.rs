@@ -6,6 +6,7 @@ pub mod subjects;
 use std::path::PathBuf;
 
 use bandwise::data::{DataSpec, Split};
+use bandwise::evaluate::overview;
 use bandwise::evaluate::subject::Compute;
 use bandwise::method::ModelSource;
 use bandwise::nn::Normalization;
@@ -20,7 +21,8 @@ use crate::device;
 /// Which weights, and how to read them.
 #[derive(Args, Clone)]
 pub struct ModelArguments {
-    /// Weights: .safetensors, or a PyTorch .pt/.pth/.th state dict (no code in it is executed); or a run folder
+    /// Weights: .safetensors, or a PyTorch .pt/.pth/.th state dict (no code in it is executed); or a run
+    /// folder; FILE#ENTRY takes one of several state dicts in a file
     #[arg(long, value_name = "FILE")]
     pub weights: PathBuf,
     /// Architecture (see `bandwise models`); by default what the file says, or the only one that fits it
@@ -117,4 +119,13 @@ impl From<SplitArgument> for Split {
 /// A data set named on the command line.
 pub fn data_spec(text: &str) -> std::result::Result<DataSpec, String> {
     text.parse().map_err(|e: Error| e.to_string())
+}
+
+/// What was named, without what was named before; says so.
+pub fn each_once(paths: &[PathBuf]) -> Vec<PathBuf> {
+    let (kept, left_out) = overview::distinct(paths);
+    for path in left_out {
+        note!("note: {} is named more than once; it is shown once", path.display());
+    }
+    kept
 }

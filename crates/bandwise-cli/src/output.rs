@@ -5,7 +5,6 @@
 //!
 //! Names come from data sets, checkpoints and recipes of others: their control characters are shown, never sent.
 
-use std::borrow::Cow;
 use std::fmt::{Arguments, Display};
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -16,7 +15,8 @@ use std::sync::{Mutex, PoisonError};
 use bandwise::analyze::Findings;
 use bandwise::evaluate::record;
 use bandwise::report::write_analysis;
-use bandwise::{Error, Result, files, outputs};
+use bandwise::wording::visible;
+use bandwise::{Error, Result, outputs};
 
 /// One line to standard output. What is between the braces may hold anything: it stays on the line.
 macro_rules! say {
@@ -145,24 +145,6 @@ fn remember(error: io::Error) {
     FAILURE.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
 }
 
-/// `text` with everything that would move the cursor, change colors or turn the writing direction shown as an escape.
-pub fn visible(text: &str) -> Cow<'_, str> {
-    if !text.contains(acts_on_terminal) {
-        return Cow::Borrowed(text);
-    }
-    let mut result = String::with_capacity(text.len() + 16);
-    for c in text.chars() {
-        if acts_on_terminal(c) { result.extend(c.escape_default()) } else { result.push(c) }
-    }
-    Cow::Owned(result)
-}
-
-/// Control characters, separators of lines and paragraphs, and marks of the writing direction.
-fn acts_on_terminal(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
 /// Standard error for log lines; whether anybody listens does not matter.
 pub struct Log;
 
@@ -174,18 +156,5 @@ impl Write for Log {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_acts_on_a_terminal_is_shown_as_an_escape() {
-        assert_eq!(visible("cat, Кошка, 猫, ε = 8/255 ±"), "cat, Кошка, 猫, ε = 8/255 ±");
-        assert_eq!(visible("\x1b[31mred\x07"), "\\u{1b}[31mred\\u{7}");
-        assert_eq!(visible("two\nlines\r\t"), "two\\nlines\\r\\t");
-        assert_eq!(visible("\u{9b}2J \u{202e}txet"), "\\u{9b}2J \\u{202e}txet");
     }
 }

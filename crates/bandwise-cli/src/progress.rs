@@ -9,11 +9,10 @@ use bandwise::train::epoch_metrics::Sums;
 use bandwise::train::recipe::Recipe;
 use bandwise::train::run_folder::MetricsLine;
 use bandwise::train::trainer::Observer;
+use bandwise::wording::{counted, visible};
 use bandwise::{Interrupt, Job};
 use candle_core::Device;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-
-use crate::output::visible;
 
 /// A bar over `total` pieces of work; invisible where output does not go to a terminal.
 pub fn bar(label: &str, total: usize) -> ProgressBar {
@@ -110,8 +109,12 @@ impl Observer for TrainingProgress {
     fn started(&self, recipe: &Recipe, parameters: usize, epoch: u64) {
         let from = if epoch > 0 { format!(", going on after epoch {epoch}") } else { String::new() };
         self.print(&format!(
-            "{}: {} with {parameters} parameters on {}, {} epochs of batch {}{from}",
-            self.label, recipe.model.architecture, recipe.data.source, recipe.epochs, recipe.batch_size
+            "{}: {} with {parameters} parameters on {}, {} of batch {}{from}",
+            self.label,
+            recipe.model.architecture,
+            recipe.data.source,
+            counted(recipe.epochs as usize, "epoch"),
+            recipe.batch_size
         ));
     }
 

@@ -49,7 +49,7 @@ fn corrupted_files_are_written_once_verified_and_read_back() {
     let arguments = ["corrupt", DATA, "--out", text(&out), "--corruption", "contrast,frost"];
     let (printed, _) = ended(&arguments, 0);
     assert!(
-        printed.contains("wrote 2 files of 100 pictures") && printed.contains("marked so: frost"),
+        printed.contains("wrote 2 files of 100 images") && printed.contains("marked so: frost"),
         "{printed}"
     );
     for file in ["contrast.npy", "frost.npy", "labels.npy", "corruptions.json"] {

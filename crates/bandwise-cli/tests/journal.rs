@@ -179,6 +179,12 @@ fn a_journal_belongs_to_one_normalization_and_grows() {
         "{message}"
     );
 
+    // The same attack in other words.
+    let same = arguments("0.5,0.5,0.5", &["--limit", "40", "--eps", "0.00392156862745098"]);
+    let before = std::fs::read(&path).unwrap();
+    assert!(run(&weights, &path, &same).status().unwrap().success());
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+
     let more = arguments("0.5,0.5,0.5", &["--limit", "60", "--eps", "1/255,2/255"]);
     assert!(run(&weights, &path, &more).status().unwrap().success());
     let fresh = folder.path().join("fresh.jsonl");
@@ -187,8 +193,5 @@ fn a_journal_belongs_to_one_normalization_and_grows() {
     let table =
         Command::new(assert_cmd::cargo::cargo_bin!("bandwise")).arg("table").arg(&path).output().unwrap();
     let table = String::from_utf8_lossy(&table.stdout).into_owned();
-    assert!(
-        table.contains("fgsm 1/255") && table.contains("fgsm 2/255") && table.contains("of 60"),
-        "{table}"
-    );
+    assert!(table.contains("ε = 1/255") && table.contains("ε = 2/255") && table.contains("of 60"), "{table}");
 }

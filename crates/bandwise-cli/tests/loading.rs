@@ -59,6 +59,15 @@ fn one_line_says_what_is_evaluated_and_stands_in_the_records() {
     let printed = done(&[&evaluate[..], &["--mean", "0.5", "--std", "0.25"]].concat());
     assert!(printed.contains("normalization mean 0.5, std 0.25 (given)"), "{printed}");
     assert!(!printed.contains("warning"), "{printed}");
+    for (constants, expected) in [
+        (["--mean", "123", "--std", "58"], "Then divide mean and std by 255"),
+        (["--mean", "nan", "--std", "0.2"], "normalization: NaN is no finite number"),
+    ] {
+        let message = refused(&[&evaluate[..], &constants].concat());
+        assert!(message.contains(expected), "{message}");
+    }
+    let message = refused(&[&evaluate[..], &["--width", "8"]].concat());
+    assert!(message.contains("holds resnet20 in width 4; leave --width out"), "{message}");
 }
 
 #[test]

@@ -68,6 +68,36 @@ fn attacks_that_differ_stand_apart_in_tables_and_on_pages() {
 }
 
 #[test]
+fn what_is_named_twice_is_shown_once_and_one_is_no_plural() {
+    let folder = tempfile::tempdir().unwrap();
+    let weights = weights(folder.path(), 3);
+    let run = folder.path().join("run");
+    std::fs::create_dir(&run).unwrap();
+    let journal = run.join("journal.jsonl");
+    let evaluate = ["evaluate", "--data", "synthetic", "--limit", "20", "--weights", text(&weights)];
+    let attack = ["--attack", "square,square", "--queries", "1", "--journal", text(&journal)];
+    let output = bandwise(&[&evaluate[..], &attack].concat());
+    let notes = String::from_utf8_lossy(&output.stderr);
+    assert!(notes.contains("is named more than once; it runs once"), "{notes}");
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert!(printed.contains("1 query") && !printed.contains("worst case"), "{printed}");
+    let fewer = [&evaluate[..], &["--journal", text(&journal)]].concat();
+    assert!(!said(&fewer).contains("Square"));
+
+    let once = said(&["table", text(&journal)]);
+    let again = folder.path().join("run/../run/journal.jsonl");
+    let output = bandwise(&["table", text(&journal), text(&again), "--against", text(&journal)]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), once);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("it is shown once"));
+    // A folder stands for the only journal in it.
+    assert!(said(&["table", text(&run), "--robustbench", "-"]).contains("\"clean_acc\""));
+    std::fs::copy(&journal, run.join("second.jsonl")).unwrap();
+    let refused = bandwise(&["table", text(&run), "--robustbench", "-"]);
+    let message = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(message.contains("the folder holds 2 journals; name one"), "{message}");
+}
+
+#[test]
 fn a_page_of_another_command_is_not_replaced() {
     let folder = tempfile::tempdir().unwrap();
     let (weights, out) = (weights(folder.path(), 4), folder.path().join("filters"));

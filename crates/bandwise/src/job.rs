@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::Device;
 
+use crate::wording::counted;
 use crate::{Error, Result};
 
 /// Images per pass unless something else is asked for.
@@ -62,7 +63,7 @@ impl Job {
 
 impl fmt::Debug for Job {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Job on {:?}, {} images per pass", self.device, self.batch_size)
+        write!(f, "Job on {:?}, {} per pass", self.device, counted(self.batch_size, "image"))
     }
 }
 

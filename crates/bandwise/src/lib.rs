@@ -4,7 +4,7 @@
 //!
 //! | room | what is in it |
 //! |---|---|
-//! | [`error`], [`files`], [`outputs`], [`differences`], [`lock`], [`job`], [`random`], [`suggest`] | foundations of all |
+//! | [`error`], [`files`], [`outputs`], [`differences`], [`lock`], [`job`], [`random`], [`suggest`], [`wording`] | foundations of all |
 //! | [`formats`] | file formats that know nothing of images |
 //! | [`spectral`] | bases, Fourier transforms, bands, spectra |
 //! | [`plot`] | figures from plain numbers |
@@ -24,7 +24,7 @@
 //!
 //! Conventions that hold everywhere:
 //! * images and activations are `[batch, height, width, channels]`, pixels lie in `[0, 1]`,
-//!   and a model normalises its input itself;
+//!   and a model normalizes its input itself;
 //! * weights keep PyTorch's `[out, in/groups, kh, kw]` layout and its parameter names;
 //! * randomness comes from explicit streams ([`random::stream`]), never from a global state.
 
@@ -57,6 +57,7 @@ mod rooms;
 pub mod spectral;
 pub mod suggest;
 pub mod train;
+pub mod wording;
 
 pub use error::{Error, Result};
 pub use job::{Interrupt, Job};

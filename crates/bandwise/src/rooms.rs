@@ -20,8 +20,8 @@ const ROOMS: [&str; 12] = [
 ];
 
 /// Under all rooms.
-const FOUNDATIONS: [&str; 9] =
-    ["calendar", "differences", "error", "files", "job", "lock", "outputs", "random", "suggest"];
+const FOUNDATIONS: [&str; 10] =
+    ["calendar", "differences", "error", "files", "job", "lock", "outputs", "random", "suggest", "wording"];
 
 /// What tests of all rooms share, and the front page.
 const ABOVE: [&str; 4] = ["fuzz", "golden", "lib", "rooms"];

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use bandwise::method::ModelSource;
 use bandwise::nn::weights;
 use bandwise::outputs::{self, Kind};
+use bandwise::wording::counted;
 use bandwise::{Error, Result};
 use candle_core::Device;
 use clap::Args;
@@ -69,9 +70,9 @@ pub fn run(arguments: &ConvertArguments) -> Result<bool> {
             note!("warning: the weights do not fit the network, converted all the same ({mismatch})");
         }
     } else {
-        let file = weights::read(&weights::locate_file(&arguments.input)?)?;
+        let file = weights::open(&arguments.input)?;
         weights::write_safetensors(&arguments.output, &file.tensors, &file.metadata)?;
-        say!("{} tensors", file.tensors.len());
+        say!("{}", counted(file.tensors.len(), "tensor"));
     }
     say!("wrote {}", arguments.output.display());
     Ok(true)

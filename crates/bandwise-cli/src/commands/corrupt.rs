@@ -7,6 +7,7 @@ use bandwise::corruption::verify::{Difference, published_files, verify};
 use bandwise::corruption::{Corruption, CorruptionConfig, Corruptor, Protocol, Severity};
 use bandwise::data::{DataSpec, Dataset, Split};
 use bandwise::job::BATCH_SIZE;
+use bandwise::wording::counted;
 use bandwise::{Interrupt, Result};
 use candle_core::Device;
 use clap::Args;
@@ -87,8 +88,10 @@ pub fn run(arguments: &CorruptArguments, interrupt: &Interrupt) -> Result<bool> 
 fn print_manifest(manifest: &Manifest, files: usize, folder: &Path) {
     let (severities, images) = (manifest.severities.len(), manifest.images);
     say!(
-        "wrote {files} files of {} pictures ({severities} severities of {images}), protocol {}, seed {}, to {}",
-        severities * images,
+        "wrote {} of {} ({} of {images}), protocol {}, seed {}, to {}",
+        counted(files, "file"),
+        counted(severities * images, "image"),
+        counted(severities, "severity"),
         manifest.protocol,
         manifest.seed,
         folder.display()

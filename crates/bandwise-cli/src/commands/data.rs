@@ -6,6 +6,7 @@ use bandwise::data::fetch::{self, FetchOptions, Progress, SOURCES};
 use bandwise::data::spec::FORMATS;
 use bandwise::data::statistics::Statistics;
 use bandwise::data::{DataSpec, Split};
+use bandwise::wording::{counted, visible};
 use bandwise::{Error, Interrupt, Result};
 use clap::{Args, Subcommand};
 
@@ -135,14 +136,14 @@ fn print(split: Split, statistics: &Statistics) {
     let row = |values: &[f64]| values.iter().map(|v| format!("{v:.4}")).collect::<Vec<_>>().join(", ");
     let size = |[height, width]: [usize; 2]| format!("{height}×{width}");
     say!("{}", titled(&statistics.name, split));
-    say!("  pictures     {}", statistics.images);
+    say!("  images       {}", statistics.images);
     if statistics.smallest == statistics.largest {
         say!("  size         {}", size(statistics.smallest));
     } else {
         say!("  size         {} to {}", size(statistics.smallest), size(statistics.largest));
     }
     say!("  mean         {}", row(&statistics.mean));
-    say!("  deviation    {}   (over {} pictures)", row(&statistics.std), statistics.images_read);
+    say!("  deviation    {}   (over {})", row(&statistics.std), counted(statistics.images_read, "image"));
     if let Some(rings) = &statistics.radial_amplitude {
         say!("  spectrum     mean amplitude at 0, 1, 2, 4, 8, … cycles per image:");
         let shown = |ring: usize| rings.get(ring).map(|value| format!("{value:.2}"));
@@ -151,8 +152,11 @@ fn print(split: Split, statistics: &Statistics) {
     }
     say!("  fingerprint  {}", statistics.fingerprint);
     say!("  classes      {}", statistics.class_names.len());
-    let width = statistics.class_names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
-    for (name, count) in statistics.class_names.iter().zip(&statistics.class_counts) {
-        say!("    {name:width$}  {count}");
+    // As they are printed: what would act on the terminal is longer as an escape.
+    let names: Vec<_> = statistics.class_names.iter().map(|name| visible(name)).collect();
+    let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
+    let digits = statistics.class_counts.iter().map(|count| count.to_string().len()).max().unwrap_or(0);
+    for (name, count) in names.iter().zip(&statistics.class_counts) {
+        say!("    {name:width$}  {count:>digits$}");
     }
 }

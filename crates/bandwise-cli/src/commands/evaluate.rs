@@ -14,7 +14,7 @@ use bandwise::evaluate::record::{self, Record};
 use bandwise::evaluate::shard::Shard;
 use bandwise::evaluate::subject::{Subject, TestSet};
 use bandwise::evaluate::tables;
-use bandwise::evaluate::{cues, preflight};
+use bandwise::evaluate::{cues, naming, preflight};
 use bandwise::{Error, Interrupt, Job, Result};
 use clap::Args;
 
@@ -30,7 +30,7 @@ const CHECKED_IMAGES: usize = 16;
 
 /// Measure accuracy, clean, under attack or under corruptions, with confidence intervals.
 ///
-/// Pixels are in [0,1] and normalisation is part of the model. A picture is dropped as soon as it is
+/// Pixels are in [0,1] and normalization is part of the model. A picture is dropped as soon as it is
 /// broken, so only survivors cost time. Every number comes with its Wilson interval; --json keeps the
 /// full records, with one character per picture; --journal keeps a journal that continues after a stop, and with more
 /// pictures (--limit), attacks or ε than before.
@@ -133,7 +133,7 @@ pub fn run(arguments: &EvaluateArguments, interrupt: &Interrupt) -> Result<bool>
     let finished = finished.map_err(|error| explain_stop(error, arguments.journal.is_some()))?;
 
     let mut records = tables::records(&journal, provenance)?;
-    let mut names = names(&journal, records.len());
+    let mut names = names(&journal, &records);
     for (index, record) in records.iter_mut().enumerate() {
         record.wall_seconds = finished.seconds.get(index).copied();
     }
@@ -154,10 +154,9 @@ pub fn run(arguments: &EvaluateArguments, interrupt: &Interrupt) -> Result<bool>
     for (record, name) in records.iter().zip(&names) {
         print(record, name);
     }
-    for warning in finished.warnings.iter().map(|noted| noted.warning.to_string()) {
-        if !shown.contains(&warning) {
-            note!("warning: {warning}");
-            shown.push(warning);
+    for noted in &finished.warnings {
+        if !shown.contains(&noted.warning.to_string()) {
+            note!("warning: {noted}");
         }
     }
     arguments.json.iter().chain(&arguments.journal).for_each(|path| output::say_written(path));
@@ -238,22 +237,24 @@ fn check(
     device: &candle_core::Device,
 ) -> Result<Vec<String>> {
     let header = journal.header().clone();
-    if header.attacks.is_empty() {
+    if journal.attacks().is_empty() {
         return Ok(Vec::new());
     }
     let few = load_all(dataset, Some(CHECKED_IMAGES.min(header.images)))?;
     let (images, labels) = (few.images.to_device(device)?, few.labels.to_device(device)?);
     let preflight = preflight::check(model, &images, &labels, &header.attacks)?;
-    for attack in &header.attacks {
+    let asked = journal.attacks();
+    for (_, attack) in &asked {
         note!("attack: {}, seed {}", attack.protocol_with_defaults(), header.seed);
     }
+    let missing = asked.iter().map(|(label, _)| journal.missing(label).len()).max().unwrap_or(0);
+    let asked: Vec<Attack> = asked.into_iter().map(|(_, attack)| attack.clone()).collect();
     journal.note(None, &preflight.warnings)?;
     let shown: Vec<String> = preflight.warnings.iter().map(ToString::to_string).collect();
     for warning in &shown {
         note!("warning: {warning}");
     }
-    let missing = header.labels().iter().map(|label| journal.missing(label).len()).max().unwrap_or(0);
-    let longest = preflight.longest(&header.attacks, missing, model.num_classes());
+    let longest = preflight.longest(&asked, missing, model.num_classes());
     note!("{preflight}; at most {} if no image breaks", duration(longest.as_secs_f64()));
     Ok(shown)
 }
@@ -279,11 +280,18 @@ fn explain_stop(error: Error, journalled: bool) -> Error {
 }
 
 /// What each line of the table is called.
-fn names(journal: &Journal, rows: usize) -> Vec<String> {
+fn names(journal: &Journal, records: &[Record]) -> Vec<String> {
     let mut names = vec!["clean".to_string()];
     let seed = journal.header().seed;
-    names.extend(journal.header().attacks.iter().map(|attack| format!("{attack}, seed {seed}")));
-    names.resize(rows, "worst case of all".to_string());
+    names.extend(journal.attacks().iter().map(|(_, attack)| format!("{attack}, seed {seed}")));
+    let of_all = names.len();
+    for record in &records[of_all..] {
+        let members = record.attack_parameters["of"].as_array().map_or(0, Vec::len);
+        names.push(match members + 1 == of_all {
+            true => "worst case of all".to_string(),
+            false => format!("worst case at ε = {}", naming::epsilon(record.epsilon)),
+        });
+    }
     names
 }
 
@@ -308,5 +316,9 @@ fn attacks(arguments: &EvaluateArguments) -> Result<Vec<Attack>> {
     if names.is_empty() && arguments.settings.are_given() {
         return Err(Error::config("--eps, --steps and the like need an attack, for example --attack pgd"));
     }
-    arguments.settings.attacks(&names)
+    let (attacks, twice) = Attack::distinct(arguments.settings.attacks(&names)?);
+    for attack in &twice {
+        note!("note: {attack} is named more than once; it runs once");
+    }
+    Ok(attacks)
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use bandwise::Result;
 use bandwise::evaluate::journal::{Journal, merge};
-use bandwise::evaluate::tables::{Row, WORST_CASE, rows, warnings};
+use bandwise::evaluate::tables::{Row, rows};
 use clap::Args;
 
 /// Put the journals of shares together.
@@ -32,8 +32,8 @@ pub fn run(arguments: &MergeArguments) -> Result<bool> {
 
 /// What a reader of the table must know.
 fn warn(journal: &Journal) {
-    for warning in warnings(journal, WORST_CASE) {
-        note!("warning: {warning}");
+    for noted in journal.warnings() {
+        note!("warning: {noted}");
     }
 }
 

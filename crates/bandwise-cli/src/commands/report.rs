@@ -6,6 +6,8 @@ use bandwise::Result;
 use bandwise::report::write_report;
 use clap::Args;
 
+use crate::arguments::each_once;
+
 /// Make one self-contained HTML page out of one or several runs.
 ///
 /// Runs that differ in their seed alone are shown as one configuration: mean and 95 % interval over seeds.
@@ -21,7 +23,7 @@ pub struct ReportArguments {
 
 /// Runs the command.
 pub fn run(arguments: &ReportArguments) -> Result<bool> {
-    let path = write_report(&arguments.runs, arguments.out.as_deref())?;
+    let path = write_report(&each_once(&arguments.runs), arguments.out.as_deref())?;
     say!("wrote {}", path.display());
     Ok(true)
 }

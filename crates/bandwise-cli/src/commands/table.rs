@@ -4,10 +4,12 @@ use std::path::PathBuf;
 
 use bandwise::evaluate::journal::Journal;
 use bandwise::evaluate::overview::{self, Results, Source};
+use bandwise::evaluate::sources;
 use bandwise::evaluate::tables::robustbench;
 use bandwise::{Error, Result};
 use clap::Args;
 
+use crate::arguments::each_once;
 use crate::output;
 
 /// Accuracy of one or several models, clean, under each attack and in the worst case.
@@ -33,7 +35,8 @@ pub struct TableArguments {
 /// Runs `table`.
 pub fn run(arguments: &TableArguments) -> Result<bool> {
     output::reserve(arguments.csv.iter().chain(&arguments.robustbench));
-    let paths: Vec<&PathBuf> = arguments.results.iter().chain(&arguments.against).collect();
+    let all: Vec<PathBuf> = arguments.results.iter().chain(&arguments.against).cloned().collect();
+    let paths = each_once(&all);
     let mut sources = paths.iter().map(|path| Source::read(path)).collect::<Result<Vec<_>>>()?;
     if let Some((_, path)) = sources.iter().zip(&paths).find(|(source, _)| source.records.is_empty()) {
         return Err(Error::format(path, "there are no results in it"));
@@ -41,10 +44,11 @@ pub fn run(arguments: &TableArguments) -> Result<bool> {
     overview::tell_apart(sources.iter_mut(), &paths);
     let results = Results::collect(&overview::group(&sources));
     if let Some(path) = &arguments.robustbench {
-        let [journal] = arguments.results.as_slice() else {
+        let [journal] = paths.as_slice() else {
             return Err(Error::config("--robustbench describes one model; name one journal"));
         };
-        output::write_file(path, &format!("{:#}\n", robustbench(&Journal::read(journal)?)?))?;
+        let journal = Journal::read(&sources::journal_of(journal)?)?;
+        output::write_file(path, &format!("{:#}\n", robustbench(&journal)?))?;
     }
     if let Some(path) = &arguments.csv {
         output::write_file(path, &overview::csv(&results))?;

@@ -11,6 +11,7 @@ use bandwise::data::{Augment, DataSpec};
 use bandwise::train::optimizer::OptimizerConfig;
 use bandwise::train::recipe::Recipe;
 use bandwise::train::schedule::Schedule;
+use bandwise::wording::counted;
 use bandwise::{Error, Result};
 use clap::{Args, ValueEnum};
 
@@ -272,9 +273,9 @@ impl FpcmFlags {
         }
         if let Some(found) = self.n_classes.filter(|&found| found != dataset.classes()) {
             return Err(Error::config(format!(
-                "--n_classes {found}: {} has {} classes",
+                "--n_classes {found}: {} has {}",
                 possible_value(&dataset),
-                dataset.classes()
+                counted(dataset.classes(), "class")
             )));
         }
         recipe.validate()?;

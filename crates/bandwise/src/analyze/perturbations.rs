@@ -17,6 +17,7 @@ use crate::method::fourier_mask::Mask;
 use crate::plot::{Axis, Cell, ColorMap, HeatMap, HeatPanel, LinePlot, Section, Series, Table};
 use crate::spectral::bands;
 use crate::spectral::statistics::SpectrumStatistics;
+use crate::wording::counted;
 use crate::{Error, Job, Result};
 
 /// Which perturbations are looked at.
@@ -191,11 +192,11 @@ impl PerturbationSpectrum {
     /// Where the power lies, in words.
     fn lines(&self) -> Vec<String> {
         let mut lines = vec![format!(
-            "{}: half of the perturbations' power lies within {} cycles per image, {:.1} % above half of Nyquist ({} images)",
+            "{}: half of the perturbations' power lies within {} cycles per image, {:.1} % above half of Nyquist ({})",
             self.label,
             self.median_frequency(),
             100.0 * self.high_share(),
-            self.images
+            counted(self.images, "image")
         )];
         lines.extend(self.mask.map(|overlap| {
             let [passing, evenly] = [overlap.passing, overlap.evenly].map(|v| 100.0 * v);

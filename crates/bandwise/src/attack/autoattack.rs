@@ -165,7 +165,7 @@ impl AttackMethod for AutoAttack {
             wording = wording.count(*targets, "target");
         }
         if let Some(queries) = queries {
-            wording = wording.with(format!("{queries} queries"));
+            wording = wording.count(*queries, "query");
         }
         wording
     }
@@ -196,7 +196,7 @@ impl AttackMethod for AutoAttack {
             let inner = AttackContext { image_ids: &ids, ..*context };
             // Every attack starts at the clean images: those still alive are still clean in `best`.
             let result = self.run_part(name, model, &best, &left_labels, &inner)?;
-            warnings.extend(result.warnings);
+            warnings.extend(result.warnings.into_iter().filter(|warning| !warning.counts_images()));
             done = result.outcomes.iter().map(|outcome| outcome.broken).collect();
             let broken = done.iter().filter(|&&broken| broken).count();
             if name == "square" {
@@ -208,6 +208,7 @@ impl AttackMethod for AutoAttack {
             best = super::wave::pick(&done, &result.images, &best)?;
         }
         let mut result = wave.finish(&best)?;
+        warnings.append(&mut result.warnings);
         result.warnings = Warning::merge(warnings);
         Ok(result)
     }
@@ -230,7 +231,7 @@ impl AutoAttack {
         let name = name.split('#').next().unwrap_or_default();
         let (part, replaced) = self.part(name, model.num_classes())?;
         let context = &AttackContext { early_stop: true, judge: true, ..*context };
-        let mut result = match (&part, replaced) {
+        match (&part, replaced) {
             (Attack::ApgdDlr(attack), Some((objective, _))) => {
                 attack.climb(objective, model, images, labels, context)
             }
@@ -238,12 +239,7 @@ impl AutoAttack {
                 attack.climb(objective, model, images, labels, context)
             }
             _ => part.run(model, images, labels, context),
-        }?;
-        // Of the cross-entropy, zero gradients are no news: the other parts work on the logits.
-        if name == "apgd-ce" {
-            result.warnings.retain(|warning| !matches!(warning, Warning::ZeroGradients { .. }));
         }
-        Ok(result)
     }
 
     /// The most that one attack of the sequence spends on an image.

@@ -10,6 +10,7 @@ use super::oracle::{Goal, Objective, Oracle};
 use super::{Attack, AttackContext, Classifier, Norm, verdicts};
 use crate::Result;
 use crate::nn::loss;
+use crate::wording::counted;
 
 /// Something a reader of the result must know.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -28,10 +29,14 @@ pub enum Warning {
         /// Largest difference between the two answers.
         difference: f64,
     },
-    /// Images survived a gradient attack that met a gradient of zero, or one that is not a number.
+    /// Images survived an attack that met a gradient of zero, or one that is not a number: of AutoAttack, in every
+    /// part that follows a gradient.
     ZeroGradients {
         /// How many images.
         images: usize,
+        /// What to do.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        advice: String,
     },
     /// On images of the pre-flight check, the gradient that attacks follow is nearly zero or not a number.
     MaskedGradients {
@@ -79,20 +84,24 @@ impl fmt::Display for Warning {
                 "the model answers differently while gradients are recorded (by {difference:.2e}): it adapts at \
                  test time, which standard attacks do not measure"
             ),
-            Self::ZeroGradients { images } => {
+            Self::ZeroGradients { images, advice } => {
                 write!(
                     f,
-                    "zero gradients on {images} images that survived: the attack saw nothing there (gradient masking), \
-                     which is no robustness; try cw-linf, square or autoattack"
-                )
+                    "zero gradients on {} that survived: the attack saw nothing there (gradient masking), which is no \
+                     robustness",
+                    counted(*images, "image")
+                )?;
+                if advice.is_empty() { Ok(()) } else { write!(f, "; {advice}") }
             }
             Self::MaskedGradients { attacks, images, total, advice } => write!(
                 f,
-                "masked gradients: on {images} of {total} images {attacks} would see no gradient; {advice}"
+                "masked gradients: on {images} of {} {attacks} would see no gradient; {advice}",
+                counted(*total, "image")
             ),
             Self::SquareBetter { images, total } => write!(
                 f,
-                "Square broke {images} of {total} images that no gradient attack had broken: probably gradient masking"
+                "Square broke {images} of {} that no gradient attack had broken: probably gradient masking",
+                counted(*total, "image")
             ),
             Self::FewClasses { replaced } => write!(f, "few classes: {replaced}"),
         }
@@ -165,8 +174,10 @@ pub fn check_gradients(
             attacks: names.join(", "),
             images: flat,
             total: sensitivity.len(),
-            advice: "the logits themselves have none, so what survives proves nothing: use square, which needs none"
-                .into(),
+            advice: format!(
+                "the logits themselves have none, so what survives proves nothing: {}",
+                advice(followers[0].0.norm(), attacks)
+            ),
         });
     }
     let mut measured: Vec<(Objective, Vec<f64>)> = Vec::new();
@@ -195,13 +206,9 @@ pub fn check_gradients(
         };
         let images = (0..sizes.len()).filter(lost).count();
         if images > 0 {
-            let instead = match attack.norm() {
-                Norm::Linf => "cw-linf or autoattack",
-                Norm::L2 => "cw-l2 or autoattack",
-                Norm::L1 => "autoattack",
-            };
             let advice = format!(
-                "its loss is saturated there, so what survives proves nothing: use {instead}, whose losses do not saturate"
+                "its loss is saturated there, so what survives proves nothing: {}",
+                advice(attack.norm(), attacks)
             );
             let (attacks, total) = (attack.name().into(), sizes.len());
             found.push(Warning::MaskedGradients { attacks, images, total, advice });
@@ -210,7 +217,34 @@ pub fn check_gradients(
     Ok(Warning::merge(found))
 }
 
+/// What to do where gradients lead nowhere: attacks in this norm that need none, or those of them that the evaluation
+/// `attacks` already has.
+pub(crate) fn advice(norm: Norm, attacks: &[Attack]) -> String {
+    let has = |attack: &Attack, name: &str| {
+        attack.norm() == norm
+            && (attack.name() == name || attack.part_names().iter().any(|part| part == name))
+    };
+    match attacks.iter().find(|attack| has(attack, SQUARE)) {
+        None => format!("use {SQUARE}, which needs none, or autoattack, which has it as a part"),
+        Some(attack) if attack.name() == SQUARE => format!("go by {SQUARE}, which needs none"),
+        Some(attack) => format!("go by {}, whose part {SQUARE} needs none", attack.name()),
+    }
+}
+
+/// The attack that needs no gradient and knows every norm.
+const SQUARE: &str = "square";
+
 impl Warning {
+    /// The warning about so many images that survived unseen, if there are any.
+    pub(crate) fn zero_gradients(images: usize, advice: String) -> Option<Self> {
+        (images > 0).then_some(Self::ZeroGradients { images, advice })
+    }
+
+    /// Whether outcomes of single images tell the same: then these are counted, not warnings.
+    pub(crate) fn counts_images(&self) -> bool {
+        matches!(self, Self::ZeroGradients { .. })
+    }
+
     /// Each warning once; counts of images added up.
     pub fn merge(warnings: Vec<Self>) -> Vec<Self> {
         let mut merged: Vec<Self> = Vec::new();
@@ -231,7 +265,12 @@ impl Warning {
             }
             (Self::SoftmaxOutput, Self::SoftmaxOutput) => {}
             (Self::Subject { text }, Self::Subject { text: other }) if text == other => {}
-            (Self::ZeroGradients { images }, Self::ZeroGradients { images: more }) => *images += more,
+            (Self::ZeroGradients { images, advice }, Self::ZeroGradients { images: more, advice: other }) => {
+                *images += more;
+                if advice.is_empty() {
+                    advice.clone_from(other);
+                }
+            }
             (
                 Self::MaskedGradients { attacks, images, total, advice },
                 Self::MaskedGradients { attacks: other, images: more, total: of, advice: same },

@@ -10,6 +10,7 @@ use super::oracle::{Objective, Oracle};
 use super::wave::{Wave, select_all};
 use super::{AttackContext, AttackResult, Classifier, Epsilon, Norm};
 use crate::Result;
+use crate::wording::counted;
 
 /// Steps onto the nearest linearized boundary until the class changes; an image counts as broken if
 /// the perturbation found is at most ε.
@@ -56,7 +57,7 @@ impl AttackMethod for DeepFool {
 
     fn protocol(&self) -> Wording {
         Wording::new("DeepFool", self.norm, self.epsilon)
-            .with(format!("at most {} steps", self.steps))
+            .with(format!("at most {}", counted(self.steps, "step")))
             .with(format!("overshoot {}", self.overshoot))
     }
 

@@ -47,6 +47,12 @@ impl Epsilon {
         Self { value, fraction }
     }
 
+    /// Whether it is this distance, however it was written: `1/255` and `0.00392156862745098`.
+    pub fn is_about(self, other: Self) -> bool {
+        let scale = self.value.max(other.value);
+        (self.value - other.value).abs() <= SAME * scale
+    }
+
     fn checked(value: f64, fraction: Option<(f64, f64)>, text: &str) -> Result<Self, Error> {
         if value.is_finite() && value >= 0.0 {
             return Ok(Self { value, fraction });
@@ -56,6 +62,9 @@ impl Epsilon {
         )))
     }
 }
+
+/// Relative difference of the same distance written in two ways.
+const SAME: f64 = 1e-9;
 
 impl PartialEq for Epsilon {
     fn eq(&self, other: &Self) -> bool {
@@ -160,6 +169,19 @@ mod tests {
         let decimal: Epsilon = "0.031".parse().unwrap();
         assert_ne!(decimal, fraction);
         assert_eq!(decimal.to_string(), "0.031");
+    }
+
+    #[test]
+    fn a_distance_is_the_same_however_it_is_written() {
+        let parsed = |text: &str| text.parse::<Epsilon>().unwrap();
+        for (one, other, same) in [
+            ("1/255", "0.00392156862745098", true),
+            ("1/255", "2/510", true),
+            ("1/255", "0.0039216", false),
+            ("0", "0", true),
+        ] {
+            assert_eq!(parsed(one).is_about(parsed(other)), same, "{one} and {other}");
+        }
     }
 
     #[test]

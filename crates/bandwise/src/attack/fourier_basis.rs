@@ -76,7 +76,7 @@ impl AttackMethod for FourierBasis {
 
     fn protocol(&self) -> Wording {
         Wording::new("Fourier basis attack", self.norm, self.epsilon)
-            .with(format!("{} queries", self.queries))
+            .count(self.queries, "query")
             .band(&self.band)
     }
 

@@ -93,7 +93,7 @@ impl AttackMethod for LowFrequency {
     fn protocol(&self) -> Wording {
         Wording::new("SimBA-DCT", self.norm, self.epsilon)
             .step(self.step_size())
-            .with(format!("{} queries", self.queries))
+            .count(self.queries, "query")
             .band(&self.band)
     }
 

@@ -4,6 +4,7 @@ use candle_core::Tensor;
 
 use super::oracle::Objective;
 use super::{AttackContext, AttackResult, Band, Classifier, Epsilon, Norm, Start};
+use crate::wording::counted;
 use crate::{Error, Result};
 
 /// The form of an attack whose parameters describe one attack only.
@@ -103,6 +104,16 @@ pub(crate) struct StepSize<'a> {
     pub default: Epsilon,
 }
 
+impl StepSize<'_> {
+    /// What is used.
+    pub fn value(&self) -> Epsilon {
+        self.given.unwrap_or(self.default)
+    }
+}
+
+/// The distance between float32 numbers around 0.5: a pixel there does not change by less.
+pub(crate) const RESOLUTION: f64 = 1.0 / (1u32 << 24) as f64;
+
 impl<'a> Settings<'a> {
     /// With a radius and nothing else.
     pub fn new(epsilon: &'a mut Epsilon) -> Self {
@@ -157,17 +168,34 @@ impl<'a> Settings<'a> {
         all.into_iter().filter(|(_, same)| *same).map(|(name, _)| name).collect()
     }
 
+    /// The smallest of its lengths: ε or the step.
+    pub fn shortest(&self) -> f64 {
+        let step = self.step_size.as_ref().map(StepSize::value);
+        step.map_or(f64::INFINITY, Epsilon::value).min(self.epsilon.value())
+    }
+
     /// Refuses values with which an attack does nothing, or never ends.
     pub fn validate(&self, name: &str) -> Result<()> {
-        if self.epsilon.value() == 0.0 {
-            return Err(Error::config(format!(
+        const LOST: &str = "is lost in the rounding of float32 pixels";
+        match self.epsilon.value() {
+            0.0 => Err(Error::config(format!(
                 "{name}: with ε = 0 no image can change; the clean accuracy is that number"
-            )));
-        }
-        if let Some(StepSize { given: Some(step_size), .. }) = &self.step_size
-            && step_size.value() == 0.0
-        {
-            return Err(Error::config(format!("{name}: with `step_size` = 0 no image can change")));
+            ))),
+            short if short < RESOLUTION => Err(Error::config(format!(
+                "{name}: ε = {} {LOST}: no image can change; the clean accuracy is that number",
+                self.epsilon
+            ))),
+            _ => Ok(()),
+        }?;
+        if let Some(step) = self.step_size.as_ref().map(StepSize::value) {
+            match step.value() {
+                0.0 => Err(Error::config(format!("{name}: with `step_size` = 0 no image can change"))),
+                short if short < RESOLUTION => Err(Error::config(format!(
+                    "{name}: a step of {} {LOST}: no image can change",
+                    step.rounded()
+                ))),
+                _ => Ok(()),
+            }?;
         }
         let counts = [
             ("steps", &self.steps),
@@ -255,7 +283,7 @@ impl Wording {
 
     /// `1 restart`, `9 targets`.
     pub fn count(self, count: usize, what: &str) -> Self {
-        self.with(format!("{count} {what}{}", if count == 1 { "" } else { "s" }))
+        self.with(counted(count, what))
     }
 
     /// `step 2/255`.

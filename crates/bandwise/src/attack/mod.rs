@@ -46,6 +46,7 @@ pub use ascent::Start;
 pub(crate) use autoattack::square_better;
 pub use autoattack::{AutoAttack, Version};
 pub use band::Band;
+pub(crate) use check::advice;
 pub use check::{Warning, check_gradients, check_model};
 pub use cw_l2::CwL2;
 pub use cw_linf::CwLinf;
@@ -143,11 +144,19 @@ pub struct Outcome {
     /// What broke it: the part of AutoAttack, or the frequency of a Fourier attack.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
+    /// It met a gradient of zero, or one that is not a number, in the attack; of several parts, in every one that
+    /// follows a gradient.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_gradient: bool,
 }
 
 impl Outcome {
     /// Takes in what `part` of an attack did to an image that the parts before it had not broken.
     pub fn add_part(&mut self, name: &str, part: Self) {
+        if part.gradients > 0 {
+            // The first part that follows a gradient decides alone; later ones must all agree.
+            self.no_gradient = part.no_gradient && (self.gradients == 0 || self.no_gradient);
+        }
         self.queries += part.queries;
         self.gradients += part.gradients;
         self.margin = if part.broken { part.margin } else { self.margin.min(part.margin) };
@@ -156,6 +165,11 @@ impl Outcome {
             (self.restart, self.distance) = (part.restart, part.distance);
             self.by = Some(name.to_string());
         }
+    }
+
+    /// Whether the image survived an attack that saw nothing there: no robustness.
+    pub fn survived_unseen(&self) -> bool {
+        self.no_gradient && !self.broken
     }
 }
 

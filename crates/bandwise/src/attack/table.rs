@@ -10,11 +10,11 @@ use serde_json::{Map, Value};
 
 use super::apgd::{OnCrossEntropy, OnDlr};
 use super::fab::{Targeted, Untargeted};
-use super::method::{AttackMethod, Passes, Settings, StepSize};
+use super::method::{AttackMethod, Passes, RESOLUTION, Settings, StepSize};
 use super::oracle::Objective;
 use super::{
     Apgd, ApgdTargeted, AttackContext, AttackResult, AutoAttack, Classifier, CwL2, CwLinf, DeepFool, Epsilon,
-    Fab, Fgsm, FourierBasis, LowFrequency, MiFgsm, Norm, Pgd, RandomFgsm, Square,
+    Fab, Fgsm, FourierBasis, LowFrequency, MiFgsm, Norm, Pgd, RandomFgsm, Square, Warning, advice,
 };
 use crate::{Error, Result};
 
@@ -274,6 +274,52 @@ impl Attack {
         attack
     }
 
+    /// Whether it is this attack, however it was written: a step left out is its default, and the same distance may
+    /// be a fraction or a decimal.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let (mut one, mut two) = (self.clone(), other.clone());
+        {
+            let (ours, theirs) = (one.settings(), two.settings());
+            if !ours.epsilon.is_about(*theirs.epsilon) {
+                return false;
+            }
+            match (ours.step_size, theirs.step_size) {
+                (Some(ours), Some(theirs)) if ours.value().is_about(theirs.value()) => {
+                    *theirs.given = *ours.given;
+                }
+                (None, None) => {}
+                _ => return false,
+            }
+            *theirs.epsilon = *ours.epsilon;
+        }
+        one == two
+    }
+
+    /// Each attack once, and those that were left out.
+    pub fn distinct(attacks: Vec<Self>) -> (Vec<Self>, Vec<Self>) {
+        let (mut kept, mut left_out) = (Vec::<Self>::new(), Vec::new());
+        for attack in attacks {
+            let known = kept.iter().any(|kept| kept.is_same(&attack));
+            if known { left_out.push(attack) } else { kept.push(attack) }
+        }
+        (kept, left_out)
+    }
+
+    /// The attack as it runs on a model of so many classes: there are no more targets than wrong ones.
+    pub fn for_classes(mut self, classes: usize) -> Self {
+        if let Some(targets) = self.settings().targets {
+            *targets = (*targets).min(classes.saturating_sub(1).max(1));
+        }
+        self
+    }
+
+    /// The same attack of `factor` times the strength, but not of one so small that it is lost in rounding: for ε that
+    /// grows from nothing.
+    pub(crate) fn warmed_up(&self, factor: f64) -> Self {
+        let least = RESOLUTION * (1.0 + 1e-6) / self.clone().settings().shortest();
+        self.scaled(factor.max(least.min(1.0)))
+    }
+
     /// [`protocol`](Self::protocol), and which settings are the attack's defaults.
     pub fn protocol_with_defaults(&self) -> String {
         let Ok(default) = self.name().parse::<Self>() else { return self.protocol() };
@@ -309,7 +355,13 @@ impl Attack {
                 context.image_ids.len()
             )));
         }
-        self.run_validated(model, images, labels, context)
+        let mut result = self.run_validated(model, images, labels, context)?;
+        for warning in &mut result.warnings {
+            if let Warning::ZeroGradients { advice: what, .. } = warning {
+                *what = advice(self.norm(), std::slice::from_ref(self));
+            }
+        }
+        Ok(result)
     }
 
     /// The adversarial images alone, `[n, height, width, channels]`.

@@ -396,11 +396,15 @@ fn masked_gradients_are_flagged_before_an_attack() {
         assert_eq!(!found.is_empty(), climbs_softmax, "{name}: {found:?}");
         if let [warning] = &found[..] {
             let text = warning.to_string();
-            assert!(text.contains("6 of 6 images") && text.contains("cw-linf or autoattack"), "{text}");
+            assert!(
+                text.contains("6 of 6 images") && text.contains("use square, which needs none"),
+                "{text}"
+            );
         }
         let found = masked(&constant(), None, name);
         assert_eq!(!found.is_empty(), needs_gradients(name), "{name}: {found:?}");
-        assert!(found.iter().all(|warning| warning.to_string().contains("use square")), "{found:?}");
+        let advice = if name == "autoattack" { "go by autoattack, whose part square" } else { "square" };
+        assert!(found.iter().all(|warning| warning.to_string().contains(advice)), "{name}: {found:?}");
         // Sure of itself (1 − p about 1e-9), but not out of reach of float32.
         for factor in [1.0, 5.0] {
             assert_eq!(masked(&Linear::random(48, 5, 4).times(factor), None, name), [], "{name}");
@@ -409,7 +413,26 @@ fn masked_gradients_are_flagged_before_an_attack() {
         assert_eq!(!not_a_number.is_empty(), needs_gradients(name), "{name}");
     }
     let l2 = masked(&saturated(), Some(Norm::L2), "pgd");
-    assert!(l2[0].to_string().contains("cw-l2"), "{l2:?}");
+    assert!(l2[0].to_string().contains("use square"), "{l2:?}");
+}
+
+/// Nothing that was just run is recommended, and nothing without the norm.
+#[test]
+fn advice_knows_what_is_run_already() {
+    let attacks = |norm: Norm, names: &[&str]| {
+        Overrides { norm: Some(norm), ..Overrides::default() }.attacks(names).unwrap()
+    };
+    for (names, expected) in [
+        (&["pgd"][..], "use square, which needs none, or autoattack"),
+        (&["pgd", "square"], "go by square"),
+        (&["pgd", "autoattack"], "go by autoattack, whose part square"),
+        (&["autoattack-rand"], "use square"),
+    ] {
+        let text = advice(Norm::L2, &attacks(Norm::L2, names));
+        assert!(text.contains(expected) && !text.contains("linf"), "{names:?}: {text}");
+    }
+    let other_norm = attacks(Norm::Linf, &["square"]);
+    assert!(advice(Norm::L2, &other_norm).starts_with("use square"));
 }
 
 /// The number in the warning is that of the images that survived without having been attacked.
@@ -419,15 +442,105 @@ fn attacks_count_the_zero_gradients_that_they_met() {
     let (images, labels, ids) = pictures(&model, 6);
     let context = AttackContext::evaluation(1, &ids, 4);
     for name in ["fgsm", "rfgsm", "pgd", "mifgsm", "apgd-ce"] {
-        let result = name.parse::<Attack>().unwrap().run(&model, &images, &labels, &context).unwrap();
+        let attack = name.parse::<Attack>().unwrap();
+        let result = attack.run(&model, &images, &labels, &context).unwrap();
         let survived = result.outcomes.iter().filter(|outcome| !outcome.broken).count();
-        assert_eq!(result.warnings, [Warning::ZeroGradients { images: survived }], "{name}");
+        let advice = advice(Norm::Linf, &[attack]);
+        assert_eq!(result.warnings, [Warning::ZeroGradients { images: survived, advice }], "{name}");
         assert!(survived > 0, "{name}");
     }
     for name in ["cw-linf", "deepfool", "fab", "autoattack"] {
         let result = name.parse::<Attack>().unwrap().run(&model, &images, &labels, &context).unwrap();
         assert_eq!(result.warnings, [], "{name}");
     }
+}
+
+/// Several parts of AutoAttack may fail on the same image; it is one image, and none if a part saw a gradient.
+#[test]
+fn autoattack_counts_images_not_parts() {
+    let sharp = Linear::random(48, 5, 4).times(1e4);
+    let flat = Linear {
+        bias: Tensor::new(&[[3f32, 1.0, 0.0, 0.0, 0.0]], &Device::Cpu).unwrap(),
+        ..Linear::random(48, 5, 4).times(0.0)
+    };
+    for (model, parts, all) in [
+        (&flat, &["apgd-ce", "apgd-t", "fab-t", "square"][..], true),
+        (&sharp, &["apgd-ce"], true),
+        (&sharp, &["apgd-ce", "square"], true),
+        (&sharp, &["apgd-ce", "apgd-t", "square"], false),
+        (&flat, &["square"], false),
+    ] {
+        let (images, labels, ids) = pictures(model, 6);
+        let attack = Attack::AutoAttack(AutoAttack {
+            epsilon: Epsilon::of_255(0.01),
+            version: Version::Custom,
+            attacks: parts.iter().map(|part| part.to_string()).collect(),
+            queries: 5,
+            steps: 3,
+            ..AutoAttack::default()
+        });
+        let context = AttackContext::evaluation(1, &ids, 4);
+        let result = attack.run(model, &images, &labels, &context).unwrap();
+        let survived = result.outcomes.iter().filter(|outcome| !outcome.broken).count();
+        assert!(survived > 0, "{parts:?}");
+        let counted = result.warnings.iter().find_map(|warning| match warning {
+            Warning::ZeroGradients { images, .. } => Some(*images),
+            _ => None,
+        });
+        assert_eq!(counted, all.then_some(survived), "{parts:?}");
+    }
+}
+
+#[test]
+fn attacks_are_the_same_however_they_are_written() {
+    let with = |epsilon: &str, step: Option<&str>| {
+        let step_size = step.map(|step| step.parse().unwrap());
+        let given = Overrides { epsilon: Some(epsilon.parse().unwrap()), step_size, ..Overrides::default() };
+        given.attacks(&["pgd"]).unwrap().remove(0)
+    };
+    let plain = with("8/255", None);
+    for same in [with("8/255", Some("2/255")), with("0.03137254901960784", Some("0.00784313725490196"))] {
+        assert!(plain.is_same(&same) && same.is_same(&plain), "{same}");
+    }
+    for other in [with("8/255", Some("1/255")), with("0.0314", None), "mifgsm".parse().unwrap()] {
+        assert!(!plain.is_same(&other), "{other}");
+    }
+    let (kept, left_out) =
+        Attack::distinct(vec![plain.clone(), with("4/255", None), with("8/255", Some("2/255"))]);
+    assert_eq!((kept, left_out.len()), (vec![plain, with("4/255", None)], 1));
+    let targets = |classes| {
+        let given = Overrides { targets: Some(50), ..Overrides::default() };
+        given.attacks(&["apgd-t"]).unwrap().remove(0).for_classes(classes).protocol()
+    };
+    assert!(targets(10).contains("9 targets"), "{}", targets(10));
+    assert!(targets(2).contains("1 target,") || targets(2).ends_with("1 target"), "{}", targets(2));
+    let square: Attack = "square".parse().unwrap();
+    assert_eq!(square.clone().for_classes(3), square);
+}
+
+#[test]
+fn strengths_that_rounding_swallows_are_refused() {
+    let refusal = |epsilon: Option<&str>, step_size: Option<&str>| {
+        let [epsilon, step_size] = [epsilon, step_size].map(|size| size.map(|size| size.parse().unwrap()));
+        let refused = Overrides { epsilon, step_size, ..Overrides::default() }.attacks(&["pgd"]);
+        refused.err().map(|error| error.to_string()).unwrap_or_default()
+    };
+    for (epsilon, step_size, expected) in [
+        (Some("1e-40"), None, "ε = 0.000"),
+        (Some("1e-8"), None, "is lost in the rounding"),
+        (None, Some("1e-30"), "a step of"),
+        // Its own step is a quarter of ε.
+        (Some("1e-7"), None, "a step of 0.000000025 is lost"),
+        (Some("0"), None, "ε = 0"),
+    ] {
+        let message = refusal(epsilon, step_size);
+        assert!(message.contains(expected), "{epsilon:?}, {step_size:?}: {message}");
+    }
+    assert_eq!(refusal(Some("1e-6"), Some("1e-7")), "");
+    // An ε that grows from nothing begins with one that changes pixels.
+    let attack: Attack = "pgd".parse().unwrap();
+    attack.warmed_up(1e-12).validate().unwrap();
+    assert_eq!(attack.warmed_up(0.5), attack.scaled(0.5));
 }
 
 #[test]
@@ -440,15 +553,19 @@ fn warnings_merge_by_kind_and_keep_their_old_names() {
     };
     let merged = Warning::merge(vec![
         masked("fgsm", 3),
-        Warning::ZeroGradients { images: 2 },
+        Warning::ZeroGradients { images: 2, advice: String::new() },
         masked("pgd", 5),
         Warning::SoftmaxOutput,
-        Warning::ZeroGradients { images: 4 },
+        Warning::ZeroGradients { images: 4, advice: "a".into() },
         Warning::SoftmaxOutput,
     ]);
     assert_eq!(
         merged,
-        [masked("fgsm, pgd", 5), Warning::ZeroGradients { images: 6 }, Warning::SoftmaxOutput]
+        [
+            masked("fgsm, pgd", 5),
+            Warning::ZeroGradients { images: 6, advice: "a".into() },
+            Warning::SoftmaxOutput
+        ]
     );
     let old = r#"{"warning":"randomised","difference":0.5}"#;
     assert_eq!(serde_json::from_str::<Warning>(old).unwrap(), Warning::Randomized { difference: 0.5 });

@@ -53,8 +53,6 @@ pub(crate) struct Wave {
     pub alive: Vec<usize>,
     /// One per image of the caller's batch.
     pub outcomes: Vec<Outcome>,
-    /// Which images met a gradient that is zero everywhere, or not a number.
-    pub without_gradient: Vec<bool>,
     labels: Vec<u32>,
     finished: Vec<(Vec<usize>, Tensor)>,
     device: Device,
@@ -70,7 +68,6 @@ impl Wave {
         Ok(Self {
             alive: (0..count).collect(),
             outcomes: vec![Outcome::default(); count],
-            without_gradient: vec![false; count],
             labels,
             finished: Vec::new(),
             device: images.device().clone(),
@@ -110,7 +107,7 @@ impl Wave {
     /// Remembers the rows still alive whose gradient `[n, height, width, channels]` leads nowhere.
     pub fn note_gradients(&mut self, gradient: &Tensor) -> Result<()> {
         for (&image, lost) in self.alive.iter().zip(without_direction(gradient)?) {
-            self.without_gradient[image] |= lost;
+            self.outcomes[image].no_gradient |= lost;
         }
         Ok(())
     }
@@ -156,10 +153,8 @@ impl Wave {
         }
         let parts: Vec<&Tensor> = self.finished.iter().map(|(_, rows)| rows).collect();
         let images = Tensor::cat(&parts, 0)?.index_select(&self.indices(&place)?, 0)?;
-        let survived = self.outcomes.iter().map(|outcome| !outcome.broken);
-        let lost =
-            survived.zip(&self.without_gradient).filter(|(survived, lost)| *survived && **lost).count();
-        let warnings = if lost > 0 { vec![Warning::ZeroGradients { images: lost }] } else { Vec::new() };
+        let lost = self.outcomes.iter().filter(|outcome| outcome.survived_unseen()).count();
+        let warnings = Warning::zero_gradients(lost, String::new()).into_iter().collect();
         Ok(AttackResult { images, outcomes: self.outcomes, warnings })
     }
 }

@@ -14,6 +14,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{Augment, Dataset, Image, augment, limits};
+use crate::wording::counted;
 use crate::{Error, Result, random};
 
 /// Batches that each thread may have ready before they are asked for.
@@ -139,9 +140,10 @@ impl Loader {
         }
         if config.drop_last && dataset.len() < config.batch_size {
             return Err(Error::config(format!(
-                "{}: {} images do not fill one batch of {}; choose a smaller batch_size",
+                "{}: {} {} not fill one batch of {}; choose a smaller batch_size",
                 dataset.name(),
-                dataset.len(),
+                counted(dataset.len(), "image"),
+                if dataset.len() == 1 { "does" } else { "do" },
                 config.batch_size
             )));
         }

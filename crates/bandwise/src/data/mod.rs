@@ -19,7 +19,7 @@
 //! | `limits` | how much memory images may ask for |
 //! | `statistics` | what `bandwise data info` prints |
 //!
-//! Pixels are f32 in `[0, 1]`, images `[height, width, channels]`; nothing here normalises.
+//! Pixels are f32 in `[0, 1]`, images `[height, width, channels]`; nothing here normalizes.
 
 pub mod array;
 pub mod augment;
@@ -58,6 +58,7 @@ pub use spec::{DataSpec, Split};
 pub use statistics::Statistics;
 pub use view::{Grey, Resized, Subset};
 
+use crate::wording::counted;
 use crate::{Error, Result};
 
 /// A finite list of labelled images.
@@ -111,7 +112,9 @@ pub trait Dataset: Send + Sync {
 
 impl std::fmt::Debug for dyn Dataset {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {} images, {} classes", self.name(), self.len(), self.num_classes())
+        let [images, classes] =
+            [(self.len(), "image"), (self.num_classes(), "class")].map(|(n, w)| counted(n, w));
+        write!(f, "{}: {images}, {classes}", self.name())
     }
 }
 

@@ -290,10 +290,8 @@ impl FromStr for DataSpec {
             }
             Source::Synthetic(Box::default())
         } else {
-            let format = FORMATS.iter().find(|format| format.name == name).ok_or_else(|| {
-                let names: Vec<&str> = FORMATS.iter().map(|f| f.name).chain(["synthetic"]).collect();
-                unknown("data set", name, &names)
-            })?;
+            let format =
+                FORMATS.iter().find(|format| format.name == name).ok_or_else(|| unknown_set(name))?;
             if location.is_empty() {
                 return Err(Error::config(format!(
                     "data set `{text}`: write `{name}:{}`, the place of its files",
@@ -308,6 +306,21 @@ impl FromStr for DataSpec {
         }
         spec.check()?;
         Ok(spec)
+    }
+}
+
+/// The error for a name that is no data set's; a name with options behind a comma gets a hint.
+fn unknown_set(name: &str) -> Error {
+    let names: Vec<&str> = FORMATS.iter().map(|f| f.name).chain(["synthetic"]).collect();
+    let known = name.split_once(',').and_then(|(set, options)| {
+        let place =
+            FORMATS.iter().find(|format| format.name == set).map(|format| format!("{},", format.location));
+        (set == "synthetic" || place.is_some())
+            .then(|| format!("{set}:{}{options}", place.unwrap_or_default()))
+    });
+    match known {
+        Some(meant) => Error::config(format!("data set `{name}`: options follow a colon; write `{meant}`")),
+        None => unknown("data set", name, &names),
     }
 }
 
@@ -397,6 +410,8 @@ mod tests {
         assert!(message("sinthetic").contains("did you mean `synthetic`?"));
         assert!(message("synthetic:limt=5").contains("did you mean `limit`?"));
         assert!(message("synthetic:/tmp").contains("key=value"));
+        assert!(message("synthetic,limit=200").contains("write `synthetic:limit=200`"));
+        assert!(message("cifar10,limit=2").contains("write `cifar10:DIR,limit=2`"));
         assert!(message("synthetic:limit=0").contains("above 0"));
         assert!(message("synthetic:size=1024,count=100000000").contains("at most 16 GiB"));
         assert!(message("").contains("unknown data set"));

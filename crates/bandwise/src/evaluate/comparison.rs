@@ -59,11 +59,15 @@ impl Sample {
         self.values().iter().sum::<f64>() / self.records.len() as f64
     }
 
-    /// 95 % interval: the record's own of one number, Student's over seeds.
+    /// 95 % interval: the record's own of one number, Student's over seeds, which ends where shares of images end.
     pub fn interval(&self) -> Option<[f64; 2]> {
         match self.records.as_slice() {
             [one] => one.ci95,
-            _ => mean_interval(&self.values()).map(|mean| [mean.low, mean.high]),
+            [first, ..] => mean_interval(&self.values()).map(|mean| match first.is_share() {
+                true => [mean.low, mean.high].map(|bound| bound.clamp(0.0, 1.0)),
+                false => [mean.low, mean.high],
+            }),
+            [] => None,
         }
     }
 
@@ -143,6 +147,23 @@ fn same_images(first: &Record, second: &Record) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn intervals_of_shares_stay_between_0_and_100_percent() {
+        let sample = |metric: &str, values: [f64; 2]| Sample {
+            records: values
+                .map(|value| Record {
+                    value,
+                    metric: metric.into(),
+                    correct: None,
+                    ..Record::accuracy(&[true])
+                })
+                .to_vec(),
+        };
+        assert_eq!(sample("accuracy", [0.9, 1.0]).interval().unwrap()[1], 1.0);
+        assert_eq!(sample("accuracy", [0.0, 0.1]).interval().unwrap()[0], 0.0);
+        assert!(sample("gradient_norm", [0.9, 1.0]).interval().unwrap()[1] > 1.0);
+    }
 
     fn one(right: usize, total: usize) -> Sample {
         let flags: Vec<bool> = (0..total).map(|i| i < right).collect();

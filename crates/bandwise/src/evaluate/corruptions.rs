@@ -15,6 +15,7 @@ use crate::attack::Classifier;
 use crate::corruption::export::Manifest;
 use crate::corruption::{ChangedDataset, Corruption, Corruptor, DifferenceSpectrum, Picture, Severity};
 use crate::data::{DataSpec, Dataset, Split};
+use crate::wording::counted;
 use crate::{Error, Job, Result};
 
 /// Images from which the spectrum of a corruption's changes is measured.
@@ -95,9 +96,9 @@ impl Source {
                 let dataset = spec.open(Split::Test)?;
                 match clean {
                     Some(clean) if clean.len() != dataset.len() => Err(Error::config(format!(
-                        "{} has {} images, the clean set {} has {}: they do not belong together",
+                        "{} has {}, the clean set {} has {}: they do not belong together",
                         dataset.name(),
-                        dataset.len(),
+                        counted(dataset.len(), "image"),
                         clean.name(),
                         clean.len()
                     ))),

@@ -16,6 +16,7 @@ use candle_core::{Device, Tensor};
 use super::journal::{CLEAN, Entry, Journal, Noted};
 use crate::attack::{Attack, AttackContext, Classifier, Outcome, Warning, check_model, pick, verdicts};
 use crate::data::Dataset;
+use crate::wording::counted;
 use crate::{Error, Job, Result, outputs};
 
 /// The most batches that an attack refills its batch from.
@@ -58,8 +59,8 @@ pub fn run(
     header.validate()?;
     if header.images > dataset.len() {
         return Err(Error::config(format!(
-            "the evaluation asks for {} images, {} has {}",
-            header.images,
+            "the evaluation asks for {}, {} has {}",
+            counted(header.images, "image"),
             dataset.name(),
             dataset.len()
         )));
@@ -68,9 +69,11 @@ pub fn run(
     let mut began = Instant::now();
     engine.judge_clean(journal)?;
     let mut seconds = vec![began.elapsed().as_secs_f64()];
-    for (attack, label) in header.attacks.iter().zip(header.labels()) {
+    let asked: Vec<(String, Attack)> =
+        journal.attacks().into_iter().map(|(label, attack)| (label, attack.clone())).collect();
+    for (label, attack) in &asked {
         began = Instant::now();
-        engine.attack(journal, attack, &label)?;
+        engine.attack(journal, attack, label)?;
         seconds.push(began.elapsed().as_secs_f64());
     }
     journal.finish()?;
@@ -226,11 +229,11 @@ impl Engine<'_> {
         let (name, passes) = (piece.name(), Mutex::new(0.0));
         let most = piece.attack.passes_of(piece.part, self.model.num_classes());
         let most = most.forward + most.gradient;
+        let wave_of = counted(wave.len(), "image");
         let watch = |share: f64| {
             let mut passes = passes.lock().unwrap_or_else(|e| e.into_inner());
             *passes += share;
-            let message =
-                format!("{right} right; {} images: pass {:.0} of at most {most}", wave.len(), *passes);
+            let message = format!("{right} right; {wave_of}: pass {:.0} of at most {most}", *passes);
             self.job.report(&name, done, total, &message);
         };
         let context = AttackContext {
@@ -255,7 +258,8 @@ impl Engine<'_> {
             save(folder, piece, &attacked, &labels, wave, &rows)?;
         }
         let noted = |warning| Noted { attack: Some(piece.label.to_string()), warning };
-        let warnings = result.warnings.into_iter().map(noted).collect();
+        let warnings = result.warnings.into_iter().filter(|warning| !warning.counts_images());
+        let warnings = warnings.map(noted).collect();
         let survivors = result.outcomes.iter().filter(|outcome| !outcome.broken).count();
         let entries = wave.iter().zip(result.outcomes);
         let entries = entries.map(|(&image, o)| Entry::of(image, piece.label, piece.part, o)).collect();

@@ -181,6 +181,33 @@ fn tables_show_each_attack_and_the_worst_case() {
 }
 
 #[test]
+fn each_strength_has_a_worst_case_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |epsilon: &str, names: &[&str]| -> Vec<Attack> {
+        let epsilon = Some(epsilon.parse().unwrap());
+        let given = Overrides { epsilon, queries: Some(20), ..Overrides::default() };
+        names.iter().map(|name| given.apply(&name.parse().unwrap()).unwrap().0).collect()
+    };
+    let both = ["fgsm", "square"];
+    let attacks = [at("1/255", &both), at("3/255", &both), at("6/255", &["fgsm"])].concat();
+    let asked = Header { attacks, ..header(Shard::WHOLE) };
+    let journal = judge(&folder.path().join("journal.jsonl"), asked, 8).unwrap();
+    let rows = tables::rows(&journal).unwrap();
+    let worst: Vec<_> = rows.iter().filter(|row| row.attack == WORST_CASE).collect();
+    assert_eq!(worst.iter().map(|row| row.bound.as_str()).collect::<Vec<_>>(), ["linf 1/255", "linf 3/255"]);
+    assert_eq!(worst[0].members, ["fgsm 1/255", "square 1/255"]);
+    for image in 0..IMAGES {
+        assert_eq!(worst[1].flags[image], rows[3].flags[image] && rows[4].flags[image]);
+    }
+    let records = tables::records(&journal, &Provenance::default()).unwrap();
+    let strengths: Vec<f64> =
+        records.iter().filter(|r| r.attack == WORST_CASE).map(|record| record.epsilon * 255.0).collect();
+    assert!((strengths[0] - 1.0).abs() < 1e-9 && (strengths[1] - 3.0).abs() < 1e-9, "{strengths:?}");
+    let info = tables::robustbench(&journal).unwrap();
+    assert!(info["worst_case_acc linf 1/255"].is_string(), "{info}");
+}
+
+#[test]
 fn attacked_images_are_kept_on_request() {
     let folder = tempfile::tempdir().unwrap();
     let model = Linear::new();

@@ -9,7 +9,7 @@ use super::journal::{Begun, CLEAN, Header, Journal, Noted, merge};
 use super::record::{Provenance, Record, append_jsonl, write_json};
 use super::shard::Shard;
 use super::tables;
-use crate::attack::{Attack, AttackContext, AutoAttack, Classifier, Epsilon, Version, Warning};
+use crate::attack::{Attack, AttackContext, AutoAttack, Classifier, Epsilon, Overrides, Version, Warning};
 use crate::data::load_all;
 use crate::job::Stage;
 use crate::{Error, Interrupt, Job};
@@ -77,7 +77,14 @@ fn another_evaluation_is_refused_by_the_parameter_and_both_values() {
             }),
             "attacks[1].epsilon: the journal has 3/255, the command 2/255 (and 1 more);",
         ),
-        (Box::new(|h| drop(h.attacks.remove(2))), "attacks[2]: the journal has Square"),
+        (Box::new(|h| h.attacks[2] = attack("rfgsm", 3.0)), "attacks: the journal has Square"),
+        (
+            Box::new(|h| {
+                h.attacks.remove(2);
+                h.images += 1;
+            }),
+            "under which its 1 image more would be missing",
+        ),
         (Box::new(|h| h.images -= 1), "images: the journal has 23, the command 22;"),
         (Box::new(|h| h.data_sha256 = "e".into()), "data_sha256: the journal has d, the command e;"),
         (Box::new(|h| h.precision = "bf16".into()), "precision: the journal has f32, the command bf16;"),
@@ -337,7 +344,7 @@ fn doubts_about_the_subject_stand_beside_every_number_and_those_about_an_attack_
     let records = tables::records(&journal, &tables::provenance(journal.header())).unwrap();
     let [clean, fgsm, square, worst] = &records[..] else { panic!("{} records", records.len()) };
     let (doubt, masked) = (doubt.to_string(), masked.to_string());
-    for (record, is_masked) in [(clean, false), (fgsm, true), (square, false), (worst, true)] {
+    for (record, is_masked) in [(clean, false), (fgsm, true), (square, false), (worst, false)] {
         assert!(record.warnings.contains(&doubt), "{record:?}");
         assert_eq!(record.warnings.contains(&masked), is_masked, "{record:?}");
         assert_eq!(record.provenance.subject, "linear; test");
@@ -393,7 +400,7 @@ fn warnings_stay_with_the_result() {
     assert_eq!(json["warnings"][0], softmax.as_str());
     // A copy of a share adds nothing; images with zero gradients in different shares add up.
     let zeros = |journal: &mut Journal, images| {
-        let warning = Warning::ZeroGradients { images };
+        let warning = Warning::ZeroGradients { images, advice: String::new() };
         let noted = Noted { attack: Some("fgsm 3/255".into()), warning };
         journal.append(Vec::new(), vec![noted]).unwrap();
     };
@@ -406,7 +413,131 @@ fn warnings_stay_with_the_result() {
     let all = [shares[0].clone(), shares[1].clone(), copy];
     let merged = merge(&all, &folder.path().join("again.jsonl")).unwrap();
     let counted: Vec<Warning> = merged.warnings().into_iter().map(|noted| noted.warning).collect();
-    assert!(counted.contains(&Warning::ZeroGradients { images: 7 }), "{counted:?}");
+    let seven = |warning: &Warning| matches!(warning, Warning::ZeroGradients { images: 7, .. });
+    assert!(counted.iter().any(seven), "{counted:?}");
+}
+
+/// However the work was divided, the number is that of the images.
+#[test]
+fn zero_gradients_are_counted_from_the_judgements() {
+    let folder = tempfile::tempdir().unwrap();
+    let linear = Linear::new();
+    let data = dataset(&linear);
+    // Right on the images as they are, and without any gradient.
+    struct Flat(Linear);
+    impl Classifier for Flat {
+        fn logits(&self, images: &candle_core::Tensor) -> crate::Result<candle_core::Tensor> {
+            Ok(self.0.logits(&images.detach())?.detach())
+        }
+        fn num_classes(&self) -> usize {
+            self.0.num_classes()
+        }
+    }
+    let auto = Attack::AutoAttack(AutoAttack {
+        epsilon: Epsilon::of_255(0.001),
+        version: Version::Custom,
+        attacks: ["apgd-ce", "apgd-t", "fab-t"].map(String::from).to_vec(),
+        steps: 2,
+        ..AutoAttack::default()
+    });
+    let label = "autoattack-custom 0.001/255";
+    let evaluate = |path: &Path, shard: Shard| {
+        let asked = Header { attacks: vec![auto.clone(), attack("fgsm", 0.001)], ..header(shard) };
+        let mut journal = Journal::open(path, asked).unwrap();
+        run(&Flat(Linear::new()), &data, &mut journal, &Job::default(), None).unwrap()
+    };
+    let counts = |warnings: &[Noted]| -> Vec<(String, usize)> {
+        let count = |noted: &Noted| match &noted.warning {
+            Warning::ZeroGradients { images, .. } => Some((noted.attack.clone()?, *images)),
+            _ => None,
+        };
+        warnings.iter().filter_map(count).collect()
+    };
+    let path = folder.path().join("whole.jsonl");
+    let expected = vec![(label.to_string(), IMAGES - 1), ("fgsm 0.001/255".to_string(), IMAGES - 1)];
+    assert_eq!(counts(&evaluate(&path, Shard::WHOLE).warnings), expected);
+    assert_eq!(counts(&evaluate(&path, Shard::WHOLE).warnings), expected, "continued");
+    let shares: Vec<_> = (1..=2)
+        .map(|index| {
+            let path = folder.path().join(format!("{index}.jsonl"));
+            evaluate(&path, Shard { index, count: 2 });
+            path
+        })
+        .collect();
+    let merged = merge(&shares, &folder.path().join("merged.jsonl")).unwrap();
+    assert_eq!(counts(&merged.warnings()), expected);
+    assert_eq!(text(merged.path()), text(&path));
+    // Each attack's row has its own; the worst case repeats none.
+    let records = tables::records(&merged, &Provenance::default()).unwrap();
+    let zero = |text: &String| text.contains("zero gradients on 22 images");
+    let told: Vec<usize> = records.iter().map(|r| r.warnings.iter().filter(|w| zero(w)).count()).collect();
+    assert_eq!(told, [0, 1, 1, 0]);
+}
+
+#[test]
+fn an_attack_written_in_another_way_continues_a_journal() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal.jsonl");
+    let given = |epsilon: &str, step: Option<&str>| {
+        let step_size = step.map(|step| step.parse().unwrap());
+        let given = Overrides { epsilon: Some(epsilon.parse().unwrap()), step_size, ..Overrides::default() };
+        given.attacks(&["pgd"]).unwrap().remove(0)
+    };
+    let asked = |attacks: Vec<Attack>| Header { attacks, ..header(Shard::WHOLE) };
+    let all = vec![given("1/255", None), attack("fgsm", 1.0)];
+    drop(judge(&path, asked(all.clone()), 8).unwrap());
+    let before = text(&path);
+    for other in [
+        vec![given("1/255", Some("0.25/255")), attack("fgsm", 1.0)],
+        vec![attack("fgsm", 1.0), given("0.00392156862745098", None)],
+        vec![given("0.00392156862745098", Some("0.000980392156862745")), attack("fgsm", 1.0)],
+    ] {
+        let journal = Journal::open(&path, asked(other)).unwrap();
+        assert_eq!(journal.header().attacks, all, "the journal's words stay");
+        assert_eq!(text(&path), before);
+    }
+    let message = refusal(&path, asked(vec![given("1/255", Some("0.3/255")), attack("fgsm", 1.0)]));
+    assert!(message.contains("attacks[0].step_size"), "{message}");
+}
+
+#[test]
+fn fewer_attacks_run_and_show_these_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal.jsonl");
+    let asked = |attacks: &[Attack]| Header { attacks: attacks.to_vec(), ..header(Shard::WHOLE) };
+    let (fgsm, rfgsm) = (attack("fgsm", 3.0), attack("rfgsm", 3.0));
+    drop(Journal::open(&path, asked(&[rfgsm.clone(), fgsm.clone()])).unwrap());
+    // The other attack is neither run nor shown, and the journal still asks for it.
+    let journal = judge(&path, asked(std::slice::from_ref(&fgsm)), 8).unwrap();
+    let rows = tables::rows(&journal).unwrap();
+    let names: Vec<&str> = rows.iter().map(|row| row.attack.as_str()).collect();
+    assert_eq!(names, [CLEAN, "fgsm 3/255"]);
+    assert!(!journal.missing("rfgsm 3/255").is_empty());
+    drop(journal);
+    assert_eq!(Journal::read(&path).unwrap().header().attacks.len(), 2);
+    let journal = judge(&path, asked(&[]), 8).unwrap();
+    assert_eq!(tables::rows(&journal).unwrap().len(), 1);
+    drop(journal);
+    let journal = judge(&path, asked(&[fgsm, rfgsm]), 8).unwrap();
+    assert_eq!(tables::rows(&journal).unwrap().len(), 4);
+}
+
+#[test]
+fn headers_hold_what_runs() {
+    let provenance = Provenance {
+        configuration: serde_json::json!({ "model": { "classes": 4 } }),
+        ..Provenance::default()
+    };
+    let attacks = ["apgd-t", "fgsm", "apgd-t"].map(|name| name.parse::<Attack>().unwrap()).to_vec();
+    let made = Header::new(&provenance, attacks.clone(), 5, 0, Shard::WHOLE);
+    assert_eq!(made.attacks.len(), 2);
+    assert!(made.attacks[0].protocol().contains("3 targets"), "{}", made.attacks[0]);
+    // A journal from before, which has as many as were asked for, goes on.
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal.jsonl");
+    let before = Header { attacks: attacks[..2].to_vec(), ..made.clone() };
+    drop(Journal::open(&path, before).unwrap());
+    Journal::open(&path, made).unwrap();
 }
 
 #[test]

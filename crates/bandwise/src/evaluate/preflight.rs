@@ -11,6 +11,7 @@ use candle_core::{DType, Tensor, Var};
 
 use crate::attack::{Attack, AttackContext, Classifier, Warning, check_gradients, check_model, verdicts};
 use crate::nn::loss;
+use crate::wording::counted;
 use crate::{Error, Result};
 
 /// What a few images told about a model.
@@ -56,9 +57,10 @@ pub fn check(
     let logits = model.logits_no_graph(images)?;
     if logits.dims() != [count, model.num_classes()] {
         return Err(Error::model(format!(
-            "the model returned {:?} for {count} images of {} classes",
+            "the model returned {:?} for {} of {}",
             logits.dims(),
-            model.num_classes()
+            counted(count, "image"),
+            counted(model.num_classes(), "class")
         )));
     }
     let judged = verdicts(&logits, &labels.to_vec1()?)?;
@@ -104,9 +106,8 @@ impl fmt::Display for Preflight {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "pre-flight on {} image{}: {} classified correctly, {:.2} ms per image forward, {:.2} ms with gradient",
-            self.images,
-            if self.images == 1 { "" } else { "s" },
+            "pre-flight on {}: {} classified correctly, {:.2} ms per image forward, {:.2} ms with gradient",
+            counted(self.images, "image"),
             self.correct,
             1e3 * self.forward.as_secs_f64(),
             1e3 * self.gradient.as_secs_f64()

@@ -77,6 +77,13 @@ pub struct Record {
     pub extra: Map<String, Value>,
 }
 
+impl Record {
+    /// Whether the number is a share of images, between 0 and 1.
+    pub fn is_share(&self) -> bool {
+        self.correct.is_some() || self.metric.contains("accuracy")
+    }
+}
+
 /// What a number was measured on and with; shared by all records of one evaluation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Provenance {

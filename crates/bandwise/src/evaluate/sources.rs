@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::journal::Journal;
 use super::record::{self, Record};
 use super::tables;
+use crate::wording::counted;
 use crate::{Error, Result, files};
 
 /// Files that hold nothing but results, by name; another file's content decides.
@@ -63,6 +64,37 @@ pub fn records_of(path: &Path) -> Result<Vec<Record>> {
         return Err(Error::format(path, expected));
     }
     Ok(records)
+}
+
+/// The journal that a path means: the file, or the only journal in a folder.
+///
+/// # Errors
+/// For a folder with none or several; the message says what to name instead.
+pub fn journal_of(path: &Path) -> Result<PathBuf> {
+    if !path.is_dir() {
+        return Ok(path.to_path_buf());
+    }
+    let mut journals = Vec::new();
+    for file in result_files(path)? {
+        if is_journal(&file)? {
+            journals.push(file);
+        }
+    }
+    match &journals[..] {
+        [journal] => Ok(journal.clone()),
+        [] => Err(Error::format(
+            path,
+            "the folder holds no journal; name one that `bandwise evaluate --weights FOLDER --journal FILE` wrote",
+        )),
+        [first, ..] => Err(Error::format(
+            path,
+            format!(
+                "the folder holds {}; name one, for example {}",
+                counted(journals.len(), "journal"),
+                first.display()
+            ),
+        )),
+    }
 }
 
 /// What a source of records is called: the folder's or the file's own name, also for `.` and `runs/plain/`.

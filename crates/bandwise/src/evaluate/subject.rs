@@ -12,6 +12,7 @@ use crate::attack::FrozenModel;
 use crate::corruption::{ChangedDataset, Shift};
 use crate::data::{DataSpec, Dataset, Split, limits, load_all};
 use crate::method::{LoadedNetwork, ModelSource, Network};
+use crate::wording::counted;
 use crate::{Error, Result};
 
 /// The images of an evaluation; several networks may share them.
@@ -78,9 +79,8 @@ impl TestSet {
     pub fn describe(&self) -> String {
         let (count, all) = (self.count(), self.dataset.len());
         let images =
-            if count < all { format!("the first {count} of {all} images") } else { format!("{all} images") };
-        let images = if all == 1 { "1 image".to_owned() } else { images };
-        format!("{}: {images}, {} classes", self.dataset.name(), self.dataset.num_classes())
+            if count < all { format!("the first {count} of {all} images") } else { counted(all, "image") };
+        format!("{}: {images}, {}", self.dataset.name(), counted(self.dataset.num_classes(), "class"))
     }
 }
 

@@ -1,5 +1,7 @@
 //! What journals say: accuracies alone and in the worst case, comparisons, and exchange formats.
 
+use std::collections::HashMap;
+
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -26,6 +28,9 @@ pub struct Row {
     /// The attack; `None` for clean images and the worst case.
     #[serde(skip)]
     pub parameters: Option<Attack>,
+    /// Of the worst case: the attacks that it is over.
+    #[serde(skip)]
+    pub members: Vec<String>,
     /// Correct images.
     pub correct: u64,
     /// Judged images.
@@ -54,6 +59,7 @@ impl Row {
             bound,
             protocol,
             parameters: None,
+            members: Vec::new(),
             correct,
             total,
             ci95: wilson_interval(correct, total),
@@ -64,7 +70,7 @@ impl Row {
     }
 }
 
-/// Clean accuracy, each attack alone, and (of several) their pointwise worst case.
+/// Clean accuracy, each attack alone, and (of several attacks of one ε) their pointwise worst case.
 ///
 /// # Errors
 /// If the journal is not complete.
@@ -72,72 +78,83 @@ pub fn rows(journal: &Journal) -> Result<Vec<Row>> {
     let header = journal.header();
     let mut rows =
         vec![Row::new(CLEAN, Default::default(), journal.flags(CLEAN)?, mean_passes(journal, CLEAN))];
-    let mut worst = rows[0].flags.clone();
-    for (attack, label) in header.attacks.iter().zip(header.labels()) {
+    for (label, attack) in journal.attacks() {
         let flags = journal.flags(&label)?;
-        worst.iter_mut().zip(&flags).for_each(|(worst, flag)| *worst &= flag);
         let protocol = format!("{}, seed {}", naming::protocol(attack), header.seed);
         let row = Row::new(&label, [bound(attack), protocol], flags, mean_passes(journal, &label));
         rows.push(Row { parameters: Some(attack.clone()), ..row });
     }
-    if header.attacks.len() > 1 {
-        let passes = rows[1..]
-            .iter()
-            .fold([0.0; 2], |sum, row| [sum[0] + row.mean_queries, sum[1] + row.mean_gradients]);
-        let protocol = format!("worst case of {}", header.labels().join(", "));
-        rows.push(Row::new(WORST_CASE, [common_bound(&header.attacks), protocol], worst, passes));
-    }
+    let worst: Vec<Row> = worst_cases(&rows[1..]).collect();
+    rows.extend(worst);
     Ok(rows)
+}
+
+/// The pointwise worst case of the attacks of each strength that has several: attacks of another ε or norm are
+/// answers to another question.
+fn worst_cases(attacked: &[Row]) -> impl Iterator<Item = Row> {
+    let mut groups: Vec<Vec<&Row>> = Vec::new();
+    for row in attacked {
+        let same = |other: &Row| match (&other.parameters, &row.parameters) {
+            (Some(a), Some(b)) => a.norm() == b.norm() && a.epsilon().is_about(b.epsilon()),
+            _ => false,
+        };
+        match groups.iter_mut().find(|group| same(group[0])) {
+            Some(group) => group.push(row),
+            None => groups.push(vec![row]),
+        }
+    }
+    groups.into_iter().filter(|group| group.len() > 1).map(|group| {
+        let flags = (0..group[0].flags.len()).map(|image| group.iter().all(|row| row.flags[image])).collect();
+        let sum = |value: fn(&Row) -> f64| group.iter().map(|row| value(row)).sum();
+        let passes = [sum(|row| row.mean_queries), sum(|row| row.mean_gradients)];
+        let members: Vec<String> = group.iter().map(|row| row.attack.clone()).collect();
+        let protocol = format!("worst case of {}", members.join(", "));
+        let row = Row::new(WORST_CASE, [group[0].bound.clone(), protocol], flags, passes);
+        Row { members, ..row }
+    })
 }
 
 /// One record per row, with everything needed to believe it.
 pub fn records(journal: &Journal, provenance: &Provenance) -> Result<Vec<Record>> {
     let header = journal.header();
-    let labels = header.labels();
-    rows(journal)?
-        .into_iter()
+    let all = rows(journal)?;
+    let strength =
+        |row: &Row| row.parameters.as_ref().map(|attack| (attack.norm(), attack.epsilon().value()));
+    let strengths: HashMap<String, _> =
+        all.iter().filter_map(|row| Some((row.attack.clone(), strength(row)?))).collect();
+    all.into_iter()
         .map(|row| {
             let mut record = Record::accuracy(&row.flags).with_provenance(provenance);
             record.warnings = warnings(journal, &row.attack);
             if header.shard.count > 1 {
                 record.extra.insert("shard".into(), header.shard.to_string().into());
             }
-            let attack = labels.iter().position(|label| *label == row.attack).map(|at| &header.attacks[at]);
-            if let Some(attack) = attack {
+            if let Some(attack) = &row.parameters {
                 let parameters = serde_json::to_value(attack).unwrap_or_default();
                 let norm = attack.norm().to_string();
                 record =
                     record.under_attack(attack.name(), attack.epsilon().value(), Some(&norm), parameters);
                 record.extra.insert("mean_queries".into(), json!(row.mean_queries));
                 record.extra.insert("mean_gradients".into(), json!(row.mean_gradients));
-            } else if row.attack == WORST_CASE {
-                let largest =
-                    header.attacks.iter().map(|attack| attack.epsilon().value()).fold(0.0, f64::max);
-                let norm = header.attacks[0].norm();
-                let same_norm = header.attacks.iter().all(|attack| attack.norm() == norm);
-                let norm = norm.to_string();
-                record = record.under_attack(
-                    WORST_CASE,
-                    largest,
-                    same_norm.then_some(norm.as_str()),
-                    json!({"of": labels}),
-                );
+            } else if let Some((norm, epsilon)) = row.members.first().and_then(|first| strengths.get(first)) {
+                let members = json!({"of": row.members});
+                record = record.under_attack(WORST_CASE, *epsilon, Some(&norm.to_string()), members);
             }
             Ok(record)
         })
         .collect()
 }
 
-/// What a reader of a row must know: warnings about the model as such, and about the attack; about all
-/// attacks for the worst case.
+/// What a reader of a row must know: warnings about the model as such, and about the attack. The worst case does not
+/// repeat those of its attacks.
 pub fn warnings(journal: &Journal, row: &str) -> Vec<String> {
     let mut texts = Vec::new();
     let header = journal.header();
     let labels = header.labels();
     let name = labels.iter().position(|label| label == row).map(|at| header.attacks[at].name());
     for noted in journal.warnings() {
-        let about_row = row == WORST_CASE
-            || noted.attack.as_deref().is_none_or(|attack| attack == row) && noted.warning.concerns(name);
+        let about_row =
+            noted.attack.as_deref().is_none_or(|attack| attack == row) && noted.warning.concerns(name);
         let text = noted.warning.to_string();
         if about_row && !texts.contains(&text) {
             texts.push(text);
@@ -182,7 +199,7 @@ pub fn compare(first: &Journal, second: &Journal) -> Result<Vec<Comparison>> {
         .filter_map(|row| {
             // The same attack with other parameters is another attack; its seed and place in the list are not.
             let same = |other: &&Row| match (&row.parameters, &other.parameters) {
-                (Some(ours), Some(theirs)) => ours == theirs,
+                (Some(ours), Some(theirs)) => ours.is_same(theirs),
                 (None, None) => row.attack == other.attack && row.bound == other.bound,
                 _ => false,
             };
@@ -237,15 +254,18 @@ pub fn robustbench(journal: &Journal) -> Result<Value> {
         "images": header.images,
         "weights_sha256": header.weights_sha256,
     });
-    for (attack, row) in header.attacks.iter().zip(&rows[1..]) {
+    let attacks = journal.attacks();
+    for ((_, attack), row) in attacks.iter().zip(&rows[1..]) {
         info["eps"] = json!(naming::epsilon(attack.epsilon().value()));
         info["Linf_or_L2"] = json!(attack.norm().to_string());
-        let alone = header.attacks.iter().filter(|other| other.name() == attack.name()).count() == 1;
+        let alone = attacks.iter().filter(|(_, other)| other.name() == attack.name()).count() == 1;
         let name = if alone { attack.name() } else { &row.attack };
         info[format!("{}_acc", name.replace(['-', ' '], "_"))] = json!(percent(row));
     }
-    if let Some(worst) = rows.iter().find(|row| row.attack == WORST_CASE) {
-        info["worst_case_acc"] = json!(percent(worst));
+    let worst: Vec<&Row> = rows.iter().filter(|row| row.attack == WORST_CASE).collect();
+    for row in &worst {
+        let name = if worst.len() == 1 { "worst_case_acc" } else { &format!("worst_case_acc {}", row.bound) };
+        info[name] = json!(percent(row));
     }
     Ok(info)
 }
@@ -276,12 +296,6 @@ pub fn provenance(header: &Header) -> Provenance {
 
 fn bound(attack: &Attack) -> String {
     format!("{} {}", attack.norm(), naming::epsilon(attack.epsilon().value()))
-}
-
-/// The bound of all attacks if they share one, else empty.
-fn common_bound(attacks: &[Attack]) -> String {
-    let first = bound(&attacks[0]);
-    if attacks.iter().all(|attack| bound(attack) == first) { first } else { String::new() }
 }
 
 fn mean_passes(journal: &Journal, attack: &str) -> [f64; 2] {

@@ -5,7 +5,12 @@ use std::fmt::Display;
 
 use csv_core::Writer;
 
+use crate::wording::visible;
+
 /// A table, written row by row.
+///
+/// Control characters are shown as escapes, as on a terminal. Numbers have as many digits as tell single-precision
+/// numbers apart: `0.3`, not `0.30000000000000004`.
 ///
 /// Cells that a spreadsheet would take for a formula get an apostrophe in front, which makes them text there: names of
 /// classes, runs and files may come from anybody.
@@ -39,7 +44,9 @@ impl Csv {
     /// Adds a row of text.
     pub fn cells(&mut self, cells: impl IntoIterator<Item = impl AsRef<str>>) {
         for (index, cell) in cells.into_iter().enumerate() {
-            let cell = harmless(cell.as_ref());
+            let cell = rounded(cell.as_ref());
+            let cell = visible(&cell);
+            let cell = harmless(&cell);
             if index > 0 {
                 self.write(2, |writer, room| writer.delimiter(room).1);
             }
@@ -68,6 +75,20 @@ pub fn optional<T: ToString>(value: Option<T>) -> String {
     value.map(|value| value.to_string()).unwrap_or_default()
 }
 
+/// A decimal number in the fewest digits that give the same number in single precision; beyond its range, in nine.
+fn rounded(cell: &str) -> Cow<'_, str> {
+    let is_decimal = cell.len() > 9 && cell.contains('.') && !cell.contains(char::is_whitespace);
+    let Some(value) = cell.parse::<f64>().ok().filter(|value| is_decimal && value.is_finite()) else {
+        return Cow::Borrowed(cell);
+    };
+    let single = value as f32;
+    let text = match single.is_normal() || value == 0.0 {
+        true => single.to_string(),
+        false => format!("{value:.8e}").parse::<f64>().unwrap_or(value).to_string(),
+    };
+    if text.len() < cell.len() { Cow::Owned(text) } else { Cow::Borrowed(cell) }
+}
+
 /// What spreadsheets take for a formula or may strip down to one (OWASP, "CSV Injection"), numbers excepted.
 fn harmless(cell: &str) -> Cow<'_, str> {
     let formula = cell.starts_with(['=', '+', '-', '@', '\t', '\r', '\n', '＝', '＋', '－', '＠']);
@@ -84,9 +105,9 @@ mod tests {
     #[test]
     fn cells_are_quoted_where_the_standard_asks_for_it() {
         let mut csv = Csv::new(&["a", "b,c", ""]);
-        csv.row(&[&"say \"hi\"", &"two\nlines", &""]);
+        csv.row(&[&"say \"hi\"", &"two, three", &""]);
         csv.row(&[&f64::NAN, &optional(None::<f64>), &optional(Some(2))]);
-        assert_eq!(csv.into_text(), "a,\"b,c\",\n\"say \"\"hi\"\"\",\"two\nlines\",\nNaN,,2\n");
+        assert_eq!(csv.into_text(), "a,\"b,c\",\n\"say \"\"hi\"\"\",\"two, three\",\nNaN,,2\n");
     }
 
     /// A cell as it stands in the file.
@@ -98,13 +119,39 @@ mod tests {
 
     #[test]
     fn nothing_is_a_formula() {
-        for cell in ["=cmd|' '!A1", "+1+1", "-1-1", "-", "@SUM(1)", "\t=1", "＝1", "-cat"] {
+        for cell in ["=cmd|' '!A1", "+1+1", "-1-1", "-", "@SUM(1)", "＝1", "-cat"] {
             assert_eq!(written(cell), format!("'{cell}"));
         }
         assert_eq!(written("=1,2"), "\"'=1,2\"");
-        assert_eq!(written("\r=\"1\""), "\"'\r=\"\"1\"\"\"");
         for cell in ["-0.5", "+3", "-1e-7", "-inf", "cat", "8/255", "a=b", "'quoted'"] {
             assert_eq!(written(cell), cell);
+        }
+    }
+
+    #[test]
+    fn control_characters_are_shown() {
+        for (cell, expected) in [
+            ("\x1b[31mred", "\\u{1b}[31mred"),
+            ("two\nlines", "two\\nlines"),
+            ("\t=1", "\\t=1"),
+            ("猫", "猫"),
+        ] {
+            assert_eq!(written(cell), expected);
+        }
+    }
+
+    #[test]
+    fn numbers_have_no_noise() {
+        for (cell, expected) in [
+            (f64::to_string(&(0.1 + 0.2)), "0.3"),
+            (f64::from(0.9424f32).to_string(), "0.9424"),
+            (f64::to_string(&(1.0 / 3.0)), "0.33333334"),
+            (f64::to_string(&-1e-50), f64::to_string(&-1e-50).as_str()),
+            ("12345678901".to_owned(), "12345678901"),
+            ("2026-11-21T00:00:00Z".to_owned(), "2026-11-21T00:00:00Z"),
+            ("1.2.3".to_owned(), "1.2.3"),
+        ] {
+            assert_eq!(written(&cell), expected);
         }
     }
 

@@ -1,6 +1,7 @@
 //! From a file of weights to a network: which architecture it is for, which normalization it was trained with, and
 //! whether everything in it was used.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 
@@ -17,13 +18,15 @@ use crate::{Error, Result};
 /// What the official WideResNets of FPCM normalize every data set with, inside the network.
 const FPCM_WIDE_MEAN: [f64; 3] = [0.4914, 0.4822, 0.4465];
 const FPCM_WIDE_STD: [f64; 3] = [0.2471, 0.2435, 0.2616];
+/// An architecture that another one, which is not built in, shares all names and shapes with.
+const AMBIGUOUS: &str = "preactresnet18";
 /// Architectures that are listed where several fit.
 const LISTED: usize = 6;
 
 /// Which weights, and how to read them. What is left open is read from the file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelSource {
-    /// A file of weights in any supported format, or a run folder.
+    /// A file of weights in any supported format, or a run folder; `FILE#ENTRY` takes one of several state dicts in it.
     pub weights: PathBuf,
     /// The network, as far as the caller knows it.
     pub architecture: Option<String>,
@@ -142,8 +145,11 @@ impl ModelSource {
     /// If the architecture is neither given, nor stored, nor the only one that fits; if tensors are missing, left
     /// over or of another shape (unless [`ModelSource::allow_mismatch`]). The message says which would fit.
     pub fn load(&self, device: &Device) -> Result<LoadedNetwork> {
-        let path = weights::locate_file(&self.weights)?;
-        let file = weights::read(&path)?;
+        if let Some(normalization) = &self.normalization {
+            // Before anything else is said about weights that may be right.
+            normalization.check(normalization.mean.len().max(normalization.std.len()))?;
+        }
+        let file = weights::open(&self.weights)?;
         let stored = NetworkConfig::found_in(&file)?;
         let (config, architecture) = self.config(&file, stored.as_ref())?;
         let same = |stored: &NetworkConfig| stored.architecture == config.architecture;
@@ -161,6 +167,7 @@ impl ModelSource {
             false => stored.as_ref().and_then(|stored| stored.normalization.clone()),
         };
         let (config, normalization) = self.normalized(config, &report, foreign);
+        let trained_without = !foreign && own.is_none();
         let mut network = if report.is_complete() {
             Network::unfilled(config, device)?
         } else {
@@ -173,11 +180,12 @@ impl ModelSource {
             sha256: file.sha256,
             network,
             report,
-            path,
+            path: file.path,
             architecture,
             normalization,
         };
-        loaded.warnings = loaded.doubts(own.as_ref());
+        loaded.warnings = loaded.doubts(own.as_ref(), trained_without);
+        loaded.warnings.extend(other_copies(&file.entry, &file.others, &loaded.report));
         Ok(loaded)
     }
 
@@ -226,16 +234,39 @@ impl ModelSource {
     /// The only architecture that fits the file.
     fn guessed(&self, file: &StateFile) -> Result<NetworkConfig> {
         let mut fitting = fitting(&file.tensors);
+        let all = fitting.clone();
         fitting.retain(|config| self.width.is_none() || config.width == self.width);
+        if let (Some(width), true, [first, ..]) = (self.width, fitting.is_empty(), &all[..]) {
+            let usual = match first.width {
+                Some(width) => format!("in width {width}"),
+                None => "in its usual width".into(),
+            };
+            return Err(Error::config(format!(
+                "{}: --width {width} does not fit the file, which holds {} {usual}; leave --width out, or name another \
+                 network with --model",
+                file.path.display(),
+                first.architecture
+            )));
+        }
         let names: Vec<&str> = fitting.iter().map(|config| config.architecture.as_str()).collect();
         match names[..] {
             [_] => Ok(fitting.remove(0)),
             [] => Err(Error::model(format!(
                 "{}: the file does not say which architecture it is for, and its {} tensors ({}, …) fit none that is \
-                 built in (see `bandwise models`); if one nearly fits, name it with --model to see what differs",
+                 built in (see `bandwise models`); {}",
                 file.path.display(),
                 file.tensors.len(),
                 file.tensors.keys().take(3).cloned().collect::<Vec<_>>().join(", "),
+                match &twins(&file.tensors)[..] {
+                    [] => "if one nearly fits, name it with --model to see what differs".into(),
+                    all => format!(
+                        "it holds {} networks of the same names: {}; choose with --weights {}#{}",
+                        all.len(),
+                        all.join(" and "),
+                        file.path.display(),
+                        all[0]
+                    ),
+                },
             ))),
             _ => Err(Error::model(format!(
                 "{}: the names and shapes in the file fit {}; choose with --model",
@@ -257,6 +288,15 @@ impl ModelSource {
                 None => other.architecture,
             })
             .collect();
+        let copies = match &report.alternatives[..] {
+            [] => String::new(),
+            [first, ..] => format!(
+                "; the file holds more than one such network: {} and {}; choose with --weights {}#{first}",
+                report.prefix.trim_end_matches('.'),
+                report.alternatives.join(" and "),
+                file.path.display()
+            ),
+        };
         let remedy = match others.is_empty() {
             false => format!("they fit --model {}", others.join(" or --model ")),
             true => "no built-in architecture fits them".into(),
@@ -264,7 +304,7 @@ impl ModelSource {
         Error::format(
             &file.path,
             format!(
-                "the weights do not fit {name} ({}); {remedy}; --allow-mismatch loads what fits all the same",
+                "the weights do not fit {name} ({}); {remedy}{copies}; --allow-mismatch loads what fits all the same",
                 report.mismatch()
             ),
         )
@@ -301,8 +341,9 @@ impl ModelSource {
 }
 
 impl LoadedNetwork {
-    /// What makes numbers of this network doubtful; `own` is the normalization that the file brings.
-    fn doubts(&self, own: Option<&Normalization>) -> Vec<String> {
+    /// What makes numbers of this network doubtful; `own` is the normalization that the file brings, unless it says
+    /// that there is none.
+    fn doubts(&self, own: Option<&Normalization>, trained_without: bool) -> Vec<String> {
         let mut doubts = Vec::new();
         if !self.report.is_exact() {
             let mismatch = self.report.mismatch();
@@ -322,6 +363,19 @@ impl LoadedNetwork {
             && self.network.config.normalization.as_ref() != Some(own)
         {
             doubts.push(format!("the file's own normalization ({own}) is not used: another was given"));
+        }
+        if self.normalization == NormalizationSource::Given && trained_without {
+            doubts.push(
+                "the file says that its network was trained without normalization; one was given".into(),
+            );
+        }
+        let config = &self.network.config;
+        if self.architecture == ArchitectureSource::Guessed && config.architecture == AMBIGUOUS {
+            doubts.push(format!(
+                "the file cannot tell {AMBIGUOUS}, whose shortcuts see the raw input of a block, from pytorch-cifar's \
+                 PreActResNet18, whose shortcuts see the activated input: of the latter, all numbers are wrong; --model \
+                 {AMBIGUOUS} says that it is the former"
+            ));
         }
         doubts
     }
@@ -359,6 +413,19 @@ impl LoadedNetwork {
     }
 }
 
+/// What to know about other copies of the network in a file of which `entry` was taken: averaged weights, for example.
+fn other_copies(entry: &str, others: &[String], report: &LoadReport) -> Option<String> {
+    let taken = if entry.is_empty() { report.prefix.trim_end_matches('.') } else { entry };
+    let taken =
+        if taken.is_empty() { "those without a name in front".into() } else { format!("those of `{taken}`") };
+    let all: Vec<&String> = others.iter().chain(&report.alternatives).collect();
+    let first = all.first()?;
+    let names = all.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    Some(format!(
+        "the file holds other weights as well ({names}); {taken} are used; --weights FILE#{first} takes others"
+    ))
+}
+
 impl fmt::Display for NormalizationSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -369,6 +436,19 @@ impl fmt::Display for NormalizationSource {
             Self::None => f.write_str("none"),
         }
     }
+}
+
+/// What stands before the first dot where the same names follow several of such beginnings: several networks.
+fn twins(tensors: &StateDict) -> Vec<String> {
+    let mut groups: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for (first, rest) in tensors.keys().filter_map(|name| name.split_once('.')) {
+        groups.entry(first).or_default().insert(rest);
+    }
+    let Some(largest) = groups.values().max_by_key(|names| names.len()).cloned() else { return Vec::new() };
+    let alike: Vec<String> =
+        groups.iter().filter(|(_, names)| **names == largest).map(|(first, _)| (*first).to_owned()).collect();
+    // Blocks of one network are alike as well.
+    if largest.len() * 2 * alike.len() > tensors.len() && alike.len() > 1 { alike } else { Vec::new() }
 }
 
 /// The class names that Bandwise stored; empty if there are none.

@@ -34,7 +34,7 @@ pub struct NetworkConfig {
     /// Channels of the first stage; as published if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub width: Option<usize>,
-    /// Input normalisation, a part of the model; none if absent.
+    /// Input normalization, a part of the model; none if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub normalization: Option<Normalization>,
     /// FPCM blocks behind stages.

@@ -1,4 +1,4 @@
-//! A network with its input normalisation: pixels in [0, 1] in, logits out.
+//! A network with its input normalization: pixels in [0, 1] in, logits out.
 
 use bandwise_kernels::Precision;
 use candle_core::{DType, Device, Tensor, Var};
@@ -14,6 +14,7 @@ use super::plan::Plan;
 use super::signal::Signal;
 use super::weights::StateDict;
 use super::zoo;
+use crate::wording::counted;
 use crate::{Error, Result, random};
 
 /// Per-channel constants: the network sees `(pixel − mean) / std`.
@@ -26,19 +27,38 @@ pub struct Normalization {
     pub std: Vec<f64>,
 }
 
+/// No pixels in [0, 1] deviate by more, and no scaling that anybody uses divides by more.
+const MOST_DEVIATION: f64 = 10.0;
+
 impl Normalization {
-    /// Refuses lengths that do not fit and deviations that are not positive.
+    /// Refuses lengths that do not fit, deviations that are not positive, and constants that are none of pixels in
+    /// [0, 1].
     pub fn check(&self, channels: usize) -> Result<()> {
         let fits = |values: &[f64]| values.len() == channels || values.len() == 1;
         if !fits(&self.mean) || !fits(&self.std) {
             let (mean, std) = (self.mean.len(), self.std.len());
             return Err(Error::config(format!(
-                "normalisation: {mean} means and {std} deviations for pictures of {channels} channels"
+                "normalization: {} and {} for images of {}",
+                counted(mean, "mean"),
+                counted(std, "deviation"),
+                counted(channels, "channel")
             )));
         }
-        let valid =
-            self.mean.iter().all(|m| m.is_finite()) && self.std.iter().all(|s| s.is_finite() && *s > 0.0);
-        if valid { Ok(()) } else { Err(Error::config("normalisation: deviations must be positive numbers")) }
+        let refuse = |what: &str| Err(Error::config(format!("normalization: {what}")));
+        const OF_BYTES: &str = "are pixels from 0 to 255 meant? Then divide mean and std by 255";
+        if let Some(value) = self.mean.iter().chain(&self.std).find(|value| !value.is_finite()) {
+            return refuse(&format!("{value} is no finite number"));
+        }
+        if let Some(std) = self.std.iter().find(|std| **std <= 0.0) {
+            return refuse(&format!("deviations must be positive, not {std}"));
+        }
+        if let Some(mean) = self.mean.iter().find(|mean| !(0.0..=1.0).contains(*mean)) {
+            return refuse(&format!("a mean of {mean} does not lie in [0, 1], where pixels are; {OF_BYTES}"));
+        }
+        if let Some(std) = self.std.iter().find(|std| **std > MOST_DEVIATION) {
+            return refuse(&format!("a deviation of {std} is none of pixels in [0, 1]; {OF_BYTES}"));
+        }
+        Ok(())
     }
 }
 
@@ -53,7 +73,7 @@ impl std::fmt::Display for Normalization {
     }
 }
 
-/// A network: layers and the normalisation in front of them.
+/// A network: layers and the normalization in front of them.
 #[derive(Clone, Debug)]
 pub struct Model {
     /// The layers.

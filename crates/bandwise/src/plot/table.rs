@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::numbers;
 use super::scale::NumberFormat;
 use crate::formats::csv::Csv;
+use crate::wording::counted;
 
 /// A table.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -132,7 +133,15 @@ impl Number {
         let write = |v: f64| self.format.write(v).replace(" %", "");
         Some(match self.seeds {
             0 => format!("[{}, {}]", write(low), write(high)),
-            seeds => format!("± {} over {seeds} seeds", write((high - low) / 2.0)),
+            seeds => {
+                // At the end of its range the interval is cut.
+                let symmetric = ((low + high) / 2.0 - self.value).abs() < 1e-9;
+                let interval = match symmetric {
+                    true => format!("± {}", write((high - low) / 2.0)),
+                    false => format!("[{}, {}]", write(low), write(high)),
+                };
+                format!("{interval} over {}", counted(seeds, "seed"))
+            }
         })
     }
 }
@@ -236,6 +245,9 @@ mod tests {
         let cell = Cell::percent(0.5).with_interval(Some([0.48, 0.52])).seeds(3);
         let Cell::Number(number) = &cell else { panic!() };
         assert_eq!(number.interval_text().unwrap(), "± 2.0 over 3 seeds");
+        let clipped = Cell::percent(0.99).with_interval(Some([0.97, 1.0])).seeds(3);
+        let Cell::Number(clipped) = &clipped else { panic!() };
+        assert_eq!(clipped.interval_text().unwrap(), "[97.0, 100.0] over 3 seeds");
         let table = Table::new("", &["images", "plain"]).row(vec![Cell::text("clean"), cell]);
         assert_eq!(table.csv(), "images,plain,plain low,plain high,plain seeds\nclean,0.5,0.48,0.52,3\n");
     }

@@ -33,8 +33,8 @@ pub struct Started {
 /// # Errors
 /// The file cannot be read or holds another network.
 pub fn start_from(wanted: &NetworkConfig, path: &Path, seed: u64, device: &Device) -> Result<Started> {
-    let path = &weights::locate_file(path)?;
-    let file = weights::read(path)?;
+    let file = weights::open(path)?;
+    let path = &file.path.clone();
     let stored = NetworkConfig::found_in(&file)?;
     if let Some(stored) = &stored
         && stored.architecture != wanted.architecture

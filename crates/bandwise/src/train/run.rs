@@ -19,6 +19,7 @@ use crate::evaluate::record::{Provenance, Record};
 use crate::evaluate::subject::{Compute, Subject, TestSet};
 use crate::evaluate::suite::accuracy_record;
 use crate::method::{ModelSource, Network};
+use crate::wording::counted;
 use crate::{Error, Interrupt, Job, Result};
 
 /// Example images in a run's report.
@@ -254,10 +255,11 @@ fn check_effect(
     let names = || changes.iter().map(|change| change.key.as_str()).collect::<Vec<_>>().join(", ");
     if recipe.epochs < position.epoch || (complete && recipe.epochs == position.epoch) {
         return Err(Error::config(format!(
-            "{}: {} epochs are trained already, and {} can change nothing any more; train longer with --set epochs=N, or \
+            "{}: {} {} trained already, and {} can change nothing any more; train longer with --set epochs=N, or \
              start a new run in another folder (--out)",
             folder.display(),
-            position.epoch,
+            counted(position.epoch as usize, "epoch"),
+            if position.epoch == 1 { "is" } else { "are" },
             names()
         )));
     }

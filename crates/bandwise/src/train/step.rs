@@ -72,7 +72,7 @@ impl<'a> Step<'a> {
         };
         let seed = random::stream(self.seed, &[random::tag("training attack"), self.epoch]).next_u64();
         let context = AttackContext::training(seed, self.image_ids);
-        let attack = attack.scaled(self.warmed_up(warmup));
+        let attack = attack.warmed_up(self.warmed_up(warmup));
         Ok(attack.perturb(&target, &self.images, &self.labels, &context)?.detach())
     }
 

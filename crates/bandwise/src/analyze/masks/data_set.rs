@@ -5,12 +5,13 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{MaskProfile, csv, learning_section, section, write_picture};
+use super::{MaskProfile, csv, learning_section, prepare, section, write_picture};
 use crate::analyze::bands::{MaskAccuracy, accuracy_table, mask_accuracy};
 use crate::analyze::{Analysis, Findings, NamedClassifier, shared_images, signed};
 use crate::evaluate::subject::{Subject, TestImages};
 use crate::method::fourier_mask::{DataSetConfig, DataSetLearner, DataSetResult, DataSetState, Mask};
 use crate::plot::Block;
+use crate::wording::counted;
 use crate::{Error, Job, Result};
 
 /// Which masks are learned for many images together.
@@ -123,7 +124,10 @@ fn learn(
             Ok(None) => break,
             Err(Error::Interrupted(_)) => {
                 let done = learner.state().history.len();
-                return Err(Error::Interrupted(format!("{done} epochs are saved; the same command goes on")));
+                return Err(Error::Interrupted(format!(
+                    "the mask after {} is saved; the same command goes on",
+                    counted(done, "epoch")
+                )));
             }
             Err(error) => return Err(error),
         }
@@ -144,14 +148,14 @@ fn findings(subjects: &[Subject], all: &[LearnedMask], seed: u64) -> Result<Find
         let profile = MaskProfile::new(&**label, &learned.mask)?;
         let share = |flags: &[bool]| 100.0 * flags.iter().filter(|f| **f).count() as f64 / flags.len() as f64;
         findings.lines.push(format!(
-            "{label}: ‖M‖₁ {:.2} %, entries above 1e-8 {:.2} %, accuracy clean {:.2} %, masked {:.2} %, complement {:.2} %{}, {} epochs{}",
+            "{label}: ‖M‖₁ {:.2} %, entries above 1e-8 {:.2} %, accuracy clean {:.2} %, masked {:.2} %, complement {:.2} %{}, {}{}",
             100.0 * profile.relative_l1,
             100.0 * profile.support,
             share(&accuracy.clean),
             share(&accuracy.masked),
             share(&accuracy.complement),
             if accuracy.empty_complement { " (black images: the mask keeps every frequency)" } else { "" },
-            learned.history.len(),
+            counted(learned.history.len(), "epoch"),
             if learned.accuracy_kept { "" } else { " (NO mask kept the accuracy)" },
         ));
         let subject = subjects.get(index).unwrap_or(&subjects[0]);

@@ -18,6 +18,7 @@ use crate::evaluate::subject::{Subject, TestImages};
 use crate::evaluate::suite::attacked;
 use crate::method::fourier_mask::{Clean, ImageConfig, ImageLearner, Mask};
 use crate::plot::{ImageGrid, Picture, Section};
+use crate::wording::counted;
 use crate::{Error, Job, Result};
 
 /// Pictures of single masks that are written and shown.
@@ -130,9 +131,9 @@ fn broken(
     let indices: Vec<usize> =
         (0..before.len()).filter(|i| before[*i] == labels[*i] && after[*i] != labels[*i]).collect();
     findings.lines.push(format!(
-        "{attack} breaks {} of {} pictures; their masks are learned",
+        "{attack} breaks {} of {}; their masks are learned",
         indices.len(),
-        before.len()
+        counted(before.len(), "image")
     ));
     if indices.is_empty() {
         return Err(Error::config("the attack breaks no picture: there are no adversarial masks to learn"));
@@ -160,9 +161,10 @@ fn learn(
     job.report("masks", file.lines.len(), indices.len(), "");
     while !learner.is_finished() {
         let finished = learner.step(Some(&job.interrupt)).map_err(|error| match error {
-            Error::Interrupted(_) => {
-                Error::Interrupted(format!("{} masks are saved; the same command goes on", file.lines.len()))
-            }
+            Error::Interrupted(_) => Error::Interrupted(format!(
+                "saved so far: {}; the same command goes on",
+                counted(file.lines.len(), "mask")
+            )),
             other => other,
         })?;
         for mask in finished {
@@ -192,8 +194,8 @@ fn summary(lines: &[ImageLine], seconds: f64) -> Vec<String> {
     let same = lines.iter().filter(|l| l.prediction == l.clean_prediction).count();
     let steps: usize = lines.iter().map(|l| l.steps).sum();
     let mut summary = vec![format!(
-        "{} masks: {:.2} % of the spectrum on average, {same} predictions kept, {} stood still, {:.0} steps each",
-        lines.len(),
+        "{}: {:.2} % of the spectrum on average, {same} predictions kept, {} stood still, {:.0} steps each",
+        counted(lines.len(), "mask"),
         100.0 * mean(&|l| l.relative_l1),
         lines.iter().filter(|l| l.converged).count(),
         mean(&|l| l.steps as f64),

@@ -423,8 +423,8 @@ impl<'a> Starts<'a> {
         )?;
         let mut better = Vec::with_capacity(self.wave.alive.len());
         for (row, &image) in self.wave.alive.iter().enumerate() {
-            self.wave.without_gradient[image] |= end.without_gradient[row];
             let outcome = &mut self.wave.outcomes[image];
+            outcome.no_gradient |= end.without_gradient[row];
             outcome.queries += end.gradients[row];
             outcome.gradients += end.gradients[row];
             let newly_broken = end.broken[row] && !outcome.broken;

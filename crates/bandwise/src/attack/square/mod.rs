@@ -89,7 +89,7 @@ impl AttackMethod for Square {
 
     fn protocol(&self) -> Wording {
         Wording::new("Square", self.norm, self.epsilon)
-            .with(format!("{} queries", self.queries))
+            .count(self.queries, "query")
             .count(self.restarts, "restart")
             .unusual("initial share", self.initial_share, Self::default().initial_share)
             .when(self.rescale_schedule, "schedule rescaled to the queries")

@@ -10,6 +10,7 @@ use crate::attack::Attack;
 use crate::differences::{Difference, plain, sentence, walk};
 use crate::evaluate::record::Provenance;
 use crate::evaluate::shard::Shard;
+use crate::wording::counted;
 use crate::{Error, Result};
 
 /// The format of the journals that this version writes and reads.
@@ -52,7 +53,8 @@ pub struct Header {
 }
 
 impl Header {
-    /// The header of an evaluation of the first `images` images under `attacks`.
+    /// The header of an evaluation of the first `images` images under `attacks`, each of them once, and with no more
+    /// targets than the model has wrong classes.
     pub fn new(
         provenance: &Provenance,
         attacks: Vec<Attack>,
@@ -60,12 +62,15 @@ impl Header {
         seed: u64,
         shard: Shard,
     ) -> Self {
+        let configuration = provenance.configuration.get("model").cloned().unwrap_or_default();
+        let attacks = attacks.into_iter().map(|attack| fitting(attack, &configuration)).collect();
+        let (attacks, _) = Attack::distinct(attacks);
         Self {
             format: FORMAT,
             model: provenance.model.clone(),
             subject: provenance.subject.clone(),
             weights_sha256: provenance.weights_sha256.clone(),
-            configuration: provenance.configuration.get("model").cloned().unwrap_or_default(),
+            configuration,
             data: provenance.data.clone(),
             data_sha256: provenance.data_sha256.clone(),
             split: provenance.split.clone(),
@@ -104,11 +109,14 @@ impl Header {
         }
         Err(Error::config(match self.images {
             0 => "there are no images to evaluate".to_string(),
-            images => format!("share {} of {images} images has no image: make fewer shares", self.shard),
+            images => {
+                let images = counted(images, "image");
+                format!("share {} of {images} has no image: make fewer shares", self.shard)
+            }
         }))
     }
 
-    /// This header with what `asked` has more of: images, and attacks at the end.
+    /// This header with what `asked` has more of: images, and attacks at the end. It may also name fewer attacks.
     ///
     /// # Errors
     /// One sentence that names what differs otherwise.
@@ -118,23 +126,26 @@ impl Header {
             let [here, there] = [self.images, asked.images].map(Value::from);
             differences.push(Difference::new("images", Some(&here), Some(&there)));
         }
-        let mut added = asked.attacks.clone();
-        let mut unmatched = Vec::new();
-        for (index, attack) in self.attacks.iter().enumerate() {
-            match added.iter().position(|other| other == attack) {
-                Some(at) => drop(added.remove(at)),
-                None => unmatched.push((index, attack)),
-            }
-        }
-        for (index, attack) in unmatched {
+        let (chosen, added) = self.choice(&asked.attacks);
+        let left_out: Vec<(usize, &Attack)> =
+            self.attacks.iter().enumerate().filter(|(index, _)| !chosen.contains(index)).collect();
+        // Fewer attacks are a part of this evaluation; others instead of them are another one.
+        for (index, attack) in left_out.iter().filter(|_| !added.is_empty()) {
             let path = format!("attacks[{index}]");
             match added.iter().find(|other| other.name() == attack.name()) {
                 Some(other) => walk(&path, Some(&plain(attack)), Some(&plain(other)), &mut differences),
                 None => {
-                    let named = Value::from(attack.protocol());
-                    differences.push(Difference::new(&path, Some(&named), None));
+                    let [here, there] = [attack, &&added[0]].map(|attack| Value::from(attack.protocol()));
+                    differences.push(Difference::new("attacks", Some(&here), Some(&there)));
                 }
             }
+        }
+        if let ([], [(_, attack), ..], true) = (&added[..], &left_out[..], asked.images > self.images) {
+            return Err(format!(
+                "attacks: the command leaves out {}, under which its {} more would be missing; name all its attacks",
+                attack.protocol(),
+                counted(asked.images - self.images, "image")
+            ));
         }
         if !differences.is_empty() {
             return Err(sentence(&differences, "the journal", "the command"));
@@ -142,6 +153,24 @@ impl Header {
         let attacks = self.attacks.iter().cloned().chain(added).collect();
         // The line that says what is evaluated counts the images, too.
         Ok(Self { images: asked.images, attacks, subject: asked.subject.clone(), ..self.clone() })
+    }
+
+    /// The places of those attacks in this header that `asked` names, and the attacks that it has more, in order.
+    pub(super) fn choice(&self, asked: &[Attack]) -> (Vec<usize>, Vec<Attack>) {
+        let (mut chosen, mut added) = (Vec::new(), Vec::new());
+        for attack in asked {
+            let is_it = |&index: &usize| {
+                // Before targets were counted for the classes that there are, a header had as many as were asked for.
+                let own = fitting(self.attacks[index].clone(), &self.configuration);
+                !chosen.contains(&index) && own.is_same(&fitting(attack.clone(), &self.configuration))
+            };
+            match (0..self.attacks.len()).find(is_it) {
+                Some(index) => chosen.push(index),
+                None => added.push(attack.clone()),
+            }
+        }
+        chosen.sort_unstable();
+        (chosen, added)
     }
 
     /// # Errors
@@ -163,5 +192,13 @@ impl Header {
             }
         }
         differences
+    }
+}
+
+/// The attack as it runs on a model of that configuration.
+fn fitting(attack: Attack, configuration: &Value) -> Attack {
+    match configuration.get("classes").and_then(Value::as_u64) {
+        Some(classes) => attack.for_classes(classes as usize),
+        None => attack,
     }
 }

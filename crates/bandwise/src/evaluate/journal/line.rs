@@ -1,5 +1,7 @@
 //! The lines of a journal: what they hold, and the checksum that each one ends with.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use super::header::Header;
@@ -33,14 +35,18 @@ pub struct Entry {
     /// The part of AutoAttack, or the frequency, that broke it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
+    /// It met a gradient of zero, or one that is not a number.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_gradient: bool,
 }
 
 impl Entry {
     /// The judgement that the outcome of an attack, or of a part of it, amounts to.
     pub fn of(image: usize, attack: &str, part: Option<&str>, outcome: Outcome) -> Self {
-        let Outcome { broken, margin, queries, gradients, restart, distance, by } = outcome;
+        let Outcome { broken, margin, queries, gradients, restart, distance, by, no_gradient } = outcome;
         let (attack, part) = (attack.to_string(), part.map(str::to_string));
-        Self { image, attack, part, correct: !broken, margin, queries, gradients, restart, distance, by }
+        let correct = !broken;
+        Self { image, attack, part, correct, margin, queries, gradients, restart, distance, by, no_gradient }
     }
 
     /// What the attack did.
@@ -53,6 +59,7 @@ impl Entry {
             restart: self.restart,
             distance: self.distance,
             by: self.by.clone(),
+            no_gradient: self.no_gradient,
         }
     }
 }
@@ -66,6 +73,16 @@ pub struct Noted {
     /// The warning itself.
     #[serde(flatten)]
     pub warning: Warning,
+}
+
+impl fmt::Display for Noted {
+    /// The warning, behind the attack that it is about.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.attack {
+            Some(attack) => write!(f, "{attack}: {}", self.warning),
+            None => self.warning.fmt(f),
+        }
+    }
 }
 
 /// Images that an attack began to work on at once.

@@ -24,8 +24,9 @@ use line::{Line, MARK, plain};
 pub use merge::merge;
 
 use super::record::{self, append_lines};
-use crate::attack::{Outcome, Warning, square_better};
+use crate::attack::{Attack, Outcome, Warning, advice, square_better};
 use crate::lock::Lock;
+use crate::wording::counted;
 use crate::{Error, Result, files};
 
 /// The name under which clean predictions are journalled.
@@ -39,6 +40,8 @@ pub struct Journal {
     header: Header,
     /// Clean predictions, then the attacks of the header.
     tasks: Vec<Task>,
+    /// Places of the attacks that the present evaluation asks for; `None` for all.
+    chosen: Option<Vec<usize>>,
     /// As far as they cannot be told from the judgements.
     warnings: Vec<Noted>,
     /// The images that were begun with last, if none of them was judged.
@@ -104,7 +107,7 @@ impl Task {
 
 impl Journal {
     /// Starts a journal at `path`, or continues the one that is there, which may get more images and
-    /// attacks by it. The file is locked as long as the journal lives.
+    /// attacks by it. With fewer attacks than it has, these alone are run and shown. The file is locked as long as the journal lives.
     ///
     /// # Errors
     /// [`Error::Config`] if the file belongs to an evaluation with other parameters (the first of them is
@@ -137,6 +140,8 @@ impl Journal {
             journal.write(&Line::Extension { images, attacks }.sealed()?)?;
             journal.set_header(grown);
         }
+        let (chosen, _) = journal.header.choice(&header.attacks);
+        journal.chosen = (chosen.len() < journal.header.attacks.len()).then_some(chosen);
         Ok(journal)
     }
 
@@ -146,6 +151,7 @@ impl Journal {
             path: PathBuf::new(),
             header: header.clone(),
             tasks: vec![Task::new(CLEAN, Vec::new())],
+            chosen: None,
             warnings: Vec::new(),
             unfinished: None,
             lock: None,
@@ -243,6 +249,13 @@ impl Journal {
         &self.header
     }
 
+    /// The attacks that this evaluation asks for, with their labels.
+    pub fn attacks(&self) -> Vec<(String, &Attack)> {
+        let is_asked = |index: &usize| self.chosen.as_ref().is_none_or(|chosen| chosen.contains(index));
+        let all = self.header.labels().into_iter().zip(&self.header.attacks).enumerate();
+        all.filter(|(index, _)| is_asked(index)).map(|(_, attack)| attack).collect()
+    }
+
     /// The judgement of `image` under the attack with this label; `None` before it is final.
     pub fn get(&self, attack: &str, image: usize) -> Option<Entry> {
         self.task(attack)?.judgement(image)
@@ -315,18 +328,32 @@ impl Journal {
         files::write_atomic(&self.path, text.as_bytes())
     }
 
-    /// What a reader of the results must know, attack by attack.
+    /// What a reader of the results must know: of the model, and of the attacks asked for one by one.
     pub fn warnings(&self) -> Vec<Noted> {
-        let mut all: Vec<Noted> = self.warnings.iter().filter(|n| n.attack.is_none()).cloned().collect();
-        for task in &self.tasks {
-            let own = self.warnings.iter().filter(|noted| noted.attack.as_deref() == Some(&task.label));
-            let own = Warning::merge(own.map(|noted| noted.warning.clone()).collect());
-            let attack = Some(task.label.clone());
-            all.extend(own.into_iter().map(|warning| Noted { attack: attack.clone(), warning }));
-            let derived = self.square_better(task);
-            all.extend(derived.map(|warning| Noted { attack: attack.clone(), warning }));
+        let mut all = self.noted(None);
+        for (label, attack) in self.attacks() {
+            let mut own = self.noted(Some(&label));
+            if let Some(task) = self.task(&label) {
+                let told = [self.square_better(task), self.zero_gradients(task, attack)];
+                let told = told.into_iter().flatten();
+                own.extend(told.map(|warning| Noted { attack: Some(label.clone()), warning }));
+            }
+            all.extend(merged(own));
         }
         all
+    }
+
+    /// What was written down of an attack, or of none.
+    fn noted(&self, attack: Option<&str>) -> Vec<Noted> {
+        let own = self.warnings.iter().filter(|noted| noted.attack.as_deref() == attack).cloned().collect();
+        if attack.is_some() { merged(own) } else { own }
+    }
+
+    /// Images that survived an attack which saw no gradient there.
+    fn zero_gradients(&self, task: &Task, attack: &Attack) -> Option<Warning> {
+        let judged = self.header.image_numbers().filter_map(|image| task.judgement(image));
+        let unseen = judged.filter(|entry| entry.outcome().survived_unseen()).count();
+        Warning::zero_gradients(unseen, advice(attack.norm(), &self.header.attacks))
     }
 
     /// The official sign of gradient masking, from the judgements of AutoAttack's parts.
@@ -388,8 +415,8 @@ impl Journal {
         Err(Error::format(
             &self.path,
             format!(
-                "{} images were not judged under `{attack}` (first: {}); run the same evaluation again to finish it",
-                missing.len(),
+                "{} not judged under `{attack}` (first: {}); run the same evaluation again to finish it",
+                counted(missing.len(), "image") + if missing.len() == 1 { " was" } else { " were" },
                 first.join(", ")
             ),
         ))
@@ -416,9 +443,9 @@ impl Journal {
         }
     }
 
-    /// Counts of images with zero gradients add up; other warnings are kept once.
+    /// Counts of images with zero gradients, which earlier versions wrote down, add up; other warnings are kept once.
     fn take_warning(&mut self, noted: Noted) {
-        let adds = noted.attack.is_some() && matches!(noted.warning, Warning::ZeroGradients { .. });
+        let adds = noted.attack.is_some() && noted.warning.counts_images();
         if adds || !self.warnings.contains(&noted) {
             self.warnings.push(noted);
         }
@@ -427,9 +454,9 @@ impl Journal {
     /// The journal as text in its canonical order: header, warnings, clean images, then attack by attack.
     fn canonical(&self) -> Result<String> {
         let mut text = Line::Header(Box::new(self.header.clone())).sealed()?;
-        let mut warnings = self.warnings();
-        // What the judgements tell is not written down, and checks may have come in any order.
-        warnings.retain(|noted| !matches!(noted.warning, Warning::SquareBetter { .. }));
+        // Checks may have come in any order.
+        let labels = self.tasks.iter().map(|task| Some(task.label.as_str()));
+        let warnings = std::iter::once(None).chain(labels).flat_map(|attack| self.noted(attack));
         let place = |noted: &Noted| {
             let label = noted.attack.as_ref();
             label.map_or(0, |label| {
@@ -437,7 +464,6 @@ impl Journal {
             })
         };
         let mut lines: Vec<(usize, String)> = warnings
-            .into_iter()
             .map(|noted| Ok((place(&noted), Line::Warning(noted).sealed()?)))
             .collect::<Result<_>>()?;
         lines.sort();
@@ -452,6 +478,13 @@ impl Journal {
         }
         Ok(text)
     }
+}
+
+/// Warnings of one attack, each kind once.
+fn merged(own: Vec<Noted>) -> Vec<Noted> {
+    let attack = own.first().and_then(|noted| noted.attack.clone());
+    let warnings = Warning::merge(own.into_iter().map(|noted| noted.warning).collect());
+    warnings.into_iter().map(|warning| Noted { attack: attack.clone(), warning }).collect()
 }
 
 /// The first line, which tells what made the journal.

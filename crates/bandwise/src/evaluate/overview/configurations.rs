@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::super::identity::Identity;
 use super::Source;
+use crate::wording::counted;
 
 /// Settings in which the runs of one configuration may differ.
 const OF_ONE_RUN: [&str; 3] = ["seed", "name", "source"];
@@ -97,5 +98,5 @@ fn name(runs: &[&Source]) -> String {
         "" | "s" => first.setting("name").unwrap_or("one configuration"),
         stem => stem,
     };
-    format!("{stem}, {} seeds", runs.len())
+    format!("{stem}, {}", counted(runs.len(), "seed"))
 }

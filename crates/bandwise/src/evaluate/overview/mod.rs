@@ -6,7 +6,7 @@ mod configurations;
 mod results;
 mod text;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub use configurations::{Configuration, group};
 pub use results::{Column, Results, Row};
@@ -48,6 +48,22 @@ impl Source {
     pub fn setting(&self, key: &str) -> Option<&str> {
         self.settings.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str())
     }
+}
+
+/// The paths without those that stand for a file or folder named before, and these: compared with itself, nothing
+/// tells anything.
+pub fn distinct(paths: &[PathBuf]) -> (Vec<PathBuf>, Vec<PathBuf>) {
+    let (mut kept, mut known, mut left_out) = (Vec::new(), Vec::new(), Vec::new());
+    for path in paths {
+        let place = std::fs::canonicalize(path).unwrap_or_else(|_| path.clone());
+        if known.contains(&place) {
+            left_out.push(path.clone());
+        } else {
+            known.push(place);
+            kept.push(path.clone());
+        }
+    }
+    (kept, left_out)
 }
 
 /// Sources of equal names get their paths instead.

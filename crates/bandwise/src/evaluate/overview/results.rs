@@ -98,12 +98,22 @@ impl<'a> Results<'a> {
                 }
             }
         }
-        let mut rows: Vec<Row> = groups
+        let rows: Vec<Row> = groups
             .into_iter()
             .flat_map(|(key, entries)| split_where_needed(key, entries, columns.len()))
             .collect();
-        tell_apart(&mut rows);
-        Self { columns, rows }
+        let mut results = Self { columns, rows };
+        let repeated: Vec<bool> = results.rows.iter().map(|row| results.is_repeated(row)).collect();
+        let named = results.rows.iter_mut().zip(repeated).filter(|(_, repeated)| !repeated);
+        tell_apart(&mut named.map(|(row, _)| row).collect::<Vec<_>>());
+        results
+    }
+
+    /// Whether a row shows the synthetic set's images of the training distribution, which are its usual test images
+    /// over again, beside these.
+    pub fn is_repeated(&self, row: &Row) -> bool {
+        let tested = |r: &Row| r.is_clean() && matches!(r.split().as_str(), "" | "test");
+        row.is_clean() && row.split() == "iid" && self.rows.iter().any(tested)
     }
 
     /// Some of the rows.
@@ -202,7 +212,7 @@ fn split_where_needed(key: BTreeMap<String, String>, entries: Vec<Entry>, column
 }
 
 /// Rows whose names do not tell them apart are named by what they differ in.
-fn tell_apart(rows: &mut [Row]) {
+fn tell_apart(rows: &mut [&mut Row]) {
     let names: Vec<String> = rows.iter().map(|row| row.name.clone()).collect();
     let identities: Vec<Identity> = rows.iter().map(|row| row.example.identity()).collect();
     for (index, row) in rows.iter_mut().enumerate() {

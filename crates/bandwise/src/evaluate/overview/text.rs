@@ -4,6 +4,7 @@ use super::super::comparison::{Comparison, Sample};
 use super::super::record::Record;
 use super::results::{Column, Results, Row};
 use crate::formats::csv::{Csv, optional};
+use crate::wording::{counted, p_value};
 
 /// One block per column: what was evaluated, then one line per measurement.
 pub fn lines(results: &Results) -> Vec<String> {
@@ -16,13 +17,18 @@ pub fn lines(results: &Results) -> Vec<String> {
             lines.push(format!("{}:", column.name));
         }
         lines.extend(subjects(column));
-        for row in &results.rows {
+        for row in shown(results) {
             let Some(sample) = &row.cells[place] else { continue };
             lines.push(format!("{}  {}", number(sample), named(row, sample)));
             lines.extend(sample.warnings().iter().map(|warning| format!("         warning: {warning}")));
         }
     }
     lines
+}
+
+/// The rows, each set of images once.
+fn shown<'a>(results: &'a Results) -> impl Iterator<Item = &'a Row> {
+    results.rows.iter().filter(|row| !results.is_repeated(row))
 }
 
 /// What the column's records say about model and data, once each.
@@ -39,7 +45,7 @@ pub fn subjects(column: &Column) -> Vec<String> {
 /// A line for every pair of the first column and a later one that a test can judge.
 pub fn comparisons(results: &Results) -> Vec<String> {
     let mut lines = Vec::new();
-    for row in &results.rows {
+    for row in shown(results) {
         let Some(first) = row.cells.first().and_then(Option::as_ref) else { continue };
         for (column, second) in results.columns.iter().zip(&row.cells).skip(1) {
             let Some(second) = second else { continue };
@@ -50,7 +56,7 @@ pub fn comparisons(results: &Results) -> Vec<String> {
                 Comparison::Means(_) => "Welch's t-test between seeds",
             };
             lines.push(format!(
-                "{}: {} {:.2} % against {} {:.2} %: difference {:+.2} (95 % interval {:+.2} to {:+.2}), p = {:.3} ({test})",
+                "{}: {} {:.2} % against {} {:.2} %: difference {:+.2} (95 % interval {:+.2} to {:+.2}), {} ({test})",
                 row.name,
                 results.columns[0].name,
                 100.0 * first.value(),
@@ -59,7 +65,7 @@ pub fn comparisons(results: &Results) -> Vec<String> {
                 100.0 * difference,
                 100.0 * low,
                 100.0 * high,
-                comparison.p(),
+                p_value(comparison.p()),
             ));
         }
     }
@@ -72,7 +78,7 @@ pub fn csv(results: &Results) -> String {
                    mean_queries,mean_gradients,warnings";
     let mut csv = Csv::new(&columns.split(',').collect::<Vec<_>>());
     for (place, column) in results.columns.iter().enumerate() {
-        for row in &results.rows {
+        for row in shown(results) {
             let Some(sample) = &row.cells[place] else { continue };
             let one = if let [one] = sample.records.as_slice() { Some(one) } else { None };
             let extra = |key: &str| optional(one.and_then(|r| r.extra.get(key)));
@@ -123,10 +129,12 @@ fn number(sample: &Sample) -> String {
         ),
         ([one], _) if !one.metric.contains("accuracy") => format!("{:8.4}", one.value),
         ([_], _) => format!("{percent:6.2} %"),
-        (_, Some([low, high])) => {
-            let half = 50.0 * (high - low);
-            format!("{percent:6.2} ± {half:.2} % (mean and 95 % interval over {} seeds)", sample.seeds())
-        }
-        (_, None) => format!("{percent:6.2} % (mean over {} seeds)", sample.seeds()),
+        (_, Some([low, high])) => format!(
+            "{percent:6.2} % (mean over {}; 95 % interval {:.2} to {:.2} %)",
+            counted(sample.seeds(), "seed"),
+            100.0 * low,
+            100.0 * high
+        ),
+        (_, None) => format!("{percent:6.2} % (mean over {})", counted(sample.seeds(), "seed")),
     }
 }

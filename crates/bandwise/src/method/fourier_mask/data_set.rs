@@ -13,6 +13,7 @@ use super::objective::{Clean, Invariance, LARGEST_EXPONENT, Samples, masked_pred
 use super::optimizer::{Adam, Schedule};
 use crate::attack::Classifier;
 use crate::spectral::fourier::ImageSpectra;
+use crate::wording::counted;
 use crate::{Error, Interrupt, Result, differences, files, random};
 
 /// How a data-set mask is learned; the defaults are the paper's.
@@ -213,7 +214,10 @@ impl<'a> DataSetLearner<'a> {
         let (mut invariance, mut relative_l1, mut count) = (0.0, 0.0, 0.0);
         for part in order.chunks(self.config.batch_size) {
             if interrupt.is_some_and(Interrupt::should_stop) {
-                return Err(Error::Interrupted(format!("{epoch} epochs of mask learning were finished")));
+                return Err(Error::Interrupted(format!(
+                    "stopped after {} of mask learning",
+                    counted(epoch, "epoch")
+                )));
             }
             let (step_invariance, step_l1) = self.step(part)?;
             (invariance, relative_l1, count) =

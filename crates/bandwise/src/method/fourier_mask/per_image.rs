@@ -14,6 +14,7 @@ use super::objective::{Clean, Invariance, LARGEST_EXPONENT, Samples};
 use super::optimizer::{Adam, Rate, Schedule, rearrange};
 use crate::attack::Classifier;
 use crate::spectral::fourier::ImageSpectra;
+use crate::wording::counted;
 use crate::{Error, Interrupt, Result};
 
 /// How the learning rate of per-image masks moves.
@@ -224,7 +225,7 @@ impl<'a> ImageLearner<'a> {
     /// [`Error::Interrupted`] if the flag was raised: masks returned so far stand.
     pub fn step(&mut self, interrupt: Option<&Interrupt>) -> Result<Vec<ImageMask>> {
         if interrupt.is_some_and(Interrupt::should_stop) {
-            return Err(Error::Interrupted(format!("{} masks were finished", self.finished)));
+            return Err(Error::Interrupted(format!("stopped after {}", counted(self.finished, "mask"))));
         }
         let samples = match self.samples.take() {
             Some(samples) => samples,

@@ -1,5 +1,3 @@
-use std::collections::BTreeMap;
-
 use candle_core::{DType, Tensor};
 
 use super::*;
@@ -164,7 +162,77 @@ fn known_leftovers_are_harmless_and_constants_normalize() {
         state.iter().map(|(name, tensor)| (format!("model.{name}"), tensor.clone())).chain(copy).collect()
     };
     assert_eq!(File::new(&copies(1.0)).load("wrn-10-1").unwrap().report.prefix, "model.");
-    assert!(File::new(&copies(2.0)).refusal("wrn-10-1").contains("attacker.model."));
+    let message = File::new(&copies(2.0)).refusal("wrn-10-1");
+    assert!(message.contains("attacker.model.") && message.contains("#attacker.model;"), "{message}");
+}
+
+#[test]
+fn averaged_weights_beside_the_network_are_a_choice() {
+    let state = foreign(&named("smallcnn", 4));
+    let file = |names: [&str; 2]| {
+        let both = names.into_iter().zip([1.0, 2.0]);
+        let named = |(name, factor): (&str, f64)| -> StateDict {
+            state.iter().map(|(key, tensor)| (format!("{name}{key}"), (tensor * factor).unwrap())).collect()
+        };
+        File::new(&both.flat_map(named).collect())
+    };
+    let value = |loaded: &LoadedNetwork| golden::values(&loaded.network.model.state()[0].1)[0];
+    for names in [["", "ema."], ["model.", "model_ema."], ["net.", "ema_model.module."]] {
+        let file = file(names);
+        let plain = file.source().load(&Device::Cpu).unwrap();
+        let average = names[1].trim_end_matches('.');
+        let told =
+            plain.warnings.iter().any(|warning| warning.contains(&format!("--weights FILE#{average} ")));
+        assert!(told, "{:?}", plain.warnings);
+        let path = file.0.path().join(format!("model.safetensors#{average}"));
+        let chosen = ModelSource { weights: path, ..file.source() }.load(&Device::Cpu).unwrap();
+        assert_eq!(value(&chosen), 2.0 * value(&plain), "{names:?}");
+        assert!(!chosen.warnings.iter().any(|warning| warning.contains("FILE#")), "{:?}", chosen.warnings);
+    }
+    let message = file(["student.", "teacher."]).source().load(&Device::Cpu).unwrap_err().to_string();
+    assert!(message.contains("student and teacher; choose with --weights"), "{message}");
+    assert!(file(["student.", "teacher."]).refusal("smallcnn").contains("choose with --weights"));
+}
+
+#[test]
+fn a_guess_that_the_file_cannot_decide_is_said() {
+    let file = File::new(&foreign(&named("preactresnet18", 4)));
+    let doubted = |loaded: LoadedNetwork| loaded.warnings.iter().any(|w| w.contains("pytorch-cifar"));
+    assert!(doubted(file.source().load(&Device::Cpu).unwrap()));
+    assert!(!doubted(file.load("preactresnet18").unwrap()));
+}
+
+#[test]
+fn normalizations_that_cannot_be_meant_are_refused() {
+    let file = File::new(&foreign(&named("smallcnn", 4)));
+    for (mean, std, expected) in [
+        ([0.5, 0.5, 123.0], [0.2; 3], "a mean of 123 does not lie in [0, 1]"),
+        ([0.5; 3], [0.2, 58.0, 0.2], "divide mean and std by 255"),
+        ([f64::NAN, 0.5, 0.5], [0.2; 3], "normalization: NaN is no finite number"),
+        ([0.5; 3], [0.2, 0.0, 0.2], "deviations must be positive, not 0"),
+        ([-0.1, 0.5, 0.5], [0.2; 3], "a mean of -0.1"),
+    ] {
+        let normalization = Some(Normalization { mean: mean.into(), std: std.into() });
+        let refused = ModelSource { normalization, ..file.source() }.load(&Device::Cpu).unwrap_err();
+        assert!(refused.to_string().contains(expected), "{refused}");
+    }
+    // A file that says that it was trained without any.
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ours.safetensors");
+    Network::new(named("smallcnn", 4), 1, &Device::Cpu).unwrap().save(&path).unwrap();
+    let normalization = Some(Normalization { mean: vec![0.5], std: vec![0.5] });
+    let loaded = ModelSource { normalization, ..ModelSource::new(&path) }.load(&Device::Cpu).unwrap();
+    assert!(loaded.warnings[0].contains("trained without normalization"), "{:?}", loaded.warnings);
+}
+
+#[test]
+fn a_width_without_its_network_is_explained() {
+    let file = File::new(&foreign(&named("smallcnn", 4)));
+    let refused = ModelSource { width: Some(8), ..file.source() }.load(&Device::Cpu).unwrap_err().to_string();
+    assert!(
+        refused.contains("--width 8 does not fit the file, which holds smallcnn in width 4"),
+        "{refused}"
+    );
 }
 
 #[test]

@@ -13,7 +13,7 @@ use super::report::{FoundNormalization, LoadReport};
 use crate::nn::Normalization;
 
 /// Parts of names that are harmless to leave out, and why. Copies of the network's own tensors under another
-/// prefix (with the same numbers) and the constants of an input normalisation are harmless, too.
+/// prefix (with the same numbers) and the constants of an input normalization are harmless, too.
 pub const HARMLESS: [(&str, &str); 5] = [
     ("num_batches_tracked", "batch norm's counter, which evaluation does not use"),
     (
@@ -25,11 +25,11 @@ pub const HARMLESS: [(&str, &str); 5] = [
     ("sub_block1", "declared by TRADES' WideResNet (and RobustBench's after it), never used"),
 ];
 
-/// How a normalising layer calls its mean and standard deviation.
+/// How a normalizing layer calls its mean and standard deviation.
 const NORMALIZATIONS: [(&str, &str); 4] =
     [("mean", "std"), ("new_mean", "new_std"), ("mu", "sigma"), ("_mean", "_std")];
 
-/// Distributes the names that were not used: normalisation, ignored, unexpected. `used` maps names in the file to
+/// Distributes the names that were not used: normalization, ignored, unexpected. `used` maps names in the file to
 /// names in the model.
 pub(super) fn sort_out(report: &mut LoadReport, found: &StateDict, used: &BTreeMap<&str, &str>) {
     let of_model: BTreeMap<&str, &str> =
@@ -43,7 +43,12 @@ pub(super) fn sort_out(report: &mut LoadReport, found: &StateDict, used: &BTreeM
         first.as_ref().is_some_and(|first| first.constants == other.constants)
     };
     let constants: Vec<&String> = normalizations.iter().filter(alike).flat_map(|(_, keys)| keys).collect();
-    let copies = copies(&rest, found, &of_model);
+    let (same, different) = copies(&rest, found, &of_model);
+    report.alternatives =
+        different.iter().map(|prefix| prefix.trim_end_matches(['.', '/']).to_owned()).collect();
+    // Averaged weights beside the trained ones are a choice; two networks that are not told apart are none.
+    let averages = different.into_iter().filter(|prefix| is_average(prefix));
+    let copies: Vec<&str> = same.into_iter().chain(averages).collect();
     for key in rest {
         let copied = copies
             .iter()
@@ -58,21 +63,33 @@ pub(super) fn sort_out(report: &mut LoadReport, found: &StateDict, used: &BTreeM
     report.normalization = first;
 }
 
-/// The prefixes under which the file holds the whole network again, with the same numbers, as wrappers leave them.
-fn copies<'a>(rest: &[&'a str], found: &StateDict, of_model: &BTreeMap<&str, &str>) -> Vec<&'a str> {
+/// Whether a prefix is that of averaged weights.
+fn is_average(prefix: &str) -> bool {
+    let mut words = prefix.split(['.', '_', '/', '-']);
+    words.any(|word| ["ema", "swa", "average", "averaged", "avg", "shadow"].contains(&word))
+}
+
+/// The prefixes under which the file holds the whole network again: with the same numbers, as wrappers leave them, and
+/// with others.
+fn copies<'a>(
+    rest: &[&'a str],
+    found: &StateDict,
+    of_model: &BTreeMap<&str, &str>,
+) -> (Vec<&'a str>, Vec<&'a str>) {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for key in rest {
         for start in part_starts(key) {
             *counts.entry(&key[..start]).or_default() += usize::from(of_model.contains_key(&key[start..]));
         }
     }
-    let whole = |prefix: &&str| {
-        let same = |(name, original): (&&str, &&str)| {
-            found.get(&format!("{prefix}{name}")).is_some_and(|copy| equal(copy, &found[*original]))
-        };
-        counts[prefix] == of_model.len() && of_model.iter().all(same)
+    let holds = |prefix: &str, fits: fn(&Tensor, &Tensor) -> bool| {
+        let copy = |name: &str| found.get(&format!("{prefix}{name}"));
+        of_model.iter().all(|(name, original)| copy(name).is_some_and(|copy| fits(copy, &found[*original])))
     };
-    counts.keys().copied().filter(whole).collect()
+    let whole = counts.iter().filter(|(_, count)| **count == of_model.len() && !of_model.is_empty());
+    let whole =
+        whole.map(|(prefix, _)| *prefix).filter(|prefix| holds(prefix, |a, b| a.shape() == b.shape()));
+    whole.partition(|prefix| holds(prefix, equal))
 }
 
 fn equal(a: &Tensor, b: &Tensor) -> bool {
@@ -80,7 +97,7 @@ fn equal(a: &Tensor, b: &Tensor) -> bool {
     a.shape() == b.shape() && matches!((values(a), values(b)), (Ok(a), Ok(b)) if a == b)
 }
 
-/// The normalisation whose mean is under `key`, and the names of both its tensors.
+/// The normalization whose mean is under `key`, and the names of both its tensors.
 fn normalization(key: &str, found: &StateDict) -> Option<(FoundNormalization, [String; 2])> {
     let (name, last) = key.rsplit_once('.').unwrap_or(("", key));
     let (_, std) = NORMALIZATIONS.iter().find(|(mean, _)| *mean == last)?;

@@ -78,6 +78,8 @@ pub struct StateFile {
     /// The entry of the checkpoint that held the state dict, such as `state_dict`; empty where the
     /// file is the state dict itself.
     pub entry: String,
+    /// Other entries of the checkpoint that hold the same names, such as `ema_state_dict`.
+    pub others: Vec<String>,
     /// The tensors, on the CPU, in the number type of the file (`bool` as `u8`).
     pub tensors: StateDict,
     /// SHA-256 of the whole file.
@@ -112,6 +114,20 @@ pub fn locate_file(path: &Path) -> Result<PathBuf> {
     match file.is_file() {
         true => Ok(file),
         false => Err(Error::format(path, format!("a folder without `{MODEL_FILE}`; name a file of weights"))),
+    }
+}
+
+/// Reads the weights that a path means: a file, a run folder, or `FILE#ENTRY` for one of several state dicts in a file.
+///
+/// # Errors
+/// As [`locate_file`] and [`read_entry`].
+pub fn open(path: &Path) -> Result<StateFile> {
+    let text = path.to_string_lossy();
+    match text.rsplit_once('#') {
+        Some((file, entry)) if !path.exists() && !entry.is_empty() => {
+            read_entry(&locate_file(Path::new(file))?, entry)
+        }
+        _ => read(&locate_file(path)?),
     }
 }
 

@@ -1,6 +1,6 @@
 //! From the pickled value of a PyTorch checkpoint to its state dict.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -51,10 +51,20 @@ pub(super) fn unpack(
     storages: &mut dyn Storages,
     file_size: usize,
 ) -> Result<StateFile, String> {
-    let (entry, value) = match entry {
-        Some(entry) => (entry.to_owned(), chosen(object, entry)?),
-        None => find(object, 0)?,
+    let ((entry, value), within) = match entry {
+        None => (find(object, 0)?, None),
+        Some(entry) => match chosen(object, entry) {
+            Ok(value) => ((entry.to_owned(), value), None),
+            // Or the names in the state dict begin with it.
+            Err(reason) => {
+                let prefix = format!("{entry}.");
+                let found =
+                    find(object, 0).ok().filter(|(_, value)| names_of(value).any(|n| n.starts_with(&prefix)));
+                (found.ok_or(reason)?, Some(prefix))
+            }
+        },
     };
+    let others = if within.is_none() { others(object, &entry, value) } else { Vec::new() };
     // Overlapping views may unfold to more than the file holds, but not without end.
     let mut rebuilder = Rebuilder { storages, budget: file_size.saturating_mul(8).saturating_add(1 << 24) };
     let mut tensors = StateDict::new();
@@ -66,6 +76,10 @@ pub(super) fn unpack(
         if !matches!(value, Value::Object(_)) || value.as_dict().is_some() {
             continue;
         }
+        let Some(name) = within.as_ref().map_or(Some(name), |prefix| name.strip_prefix(prefix.as_str()))
+        else {
+            continue;
+        };
         let tensor = rebuilder.tensor(value).map_err(|reason| format!("{name}: {reason}"))?;
         tensors.insert(name.to_owned(), tensor);
     }
@@ -73,8 +87,48 @@ pub(super) fn unpack(
         return Err("the state dict in this checkpoint holds no tensors".into());
     }
     let metadata = plain_values(object);
-    Ok(StateFile { path: PathBuf::new(), container, entry, tensors, metadata, sha256: String::new() })
+    let entry = match &within {
+        Some(prefix) => prefix.trim_end_matches('.').to_owned(),
+        None => entry,
+    };
+    let (path, sha256) = (PathBuf::new(), String::new());
+    Ok(StateFile { path, container, entry, others, tensors, metadata, sha256 })
 }
+
+/// The names of the tensors directly in a dictionary.
+fn names_of(value: &Value) -> impl Iterator<Item = &str> {
+    let entries = value.as_dict().unwrap_or_default().into_iter();
+    entries.filter(|(_, value)| is_tensor(value)).filter_map(|(key, _)| key.as_str())
+}
+
+/// Other dictionaries of the checkpoint with the same names as the one at `entry`, whatever a wrapper put before them.
+fn others(object: &Value, entry: &str, value: &Value) -> Vec<String> {
+    let bare = |value: &Value| -> BTreeSet<String> {
+        names_of(value).map(|name| name.strip_prefix("module.").unwrap_or(name).to_owned()).collect()
+    };
+    let wanted = bare(value);
+    let mut found = Vec::new();
+    let mut open: Vec<(String, &Value)> = vec![(String::new(), object)];
+    while let Some((path, inside)) = open.pop() {
+        if path != entry && !path.is_empty() && bare(inside).is_superset(&wanted) {
+            found.push(path);
+            continue;
+        }
+        if path.matches('.').count() < DEEPEST {
+            let below =
+                inside.as_dict().unwrap_or_default().into_iter().filter(|(_, value)| holds_tensors(value, 0));
+            open.extend(below.filter_map(|(key, value)| {
+                let key = key.as_str().filter(|key| !key.contains('.'))?;
+                Some((if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }, value))
+            }));
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Dictionaries within dictionaries that are looked into.
+const DEEPEST: usize = 3;
 
 /// The value at a dotted path.
 fn chosen<'a>(object: &'a Value, entry: &str) -> Result<&'a Value, String> {
@@ -129,7 +183,7 @@ fn find(value: &Value, depth: usize) -> Result<(String, &Value), String> {
             }
         }
         _ => Err(format!(
-            "several entries of this checkpoint hold tensors; choose one: {}",
+            "several entries of this checkpoint hold tensors; choose one with FILE#ENTRY: {}",
             candidates.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
         )),
     }

@@ -15,7 +15,7 @@ pub struct Misshaped {
     pub found: Vec<usize>,
 }
 
-/// Input normalisation that a checkpoint carries as a layer of its own.
+/// Input normalization that a checkpoint carries as a layer of its own.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FoundNormalization {
     /// The name of its mean, such as `0.mean` or `mu`.
@@ -39,9 +39,11 @@ pub struct LoadReport {
     pub misshaped: Vec<Misshaped>,
     /// Names of the file that are harmless to leave out: see [`HARMLESS`](super::HARMLESS).
     pub ignored: Vec<String>,
+    /// What stands before other copies of the network in the file, with other numbers, without the dot: `model_ema`.
+    pub alternatives: Vec<String>,
     /// Layers that go by another name in the file: (there, here).
     pub renamed: Vec<(String, String)>,
-    /// Input normalisation found beside the network.
+    /// Input normalization found beside the network.
     pub normalization: Option<FoundNormalization>,
 }
 

@@ -54,6 +54,7 @@ pub(super) fn read_all(bytes: &[u8]) -> Result<StateFile, String> {
         path: PathBuf::new(),
         container: Container::Safetensors,
         entry: String::new(),
+        others: Vec::new(),
         tensors,
         metadata,
         sha256: String::new(),

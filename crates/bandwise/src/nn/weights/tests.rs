@@ -133,6 +133,37 @@ fn another_entry_can_be_chosen() {
     );
 }
 
+/// Written by PyTorch, the same state dict under two names, as training scripts that keep an average do.
+#[test]
+fn other_state_dicts_of_a_checkpoint_are_named() {
+    let state: StateDict = [("weight".to_owned(), tensor(&[1.0, 2.0], &[2]))].into();
+    let one = |w: Writer, name: &str, prefix: &str| -> Writer {
+        let w = w.text(name).op(b'}').op(b'(').text(&format!("{prefix}weight"));
+        pickle_tensor(w, "0", &state["weight"], false).op(b'u')
+    };
+    let w = Writer::new().op(b'}').op(b'(');
+    let w = one(one(one(w, "state_dict", ""), "ema_state_dict", "module."), "optimizer", "momentum.");
+    let pickle = w.op(b'u').stop();
+    let bytes = zip_members(&[
+        ("data.pkl".to_owned(), pickle),
+        ("data/0".to_owned(), little_endian(&state["weight"])),
+    ]);
+    let file = from_bytes(&bytes).unwrap();
+    assert_eq!((file.entry.as_str(), &file.others[..]), ("state_dict", &["ema_state_dict".to_owned()][..]));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("checkpoint.pt");
+    std::fs::write(&path, bytes).unwrap();
+    let chosen = open(&folder.path().join("checkpoint.pt#ema_state_dict")).unwrap();
+    assert_eq!(chosen.tensors.keys().collect::<Vec<_>>(), ["module.weight"]);
+    assert_eq!(chosen.path, path);
+    let error = open(&folder.path().join("checkpoint.pt#average")).unwrap_err().to_string();
+    assert!(error.contains("found: state_dict, ema_state_dict, optimizer"), "{error}");
+    // A name with a # in it is a name.
+    let odd = folder.path().join("run#1.pt");
+    std::fs::copy(&path, &odd).unwrap();
+    assert_eq!(open(&odd).unwrap().entry, "state_dict");
+}
+
 #[test]
 #[cfg_attr(not(golden), ignore = "no reference values: set BANDWISE_GOLDEN")]
 fn golden_weights_survive_every_container_and_prefix() {

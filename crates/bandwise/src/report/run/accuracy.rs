@@ -10,6 +10,7 @@ use crate::evaluate::record::Record;
 use crate::report::{
     Axis, Bar, BarPlot, BarSeries, Block, Cell, LinePlot, NumberFormat, Section, Series, Table,
 };
+use crate::wording::{counted, p_value};
 
 /// All sections that records give: accuracies, cue splits, corruptions, other measurements.
 pub(super) fn sections(results: &Results) -> Vec<Section> {
@@ -28,8 +29,8 @@ fn is_cue_split(split: &str) -> bool {
 
 fn accuracy_section(results: &Results) -> Option<Section> {
     // Cue splits are shown on their own; the usual test images among them open the table, but once.
-    let tested = results.rows.iter().any(|r| r.is_clean() && matches!(r.split().as_str(), "" | "test"));
-    let is_cue = |r: &Row| r.is_clean() && is_cue_split(&r.split()) && (tested || r.split() != "iid");
+    let is_cue =
+        |r: &Row| r.is_clean() && is_cue_split(&r.split()) && (r.split() != "iid" || results.is_repeated(r));
     let shown = |r: &Row| r.is_accuracy() && r.example.corruption.is_none() && !is_cue(r);
     let rows = results.matching(shown);
     if rows.is_empty() {
@@ -122,7 +123,7 @@ fn caption(results: &Results, rows: &[&Row]) -> String {
     totals.dedup();
     let mut caption = match totals.as_slice() {
         [] => String::new(),
-        [total] => format!("{total} images each; Wilson intervals."),
+        [total] => format!("{} each; Wilson intervals.", counted(*total as usize, "image")),
         [first, .., last] => format!("{first} to {last} images; Wilson intervals."),
     };
     let mut add = |text: &str| {
@@ -213,7 +214,7 @@ fn comparisons(results: &Results, rows: &[&Row]) -> Vec<Table> {
             let (difference, interval) = comparison.difference();
             let difference = Cell::percent(difference).with_interval(Some(interval));
             let compared = Cell::text(format!("{} − {}", results.columns[0].name, column.name));
-            let p = Cell::text(p_value(comparison.p()));
+            let p = Cell::text(p_value(comparison.p()).trim_start_matches("p ").trim_start_matches("= "));
             let name = Cell::text(&row.name);
             match comparison {
                 Comparison::Paired(test) => {
@@ -228,10 +229,6 @@ fn comparisons(results: &Results, rows: &[&Row]) -> Vec<Table> {
         }
     }
     [paired, means].into_iter().filter(|table| !table.rows.is_empty()).collect()
-}
-
-fn p_value(p: f64) -> String {
-    if p < 1e-4 { "< 0.0001".into() } else { format!("{p:.4}") }
 }
 
 /// Model, weights, data, seeds and machine behind each column's numbers.
@@ -388,7 +385,7 @@ fn other_section(results: &Results) -> Option<Section> {
         let rows = of(metric);
         let name = metric.replace('_', " ");
         let (table, _) = numbers(&name, results, &rows);
-        let summary = format!("All {} numbers of {name}", rows.len());
+        let summary = format!("All {} of {name}", counted(rows.len(), "number"));
         section = section.details(summary, vec![Block::Table(heading(table))]);
     }
     Some(section)

@@ -15,6 +15,7 @@ use crate::nn::{Pass, Recorder};
 use crate::train::epoch_metrics::Sums;
 use crate::train::overfitting::Action;
 use crate::train::run_folder::MetricsLine;
+use crate::wording::counted;
 use crate::{Error, Job, Result};
 
 /// The file of the best weights by robust accuracy (clean accuracy, if no attack is given).
@@ -172,9 +173,9 @@ impl Trainer<'_> {
         }
         let measure = if self.recipe.evaluation.attack.is_some() { "robust accuracy" } else { "accuracy" };
         let reason = format!(
-            "early stopping: no {measure} above the {:.1} % of epoch {at} for {} epochs",
+            "early stopping: no {measure} above the {:.1} % of epoch {at} for {}",
             100.0 * best,
-            epoch - at
+            counted((epoch - at) as usize, "epoch")
         );
         self.position.stopped = Some(reason.clone());
         Some(reason)
