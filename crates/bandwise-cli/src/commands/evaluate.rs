@@ -3,30 +3,22 @@
 mod corruptions;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use bandwise::attack::{Attack, Classifier, FrozenModel, Warning};
-use bandwise::data::{DataSpec, Dataset, load_all};
-use bandwise::evaluate::accuracy;
-use bandwise::evaluate::engine;
-use bandwise::evaluate::journal::{Header, Journal};
+use bandwise::attack::Attack;
+use bandwise::data::DataSpec;
+use bandwise::evaluate::attacks::{self, AttacksConfig};
+use bandwise::evaluate::journal::Journal;
 use bandwise::evaluate::record::{self, Record};
 use bandwise::evaluate::shard::Shard;
 use bandwise::evaluate::subject::{Subject, TestSet};
-use bandwise::evaluate::tables;
-use bandwise::evaluate::{cues, naming, preflight};
-use bandwise::{Error, Interrupt, Job, Result};
+use bandwise::{Error, Interrupt, Result};
 use clap::Args;
 
 use self::corruptions::CorruptionArguments;
 use crate::arguments::{ComputeArguments, ModelArguments, SplitArgument, data_spec};
 use crate::attack_arguments::{self, AttackArguments};
 use crate::official::OfficialTest;
-use crate::output;
-use crate::progress::StageBar;
-
-/// Images that the check before the evaluation looks at.
-const CHECKED_IMAGES: usize = 16;
+use crate::{output, progress};
 
 /// Measure accuracy, clean, under attack or under corruptions, with confidence intervals.
 ///
@@ -100,65 +92,24 @@ pub fn run(arguments: &EvaluateArguments, interrupt: &Interrupt) -> Result<bool>
         return corruptions::run(arguments, interrupt);
     }
     corruptions::check_unused(&arguments.corruptions)?;
-    let attacks = attacks(arguments)?;
+    let attacks = named(arguments)?;
     let shard = arguments.shard.as_deref().map_or(Ok(Shard::WHOLE), str::parse)?;
-    let mut subject = arguments.subject(&open_data(arguments)?)?;
-    subject.provenance.seeds = vec![arguments.seed];
-    let Subject { classifier, device, provenance, .. } = &subject;
-    let dataset = subject.data.dataset.as_ref();
-    let header = Header::new(provenance, attacks, subject.count(), arguments.seed, shard);
-    header.validate()?;
-    let mut journal = match &arguments.journal {
-        Some(path) => Journal::open(path, header)?,
-        None => Journal::in_memory(header),
+    let config = AttacksConfig {
+        attacks,
+        seed: arguments.seed,
+        shard,
+        journal: arguments.journal.clone(),
+        save_adversarial: arguments.save_adversarial.clone(),
     };
-    let doubts: Vec<Warning> =
-        subject.warnings.iter().map(|text| Warning::Subject { text: text.clone() }).collect();
-    journal.note(None, &doubts)?;
-    let mut shown = check(classifier, dataset, &mut journal, device)?;
-    shown.extend(subject.warnings.iter().cloned());
-
-    let bar = Arc::new(StageBar::default());
-    let job = Job {
-        device: device.clone(),
-        batch_size: arguments.batch_size,
-        interrupt: interrupt.clone(),
-        progress: bar.clone(),
-    };
-    let folder = arguments.save_adversarial.as_deref();
-    let finished = engine::run(classifier, dataset, &mut journal, &job, folder);
-    if finished.is_err() {
-        bar.clear();
-    }
-    let finished = finished.map_err(|error| explain_stop(error, arguments.journal.is_some()))?;
-
-    let mut records = tables::records(&journal, provenance)?;
-    let mut names = names(&journal, &records);
-    for (index, record) in records.iter_mut().enumerate() {
-        record.wall_seconds = finished.seconds.get(index).copied();
-    }
-    if let Some(bias) = shape_bias(&subject, shard, &job)? {
-        records.push(bias);
-        names.push("shape bias".into());
-    }
-    bar.clear();
-    if let Some(shift) = &arguments.corruptions.shift {
-        names[0] = shift.to_string();
-        records.iter_mut().for_each(|record| {
-            record.extra.insert("shift".into(), shift.to_string().into());
-        });
-    }
+    let subject = arguments.subject(&open_data(arguments)?)?;
+    let found = progress::shown(&subject.device, arguments.batch_size, interrupt, |job| {
+        attacks::run(&subject, job, &config)
+    })?;
     if let Some(path) = &arguments.json {
-        output::write_file(path, &record::to_json(path, &records)?)?;
+        output::write_file(path, &record::to_json(path, &found.records)?)?;
     }
-    for (record, name) in records.iter().zip(&names) {
-        print(record, name);
-    }
-    for noted in &finished.warnings {
-        if !shown.contains(&noted.warning.to_string()) {
-            note!("warning: {noted}");
-        }
-    }
+    found.rows().for_each(|(name, record)| print(record, name));
+    found.warnings.iter().for_each(|noted| note!("warning: {noted}"));
     arguments.json.iter().chain(&arguments.journal).for_each(|path| output::say_written(path));
     Ok(true)
 }
@@ -218,83 +169,6 @@ pub(super) fn announce(subject: &Subject) {
     }
 }
 
-/// Shape bias, where pictures have the shape of one class and the texture of another.
-fn shape_bias(subject: &Subject, shard: Shard, job: &Job) -> Result<Option<Record>> {
-    let dataset = subject.data.dataset.as_ref();
-    if dataset.texture_label(0).is_none() || shard != Shard::WHOLE {
-        return Ok(None);
-    }
-    let indices = subject.data.indices();
-    let predicted = accuracy::predictions(&subject.classifier, dataset, &indices, job)?;
-    cues::shape_share(dataset, &indices, &predicted).map(|record| Some(subject.sign(record)))
-}
-
-/// Checks the model on a few pictures and says what the rest may cost. Returns the warnings that it gave.
-fn check(
-    model: &FrozenModel,
-    dataset: &dyn Dataset,
-    journal: &mut Journal,
-    device: &candle_core::Device,
-) -> Result<Vec<String>> {
-    let header = journal.header().clone();
-    if journal.attacks().is_empty() {
-        return Ok(Vec::new());
-    }
-    let few = load_all(dataset, Some(CHECKED_IMAGES.min(header.images)))?;
-    let (images, labels) = (few.images.to_device(device)?, few.labels.to_device(device)?);
-    let preflight = preflight::check(model, &images, &labels, &header.attacks)?;
-    let asked = journal.attacks();
-    for (_, attack) in &asked {
-        note!("attack: {}, seed {}", attack.protocol_with_defaults(), header.seed);
-    }
-    let missing = asked.iter().map(|(label, _)| journal.missing(label).len()).max().unwrap_or(0);
-    let asked: Vec<Attack> = asked.into_iter().map(|(_, attack)| attack.clone()).collect();
-    journal.note(None, &preflight.warnings)?;
-    let shown: Vec<String> = preflight.warnings.iter().map(ToString::to_string).collect();
-    for warning in &shown {
-        note!("warning: {warning}");
-    }
-    let longest = preflight.longest(&asked, missing, model.num_classes());
-    note!("{preflight}; at most {} if no image breaks", duration(longest.as_secs_f64()));
-    Ok(shown)
-}
-
-fn duration(seconds: f64) -> String {
-    match seconds {
-        s if s < 100.0 => format!("{s:.0} s"),
-        s if s < 6000.0 => format!("{:.0} min", s / 60.0),
-        s => format!("{:.1} h", s / 3600.0),
-    }
-}
-
-fn explain_stop(error: Error, journalled: bool) -> Error {
-    match error {
-        Error::Interrupted(_) if journalled => {
-            Error::Interrupted("the journal holds what was judged; the same command goes on with it".into())
-        }
-        Error::Interrupted(_) => {
-            Error::Interrupted("nothing was kept; --journal FILE keeps a journal to go on with".into())
-        }
-        other => other,
-    }
-}
-
-/// What each line of the table is called.
-fn names(journal: &Journal, records: &[Record]) -> Vec<String> {
-    let mut names = vec!["clean".to_string()];
-    let seed = journal.header().seed;
-    names.extend(journal.attacks().iter().map(|(_, attack)| format!("{attack}, seed {seed}")));
-    let of_all = names.len();
-    for record in &records[of_all..] {
-        let members = record.attack_parameters["of"].as_array().map_or(0, Vec::len);
-        names.push(match members + 1 == of_all {
-            true => "worst case of all".to_string(),
-            false => format!("worst case at ε = {}", naming::epsilon(record.epsilon)),
-        });
-    }
-    names
-}
-
 fn print(record: &Record, name: &str) {
     let [low, high] = record.ci95.unwrap_or([f64::NAN; 2]);
     let time = record.wall_seconds.map_or(String::new(), |seconds| format!(" in {seconds:.1} s"));
@@ -310,15 +184,11 @@ fn print(record: &Record, name: &str) {
 }
 
 /// The attacks that were named, with the settings that were given.
-fn attacks(arguments: &EvaluateArguments) -> Result<Vec<Attack>> {
+fn named(arguments: &EvaluateArguments) -> Result<Vec<Attack>> {
     let names: Vec<&str> =
         arguments.attack.iter().map(String::as_str).filter(|name| *name != "none").collect();
     if names.is_empty() && arguments.settings.are_given() {
         return Err(Error::config("--eps, --steps and the like need an attack, for example --attack pgd"));
     }
-    let (attacks, twice) = Attack::distinct(arguments.settings.attacks(&names)?);
-    for attack in &twice {
-        note!("note: {attack} is named more than once; it runs once");
-    }
-    Ok(attacks)
+    arguments.settings.attacks(&names)
 }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`subject`] | the network and the images of an evaluation, loaded and checked in one place |
 //! | `fit` | whether a network and images have the same channels and classes |
+//! | [`attacks`] | the workflow: clean and under attacks, checked, journaled, as records |
 //! | [`preflight`] | the check before anything expensive, and what the evaluation will cost |
 //! | [`engine`] | fills a journal, on what is missing and still alive |
 //! | [`journal`] | one line per (image, attack): continues after a kill, merges from shards |
@@ -22,6 +23,7 @@
 //! | [`statistics`] | confidence intervals and paired tests |
 
 pub mod accuracy;
+pub mod attacks;
 pub mod comparison;
 pub mod corruptions;
 pub mod cues;

@@ -17,6 +17,12 @@ pub struct Shard {
     pub count: usize,
 }
 
+impl Default for Shard {
+    fn default() -> Self {
+        Self::WHOLE
+    }
+}
+
 impl Shard {
     /// All images.
     pub const WHOLE: Self = Self { index: 1, count: 1 };

@@ -26,6 +26,8 @@ pub struct TestSet {
     pub split: Split,
     /// Only the first so many images are judged.
     pub limit: Option<usize>,
+    /// How the images are changed before they are judged.
+    pub shift: Option<Shift>,
 }
 
 impl TestSet {
@@ -42,7 +44,7 @@ impl TestSet {
     /// # Errors
     /// If no image is left to judge.
     pub fn of(dataset: Arc<dyn Dataset>, name: String, split: Split, limit: Option<usize>) -> Result<Self> {
-        let set = Self { dataset, name, split, limit };
+        let set = Self { dataset, name, split, limit, shift: None };
         match set.count() {
             0 => Err(Error::config(format!("{}: there are no images to evaluate", set.name))),
             _ => Ok(set),
@@ -61,7 +63,12 @@ impl TestSet {
     /// The same images, changed first.
     pub fn shifted(self, shift: Shift, seed: u64) -> Self {
         let name = format!("{} {shift}", self.name);
-        Self { dataset: Arc::new(ChangedDataset::shifted(self.dataset, shift, seed)), name, ..self }
+        Self {
+            dataset: Arc::new(ChangedDataset::shifted(self.dataset, shift, seed)),
+            name,
+            shift: Some(shift),
+            ..self
+        }
     }
 
     /// How many images are judged.
