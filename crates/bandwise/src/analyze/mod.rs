@@ -80,10 +80,13 @@ fn radius_axis() -> Axis {
     Axis::integers("frequency (cycles per image)")
 }
 
+/// What remains of an analysis that was stopped.
+const NOTHING_WRITTEN: &str = "nothing was written";
+
 /// Says how much of a model's analysis is done, and ends it after a stop.
 fn advance(job: &Job, label: &str, done: usize, total: usize) -> Result<()> {
     job.report(label, done, total, "");
-    job.interrupt.check("nothing was written")
+    job.interrupt.check(NOTHING_WRITTEN)
 }
 
 /// The record of a measurement that draws from `seed`.
