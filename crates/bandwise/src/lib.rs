@@ -22,6 +22,22 @@
 //! a [`Job`] (device, batch size, interrupt, progress) and a plain configuration with the paper's values as defaults:
 //! [`evaluate::corruptions::run`], [`analyze::heatmap::run`], [`analyze::masks::per_image::run`] and so on.
 //!
+//! ```no_run
+//! use bandwise::Job;
+//! use bandwise::analyze::heatmap::{self, HeatMapConfig};
+//! use bandwise::data::Split;
+//! use bandwise::evaluate::subject::{Compute, Subject, TestSet};
+//! use bandwise::method::ModelSource;
+//!
+//! # fn main() -> bandwise::Result<()> {
+//! let images = TestSet::open(&"cifar10:data/cifar10".parse()?, Split::Test, Some(1000))?;
+//! let subject = Subject::load(&ModelSource::new("model.safetensors"), &images, &Compute::default())?;
+//! let found = heatmap::run(&[subject], &Job::default(), &HeatMapConfig::default())?;
+//! println!("wrong under a wave: {:.1} %", 100.0 * found.results[0].mean_error());
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! Conventions that hold everywhere:
 //! * images and activations are `[batch, height, width, channels]`, pixels lie in `[0, 1]`,
 //!   and a model normalizes its input itself;

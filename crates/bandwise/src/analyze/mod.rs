@@ -80,10 +80,13 @@ fn radius_axis() -> Axis {
     Axis::integers("frequency (cycles per image)")
 }
 
+/// What remains of an analysis that was stopped.
+const NOTHING_WRITTEN: &str = "nothing was written";
+
 /// Says how much of a model's analysis is done, and ends it after a stop.
 fn advance(job: &Job, label: &str, done: usize, total: usize) -> Result<()> {
     job.report(label, done, total, "");
-    job.interrupt.check("nothing was written")
+    job.interrupt.check(NOTHING_WRITTEN)
 }
 
 /// The record of a measurement that draws from `seed`.
@@ -96,9 +99,12 @@ fn signed(subject: &Subject, record: Record, seed: u64) -> Record {
 /// The images that all subjects are judged by.
 ///
 /// # Errors
-/// Without a subject, or if they were loaded for different images.
+/// Without a subject, if they were loaded for different images, or for a batch size of 0.
 fn shared_images(subjects: &[Subject], job: &Job) -> Result<TestImages> {
     let first = subjects.first().ok_or_else(|| Error::config("an analysis needs at least one network"))?;
+    if job.batch_size == 0 {
+        return Err(Error::config("an analysis needs a batch size of at least 1"));
+    }
     let images = |subject: &Subject| (subject.data.dataset.fingerprint().to_owned(), subject.count());
     if subjects.iter().any(|other| images(other) != images(first)) {
         return Err(Error::config("networks that are set side by side must look at the same images"));

@@ -7,7 +7,9 @@ use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::masks::one_for_each;
-use super::{Analysis, Findings, advance, frequency_axes, radius_axis, shared_images, signed};
+use super::{
+    Analysis, Findings, NOTHING_WRITTEN, advance, frequency_axes, radius_axis, shared_images, signed,
+};
 use crate::attack::{Attack, AttackContext, Classifier, Pgd};
 use crate::evaluate::record::Record;
 use crate::evaluate::subject::{Subject, TestImages};
@@ -86,10 +88,15 @@ pub fn perturb(
         advance(job, name, start, count)?;
         let length = batch_size.min(count - start);
         let ids: Vec<u64> = (start as u64..(start + length) as u64).collect();
-        let context = AttackContext { batch_size, ..AttackContext::training(seed, &ids) };
+        let interrupt = Some(&job.interrupt);
+        let context = AttackContext { batch_size, interrupt, ..AttackContext::training(seed, &ids) };
         let images = data.images.narrow(0, start, length)?.contiguous()?;
         let labels = data.labels.narrow(0, start, length)?.contiguous()?;
-        parts.push(attack.perturb(model, &images, &labels, &context)?);
+        let adversarial = attack.perturb(model, &images, &labels, &context).map_err(|error| match error {
+            Error::Interrupted(_) => Error::Interrupted(NOTHING_WRITTEN.into()),
+            other => other,
+        })?;
+        parts.push(adversarial);
     }
     advance(job, name, count, count)?;
     Ok(Tensor::cat(&parts, 0)?)

@@ -57,6 +57,8 @@ fn what_cannot_be_set_side_by_side_is_refused_and_a_stop_ends_an_analysis() {
     let subjects = [subject(2, DATA), other];
     assert!(message(gradients::run(&subjects, &Job::default())).contains("the same images"));
     assert!(message(gradients::run(&[], &Job::default())).contains("at least one network"));
+    let none = Job { batch_size: 0, ..Job::default() };
+    assert!(message(gradients::run(&subjects[..1], &none)).contains("at least 1"));
     let stopped = Job::default();
     stopped.interrupt.raise();
     assert!(message(gradients::run(&subjects[..1], &stopped)).contains("nothing was written"));
