@@ -10,6 +10,7 @@ pub fn counted(count: usize, what: &str) -> String {
 fn plural(what: &str) -> String {
     match what.strip_suffix('y') {
         Some(stem) if !stem.ends_with(['a', 'e', 'o', 'u']) => format!("{stem}ies"),
+        _ if what.ends_with("epoch") => format!("{what}s"),
         _ if ["s", "x", "ch", "sh"].iter().any(|end| what.ends_with(end)) => format!("{what}es"),
         _ => format!("{what}s"),
     }
@@ -52,6 +53,7 @@ mod tests {
             (3, "class", "3 classes"),
             (2, "batch", "2 batches"),
             (2, "key", "2 keys"),
+            (2, "epoch", "2 epochs"),
         ] {
             assert_eq!(counted(count, what), text);
         }

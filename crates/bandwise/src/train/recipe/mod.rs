@@ -209,7 +209,7 @@ impl Recipe {
         let warmup = self.objective.epsilon_warmup();
         if warmup > self.epochs as f64 {
             return refuse(format!(
-                "objective.epsilon_warmup: {warmup} is more than the epochs that are trained, {}, so the full ε is never reached",
+                "objective.epsilon_warmup: {warmup} epochs are more than the {} that are trained, so the full ε is never reached",
                 self.epochs
             ));
         }

@@ -85,7 +85,7 @@ fn every_feature_resumes_to_the_same_bytes() {
             "awp={}",
             "averaging={name=\"swa\",from=0.3}",
             "accumulate=2",
-            "overfitting={images=16,action=\"restore\",attack={name=\"fgsm\",epsilon=1e-30}}",
+            "overfitting={images=16,action=\"restore\",attack={name=\"fgsm\",epsilon=1e-7}}",
         ],
         &[
             "objective={name=\"trades\",attack={name=\"pgd\",steps=2},attack_mode=\"train\"}",
