@@ -21,10 +21,8 @@ fn main() -> Result<()> {
 
     let images = TestSet::open(&data.parse()?, Split::Test, limit)?;
     let subject = Subject::load(&ModelSource::new(weights), &images, &Compute::default())?;
-    let config = AttacksConfig {
-        attacks: vec!["pgd".parse()?, "autoattack".parse()?],
-        ..AttacksConfig::default()
-    };
+    let config =
+        AttacksConfig { attacks: vec!["pgd".parse()?, "autoattack".parse()?], ..AttacksConfig::default() };
     let found = attacks::run(&subject, &Job::default(), &config)?;
     println!("{}", subject.describe());
     for (name, record) in found.rows() {

@@ -21,7 +21,8 @@ fn low_pass_fgsm(
     let (_, height, width, _) = images.dims4()?;
     let pixels = Var::from_tensor(images)?;
     let gradients = loss::mean_cross_entropy(&model.logits(&pixels)?, labels)?.backward()?;
-    let gradient = gradients.get(&pixels).ok_or_else(|| Error::model("the logits do not depend on the images"))?;
+    let gradient =
+        gradients.get(&pixels).ok_or_else(|| Error::model("the logits do not depend on the images"))?;
     let mask = Tensor::from_vec(bands::low_pass(height, width, radius), (height, width), &Device::Cpu)?;
     let step = (fourier::filter2(gradient, &mask)?.sign()? * epsilon)?;
     Ok((images + step)?.clamp(0.0, 1.0)?)

@@ -75,5 +75,7 @@ pub mod suggest;
 pub mod train;
 pub mod wording;
 
+/// The tensor library: tensors in signatures are its own.
+pub use candle_core;
 pub use error::{Error, Result};
 pub use job::{Interrupt, Job};
