@@ -208,7 +208,7 @@ pub fn check_gradients(
         if images > 0 {
             let advice = format!(
                 "its loss is saturated there, so what survives proves nothing: {}",
-                advice(attack.norm(), attacks)
+                advice_if_saturated(attack.norm(), attacks)
             );
             let (attacks, total) = (attack.name().into(), sizes.len());
             found.push(Warning::MaskedGradients { attacks, images, total, advice });
@@ -220,15 +220,31 @@ pub fn check_gradients(
 /// What to do where gradients lead nowhere: attacks in this norm that need none, or those of them that the evaluation
 /// `attacks` already has.
 pub(crate) fn advice(norm: Norm, attacks: &[Attack]) -> String {
-    let has = |attack: &Attack, name: &str| {
-        attack.norm() == norm
-            && (attack.name() == name || attack.part_names().iter().any(|part| part == name))
-    };
-    match attacks.iter().find(|attack| has(attack, SQUARE)) {
+    match attacks.iter().find(|attack| has(attack, norm, SQUARE)) {
         None => format!("use {SQUARE}, which needs none, or autoattack, which has it as a part"),
         Some(attack) if attack.name() == SQUARE => format!("go by {SQUARE}, which needs none"),
         Some(attack) => format!("go by {}, whose part {SQUARE} needs none", attack.name()),
     }
+}
+
+/// What to do where a loss is saturated but the logits still have a gradient: attacks of margins see it.
+fn advice_if_saturated(norm: Norm, attacks: &[Attack]) -> String {
+    let margin = match norm {
+        Norm::Linf => "cw-linf",
+        Norm::L2 => "cw-l2",
+        Norm::L1 => return advice(norm, attacks),
+    };
+    let square = attacks.iter().find(|attack| has(attack, norm, SQUARE));
+    match (square, attacks.iter().any(|attack| has(attack, norm, margin))) {
+        (Some(_), _) => advice(norm, attacks),
+        (None, true) => format!("go by {margin}, whose loss does not saturate"),
+        (None, false) => format!("use {margin}, whose loss does not saturate, or autoattack"),
+    }
+}
+
+/// Whether an attack in this norm is, or has as a part, the one of that name.
+fn has(attack: &Attack, norm: Norm, name: &str) -> bool {
+    attack.norm() == norm && (attack.name() == name || attack.part_names().iter().any(|part| part == name))
 }
 
 /// The attack that needs no gradient and knows every norm.

@@ -22,7 +22,7 @@ pub(crate) fn noise(shape: &[usize], dtype: DType, seed: u64) -> Tensor {
 }
 
 /// One of each family, at a size that tests quickly.
-pub(crate) const FAMILIES: [(&str, usize); 17] = [
+pub(crate) const FAMILIES: [(&str, usize); 16] = [
     ("smallcnn", 4),
     ("resnet18", 4),
     ("resnet50", 4),
@@ -34,7 +34,6 @@ pub(crate) const FAMILIES: [(&str, usize); 17] = [
     ("cifar_resnet_8_di", 4),
     ("resnet9", 4),
     ("efficientnet_b0", 4),
-    ("efficientnet-b0", 4),
     ("preactresnet18", 4),
     ("preactresnet18-bn", 4),
     ("wrn-10-1", 4),
