@@ -141,7 +141,7 @@ fn signals_end_a_run_cleanly() {
 
 /// Coefficients in training, plain convolutions afterwards, the same filters.
 #[test]
-fn a_decomposed_network_is_recomposed_and_analysed() {
+fn a_decomposed_network_is_recomposed_and_analyzed() {
     let folder = tempfile::tempdir().unwrap();
     let (recipe, run) = (recipe(folder.path(), TINY), folder.path().join("run"));
     let arguments = [

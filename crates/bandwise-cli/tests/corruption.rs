@@ -114,7 +114,7 @@ fn accuracy_under_corruption_is_the_same_streamed_and_from_files() {
     assert!(centroid("fog") < centroid("gaussian_noise"));
     assert!(records.iter().any(|record| record.metric == "mean_corruption_accuracy_high_frequency"));
 
-    // From files: the same pictures, so the same answers.
+    // From files: the same images, so the same answers.
     let files = folder.path().join("files");
     let names = "fog,gaussian_noise,frost";
     ended(

@@ -62,7 +62,7 @@ fn random_cifar10(folder: &Path, count: usize) -> PathBuf {
     cifar10(folder, &images, &(0..count as u8).map(|label| label % 10).collect::<Vec<_>>())
 }
 
-/// Official state dicts are recognised by their names, and give the official predictions.
+/// Official state dicts are recognized by their names, and give the official predictions.
 #[test]
 #[cfg_attr(not(golden), ignore = "no reference values: set BANDWISE_GOLDEN")]
 fn golden_official_state_dicts_load() {

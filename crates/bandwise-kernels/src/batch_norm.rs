@@ -178,7 +178,7 @@ struct Eval {
 }
 
 /// What differs between training and evaluation.
-trait Normalisation {
+trait Normalization {
     const NAME: &'static str;
     fn relu(&self) -> bool;
     /// Mean and inverse deviation; takes statistics of `x` on the first call in training mode.
@@ -187,7 +187,7 @@ trait Normalisation {
     const OWN_STATISTICS: bool;
 }
 
-impl Normalisation for Train {
+impl Normalization for Train {
     const NAME: &'static str = "batch norm (train)";
     const OWN_STATISTICS: bool = true;
 
@@ -205,7 +205,7 @@ impl Normalisation for Train {
     }
 }
 
-impl Normalisation for Eval {
+impl Normalization for Eval {
     const NAME: &'static str = "batch norm (eval)";
     const OWN_STATISTICS: bool = false;
 
@@ -223,7 +223,7 @@ fn convert<T: Element>(values: impl IntoIterator<Item = f64>) -> Vec<T> {
 }
 
 fn forward<T: Element>(
-    op: &impl Normalisation,
+    op: &impl Normalization,
     x: &[T],
     parameters: &[T],
     residual: Option<&[T]>,
@@ -257,7 +257,7 @@ struct Gradients<'a, O> {
     residual: OnceLock<Tensor>,
 }
 
-impl<O: Normalisation> Gradients<'_, O> {
+impl<O: Normalization> Gradients<'_, O> {
     fn run<T: Element>(
         &self,
         x: &[T],
@@ -319,7 +319,7 @@ impl<O: Normalisation> Gradients<'_, O> {
     }
 }
 
-impl<O: Normalisation> CustomOp2 for Gradients<'_, O> {
+impl<O: Normalization> CustomOp2 for Gradients<'_, O> {
     fn name(&self) -> &'static str {
         O::NAME
     }
@@ -335,7 +335,7 @@ impl<O: Normalisation> CustomOp2 for Gradients<'_, O> {
     }
 }
 
-impl<O: Normalisation> CustomOp3 for Gradients<'_, O> {
+impl<O: Normalization> CustomOp3 for Gradients<'_, O> {
     fn name(&self) -> &'static str {
         O::NAME
     }
@@ -354,7 +354,7 @@ impl<O: Normalisation> CustomOp3 for Gradients<'_, O> {
 }
 
 /// Gradients of `x`, `[gamma; beta]` and the residual, for those that are tracked.
-fn backward<O: Normalisation>(
+fn backward<O: Normalization>(
     op: &O,
     x: &Tensor,
     parameters: &Tensor,

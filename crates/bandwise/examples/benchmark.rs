@@ -40,7 +40,7 @@ struct Job {
     with: String,
 }
 
-/// A model with its optimiser's memory and one batch.
+/// A model with its optimizer's memory and one batch.
 struct Bench {
     model: Model,
     /// The frozen model, until the next training step.

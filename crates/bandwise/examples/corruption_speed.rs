@@ -22,7 +22,7 @@ fn main() -> Result<()> {
     let seconds: f64 = seconds.parse().map_err(|_| Error::config("SECONDS must be a number"))?;
     let all = vec!["all".to_owned()];
     for corruption in Corruption::parse_list(if names.is_empty() { &all } else { names })? {
-        // The first round fills caches and makes the pictures to be compared.
+        // The first round fills caches and makes the images to be compared.
         let corrupted = five_severities(&corruptor, &pictures, corruption)?;
         write(&corrupted, corruption, Path::new(out))?;
         let start = Instant::now();

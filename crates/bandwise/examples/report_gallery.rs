@@ -1,4 +1,4 @@
-//! Every kind of plot and picture that a report can hold, on one page.
+//! Every kind of plot and image that a report can hold, on one page.
 //!
 //! All numbers are made up: the gallery shows how reports look, not what was measured.
 //!
@@ -36,7 +36,7 @@ fn facts() -> Section {
         .fact("Device", "cpu, f32");
     let learned = Block::Facts(Facts::new().fact("train.batch_size", 128).fact("train.momentum", 0.9));
     Section::new("What was trained")
-        .text("Two networks of **the same architecture** saw the same pictures; one of them under attack.")
+        .text("Two networks of **the same architecture** saw the same images; one of them under attack.")
         .facts(facts)
         .note("Intervals are 95 % Wilson intervals over the test images.")
         .details("Complete configuration", vec![learned])
@@ -152,7 +152,7 @@ fn spectra() -> Section {
         .panel(HeatPanel::new("frequency-regularized", SIDE, SIDE, spectrum(1.4)))
         .colors(ColorMap::Magma)
         .axes(frequency(), frequency())
-        .caption("Centred spectra on one color scale.");
+        .caption("Centered spectra on one color scale.");
     let difference = spectrum(0.8).iter().zip(spectrum(1.4)).map(|(a, b)| b - 0.5 * a).collect();
     let difference = HeatMap::new("Difference", Axis::new("amplitude"))
         .panel(HeatPanel::new("", SIDE, SIDE, difference))

@@ -13,7 +13,7 @@ use super::models::ModelsArguments;
 use super::{ComputeArguments, SplitArgument, data_spec};
 use crate::{output, progress};
 
-/// What every analysis of models on pictures takes.
+/// What every analysis of models on images takes.
 #[derive(Args)]
 pub struct SubjectArguments {
     #[command(flatten)]
@@ -30,10 +30,10 @@ pub struct SubjectArguments {
     /// Part of the data set
     #[arg(long, value_enum, default_value_t = SplitArgument::Test)]
     pub split: SplitArgument,
-    /// Only the first N pictures
+    /// Only the first N images
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
-    /// Pictures per pass
+    /// Images per pass
     #[arg(long, value_name = "N", default_value_t = 250)]
     pub batch_size: usize,
     /// Folder for CSV, figures, records and report

@@ -17,7 +17,7 @@ use crate::progress;
 
 /// Write corrupted versions of a data set as files in the layout of CIFAR-10-C, or compare with published ones.
 ///
-/// Writes NAME.npy (uint8, all pictures of the first severity first), labels.npy and corruptions.json, which says how they
+/// Writes NAME.npy (uint8, all images of the first severity first), labels.npy and corruptions.json, which says how they
 /// were made. A call that was stopped goes on with the next file. The files are read back as --data cifar10c:DIR.
 #[derive(Args)]
 pub struct CorruptArguments {
@@ -45,7 +45,7 @@ pub struct CorruptArguments {
     /// Part of the data set
     #[arg(long, value_enum, default_value_t = SplitArgument::Test)]
     split: SplitArgument,
-    /// Only the first N pictures
+    /// Only the first N images
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
     /// A published NAME.npy, or a folder of them, made of the same clean set: report how far ours are from it
@@ -115,7 +115,7 @@ fn compare(
     files: &[(Corruption, PathBuf)],
     interrupt: &Interrupt,
 ) -> Result<bool> {
-    say!("grey levels from 0 to 255; `change` is the mean distance from the clean pictures, ours and theirs");
+    say!("gray levels from 0 to 255; `change` is the mean distance from the clean images, ours and theirs");
     say!(
         "{:<18} {:>8} {:>9} {:>8} {:>9} {:>10} {:>16}  ",
         "corruption",
@@ -136,7 +136,7 @@ fn compare(
     }
     say!();
     say!(
-        "Without randomness, `agrees` means at most 1 % of the values beyond one grey level; with it, the draws differ, and \
+        "Without randomness, `agrees` means at most 1 % of the values beyond one gray level; with it, the draws differ, and \
          `agrees` means a change within 5 % of the published one (snow, frost, spatter: 15 %)."
     );
     Ok(agree)

@@ -30,7 +30,7 @@ enum DataCommand {
         /// Which part; both if not given
         #[arg(long, value_enum)]
         split: Option<SplitArgument>,
-        /// Only the first N pictures
+        /// Only the first N images
         #[arg(long, value_name = "N")]
         limit: Option<usize>,
     },

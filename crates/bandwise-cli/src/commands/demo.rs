@@ -22,7 +22,7 @@ const RECIPES: [&str; 3] = [
 
 /// Train a plain, a frequency-regularized and an adversarially trained network, compare them, report.
 ///
-/// They learn pictures that are drawn on the fly. Each class has a shape (low frequencies) and a fine texture (high
+/// They learn images that are drawn on the fly. Each class has a shape (low frequencies) and a fine texture (high
 /// frequencies). The demo shows which of the two each network follows, and how robust that makes it.
 #[derive(Args)]
 pub struct DemoArguments {
@@ -60,7 +60,7 @@ pub fn run(arguments: &DemoArguments, interrupt: &Interrupt) -> Result<bool> {
     report_for_runs(&folders)?.write(&page)?;
     say!();
     for folder in &folders {
-        summarise(folder)?;
+        summarize(folder)?;
     }
     say!();
     say!("Open the report: {}", page.display());
@@ -68,15 +68,15 @@ pub fn run(arguments: &DemoArguments, interrupt: &Interrupt) -> Result<bool> {
 }
 
 /// One line per number of a run.
-fn summarise(folder: &std::path::Path) -> Result<()> {
+fn summarize(folder: &std::path::Path) -> Result<()> {
     say!("{}", folder.display());
     for record in record::read(&folder.join("results.jsonl"))? {
-        // The cue set's pictures of the training distribution are the test split over again.
+        // The cue set's images of the training distribution are the test split over again.
         if record.provenance.split == "iid" {
             continue;
         }
         let what = match (record.metric.as_str(), record.attack.as_str()) {
-            ("shape_share", _) => "conflict pictures judged by shape".to_string(),
+            ("shape_share", _) => "conflict images judged by shape".to_string(),
             (_, "none") => format!("accuracy, {}", record.provenance.split),
             (_, attack) => format!("accuracy under {attack}, ε = {:.0}/255", record.epsilon * 255.0),
         };

@@ -22,12 +22,12 @@ use crate::{output, progress};
 
 /// Measure accuracy, clean, under attack or under corruptions, with confidence intervals.
 ///
-/// Pixels are in [0,1] and normalization is part of the model. A picture is dropped as soon as it is
+/// Pixels are in [0,1] and normalization is part of the model. An image is dropped as soon as it is
 /// broken, so only survivors cost time. Every number comes with its Wilson interval; --json keeps the
-/// full records, with one character per picture; --journal keeps a journal that continues after a stop, and with more
-/// pictures (--limit), attacks or ε than before.
+/// full records, with one character per image; --journal keeps a journal that continues after a stop, and with more
+/// images (--limit), attacks or ε than before.
 /// `bandwise test` is the same command and takes the flags of FPCM's official test.py. --corruption measures every
-/// corruption at every severity instead, --shift changes the pictures first.
+/// corruption at every severity instead, --shift changes the images first.
 #[derive(Args, Clone)]
 pub struct EvaluateArguments {
     #[command(flatten)]
@@ -39,7 +39,7 @@ pub struct EvaluateArguments {
     /// Part of the data set
     #[arg(long, value_enum, default_value_t = SplitArgument::Test)]
     pub(super) split: SplitArgument,
-    /// Only the first N pictures
+    /// Only the first N images
     #[arg(long, value_name = "N")]
     pub(super) limit: Option<usize>,
     #[arg(
@@ -56,19 +56,19 @@ pub struct EvaluateArguments {
     /// Seed of random starts
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Pictures per pass
+    /// Images per pass
     #[arg(long, value_name = "N", default_value_t = 250, alias = "batch_size")]
     pub(super) batch_size: usize,
     /// Write the records to this file; - is standard output
     #[arg(long, value_name = "FILE")]
     pub(super) json: Option<PathBuf>,
-    /// Keep the journal, one line per picture and attack, in this file; if it is there, go on with it
+    /// Keep the journal, one line per image and attack, in this file; if it is there, go on with it
     #[arg(long, value_name = "FILE", alias = "results")]
     pub(super) journal: Option<PathBuf>,
     /// Only share i of n (i/n); auto or auto/n takes i from a Slurm or Kubernetes job array
     #[arg(long, value_name = "I/N")]
     pub(super) shard: Option<String>,
-    /// Keep the attacked pictures in this folder, as .safetensors
+    /// Keep the attacked images in this folder, as .safetensors
     #[arg(long, value_name = "DIR")]
     pub(super) save_adversarial: Option<PathBuf>,
     #[command(flatten)]
@@ -129,7 +129,7 @@ fn check_journal(arguments: &EvaluateArguments) -> Result<()> {
     Ok(())
 }
 
-/// The pictures, shifted if that is asked for.
+/// The images, shifted if that is asked for.
 fn open_data(arguments: &EvaluateArguments) -> Result<TestSet> {
     let data = TestSet::open(arguments.data()?, arguments.split.into(), arguments.limit)?;
     Ok(match arguments.corruptions.shift {
@@ -147,7 +147,7 @@ impl EvaluateArguments {
         Ok(ours)
     }
 
-    /// The pictures that are named.
+    /// The images that are named.
     pub(super) fn data(&self) -> Result<&DataSpec> {
         self.data.as_ref().ok_or_else(|| Error::config("--data SPEC names the data set"))
     }

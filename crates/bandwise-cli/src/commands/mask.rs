@@ -15,44 +15,44 @@ const CORRECTED_STEPS: usize = 1000;
 
 /// Learn which input frequencies a trained network needs: Fourier masks (Karantzas et al. 2022).
 ///
-/// A mask over the spectrum of the pictures is learned so that the cross-entropy of every picture stays
-/// what it is while the mask becomes sparse. By default one mask for all pictures is learned; --per-class
-/// learns one for each class, --per-image one for each picture (many side by side). Several --weights give
+/// A mask over the spectrum of the images is learned so that the cross-entropy of every image stays
+/// what it is while the mask becomes sparse. By default one mask for all images is learned; --per-class
+/// learns one for each class, --per-image one for each image (many side by side). Several --weights give
 /// one mask each, and their differences.
 ///
 /// DIR holds mask.npy [height, width] or masks.npy [n, height, width] (float32, not shifted: the mean
-/// sits at [0, 0]), pictures (even part, centred), results.jsonl, sections and report.html. The same
+/// sits at [0, 0]), images (even part, centered), results.jsonl, sections and report.html. The same
 /// command goes on after a stop.
 #[derive(Args)]
 pub struct MaskArguments {
     #[command(flatten)]
     subjects: SubjectArguments,
-    /// One mask for each picture
+    /// One mask for each image
     #[arg(long, conflicts_with = "per_class")]
     per_image: bool,
     /// One mask for each class
     #[arg(long)]
     per_class: bool,
-    /// Weight of sparsity, λ·‖M₀‖₁ [default: 0.2, per picture 0.07]
+    /// Weight of sparsity, λ·‖M₀‖₁ [default: 0.2, per image 0.07]
     #[arg(long, value_name = "DECAY")]
     lambda: Option<f64>,
-    /// Peak learning rate [default: 0.001, per picture 0.2]
+    /// Peak learning rate [default: 0.001, per image 0.2]
     #[arg(long, value_name = "RATE")]
     lr: Option<f64>,
-    /// Most passes over the pictures
+    /// Most passes over the images
     #[arg(long, value_name = "N", default_value_t = 100, conflicts_with = "per_image")]
     epochs: usize,
-    /// Pictures per step of a mask for all; larger batches average over pictures
+    /// Images per step of a mask for all; larger batches average over images
     #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "per_image")]
     step_batch: usize,
-    /// Invariance above which a picture's pull on a mask for all grows no more: with the default (30, as published
-    /// but for overflow) single pictures stall the mask; 1 makes it sparse quickly
+    /// Invariance above which an image's pull on a mask for all grows no more: with the default (30, as published
+    /// but for overflow) single images stall the mask; 1 makes it sparse quickly
     #[arg(long, value_name = "INVARIANCE", conflicts_with = "per_image")]
     bound: Option<f64>,
-    /// Most steps per picture [default: 20000 as published, 1000 corrected]
+    /// Most steps per image [default: 20000 as published, 1000 corrected]
     #[arg(long, value_name = "N", requires = "per_image")]
     max_steps: Option<usize>,
-    /// The learning rate of single pictures: as in the published code, where it never leaves warm-up, or
+    /// The learning rate of single images: as in the published code, where it never leaves warm-up, or
     /// one cycle over the steps [default: published]
     #[arg(long, value_enum, requires = "per_image")]
     schedule: Option<ScheduleArgument>,

@@ -9,7 +9,7 @@ use clap::Args;
 
 /// Put the journals of shares together.
 ///
-/// They must belong to one evaluation and cover every picture and attack; the result equals the journal of an
+/// They must belong to one evaluation and cover every image and attack; the result equals the journal of an
 /// uninterrupted run.
 #[derive(Args)]
 pub struct MergeArguments {

@@ -20,7 +20,7 @@ use filters::FilterFlags;
 const HEADING: &str = "Official FPCM command line";
 /// Where the official scripts look for data.
 const DATA_ROOT: &str = "../data";
-/// Side of an Imagenette picture.
+/// Side of an Imagenette image.
 const IMAGENETTE_SIZE: usize = 160;
 
 /// `--dataset` and `--data_root` of `test.py`.

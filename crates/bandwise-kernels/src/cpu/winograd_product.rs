@@ -169,7 +169,7 @@ impl<T: Element> Outer<'_, T> {
         }
     }
 
-    /// Neighbouring rows as pairs, zeros up to a multiple of [`UNIT_DEPTH`]; of the low parts, too, if asked.
+    /// Neighboring rows as pairs, zeros up to a multiple of [`UNIT_DEPTH`]; of the low parts, too, if asked.
     fn pair(&self, bf16: &Bf16Kernels<T>, lefts: &[T], rights: &[T], scratch: &mut Scratch<T>, low: bool) {
         let Self { in_channels, out_channels, .. } = *self;
         let zeros = vec![T::ZERO; in_channels.max(out_channels)];

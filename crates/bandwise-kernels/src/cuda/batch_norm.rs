@@ -25,7 +25,7 @@ pub(crate) fn train(
 ) -> Result<(Tensor, Tensor)> {
     let x = x.contiguous()?;
     let statistics = moments(&x)?;
-    let op = Normalise { statistics: statistics.clone(), own: true, epsilon, relu };
+    let op = Normalize { statistics: statistics.clone(), own: true, epsilon, relu };
     Ok((op.apply(&x, gamma, beta, residual)?, statistics))
 }
 
@@ -40,7 +40,7 @@ pub(crate) fn eval(
     relu: bool,
 ) -> Result<Tensor> {
     let statistics = statistics.detach().contiguous()?;
-    Normalise { statistics, own: false, epsilon, relu }.apply(&x.contiguous()?, gamma, beta, residual)
+    Normalize { statistics, own: false, epsilon, relu }.apply(&x.contiguous()?, gamma, beta, residual)
 }
 
 /// Runs `body` on a tensor's device storage.
@@ -120,7 +120,7 @@ fn moments(x: &Tensor) -> Result<Tensor> {
 }
 
 /// `relu((x − mean) / σ · gamma + beta + residual)` on (x, `[gamma; beta]`) or with the residual as third.
-struct Normalise {
+struct Normalize {
     statistics: Tensor,
     /// Whether the statistics are those of `x` itself.
     own: bool,
@@ -128,7 +128,7 @@ struct Normalise {
     relu: bool,
 }
 
-impl Normalise {
+impl Normalize {
     fn apply(self, x: &Tensor, gamma: &Tensor, beta: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
         let parameters = Tensor::stack(&[gamma, beta], 0)?;
         match residual {
@@ -265,7 +265,7 @@ impl Normalise {
     }
 }
 
-impl CustomOp2 for Normalise {
+impl CustomOp2 for Normalize {
     fn name(&self) -> &'static str {
         "batch norm"
     }
@@ -296,7 +296,7 @@ impl CustomOp2 for Normalise {
     }
 }
 
-impl CustomOp3 for Normalise {
+impl CustomOp3 for Normalize {
     fn name(&self) -> &'static str {
         "batch norm"
     }

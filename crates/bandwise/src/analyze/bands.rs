@@ -73,7 +73,7 @@ pub struct BandAccuracy {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BandConfig {
-    /// Distance between neighbouring radii, in cycles per image; also the width of rings.
+    /// Distance between neighboring radii, in cycles per image; also the width of rings.
     pub radius_step: f64,
     /// Number of sectors over 180°.
     pub sectors: usize,

@@ -1,5 +1,5 @@
 //! Accuracy under corruptions by where in the spectrum they do their damage: the trade-off between low-frequency and
-//! high-frequency robustness as one picture.
+//! high-frequency robustness as one image.
 
 use crate::corruption::Corruption;
 use crate::evaluate::corruptions::{by_frequency, centroid, of_corruption};

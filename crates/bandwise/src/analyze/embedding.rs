@@ -1,4 +1,4 @@
-//! A two-dimensional picture of high-dimensional points: exact t-SNE (van der Maaten and Hinton 2008).
+//! A two-dimensional image of high-dimensional points: exact t-SNE (van der Maaten and Hinton 2008).
 //!
 //! Own code: the exact method is a page long, a few thousand masks are no burden for it, and the crates
 //! that offer t-SNE or UMAP bring more dependencies than this page has lines.
@@ -17,8 +17,8 @@ const STEPS: usize = 500;
 const EXAGGERATION: f64 = 12.0;
 const EXAGGERATED_STEPS: usize = 125;
 
-/// Places points in the plane so that near neighbours stay near. `perplexity` is about the number of
-/// neighbours that count (30 is usual; it is lowered for few points). The same seed gives the same picture.
+/// Places points in the plane so that near neighbors stay near. `perplexity` is about the number of
+/// neighbors that count (30 is usual; it is lowered for few points). The same seed gives the same image.
 ///
 /// # Errors
 /// [`Error::Config`] for more than 10,000 points or points of different lengths.
@@ -130,7 +130,7 @@ fn gradient(affinities: &[f64], places: &[[f64; 2]], exaggeration: f64) -> Vec<[
     (0..count).into_par_iter().map(force).collect()
 }
 
-/// The picture: one color per class.
+/// The image: one color per class.
 pub fn plot(title: &str, places: &[[f64; 2]], labels: &[u32], classes: &[String]) -> LinePlot {
     let plot = LinePlot::new(title, Axis::new("t-SNE 1"), Axis::new("t-SNE 2")).full_width();
     classes.iter().enumerate().fold(plot, |plot, (class, name)| {
@@ -153,7 +153,7 @@ mod tests {
             .collect();
         let places = t_sne(&points, 10.0, 0).unwrap();
         assert_eq!(places, t_sne(&points, 10.0, 0).unwrap());
-        // Each point's nearest neighbour belongs to its own cluster.
+        // Each point's nearest neighbor belongs to its own cluster.
         for (i, a) in places.iter().enumerate() {
             let distance = |b: &[f64; 2]| (a[0] - b[0]).hypot(a[1] - b[1]);
             let nearest = (0..60)

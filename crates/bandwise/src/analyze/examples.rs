@@ -9,7 +9,7 @@ use crate::plot::{ColorMap, ImageGrid, Picture, Section};
 use crate::spectral::bands;
 use crate::spectral::statistics::SpectrumStatistics;
 
-/// A report section that shows `attack` at work on the pictures `indices`.
+/// A report section that shows `attack` at work on the images `indices`.
 pub fn section(
     model: &dyn Classifier,
     dataset: &dyn Dataset,
@@ -22,7 +22,7 @@ pub fn section(
     let images = batch.images.to_device(device)?;
     let labels = batch.labels.to_device(device)?;
     let ids: Vec<u64> = indices.iter().map(|&index| index as u64).collect();
-    // All steps, also for pictures that fall at the first: the finished perturbation is what is shown.
+    // All steps, also for images that fall at the first: the finished perturbation is what is shown.
     let adversarial = attack.perturb(model, &images, &labels, &AttackContext::training(seed, &ids))?;
     let before = model.logits_no_graph(&images)?.argmax(1)?.to_vec1::<u32>()?;
     let after = model.logits_no_graph(&adversarial)?.argmax(1)?.to_vec1::<u32>()?;
@@ -59,7 +59,7 @@ pub fn section(
     Ok(Section::new("Example images").images(grid))
 }
 
-/// The centred log-amplitude spectrum of one picture `[height, width, channels]`.
+/// The centered log-amplitude spectrum of one image `[height, width, channels]`.
 fn spectrum(picture: &Tensor) -> Result<Picture> {
     let statistics = SpectrumStatistics::of_tensor(&picture.unsqueeze(0)?)?;
     let (height, width) = statistics.size();

@@ -167,10 +167,10 @@ pub fn section(spectra: &[FeatureSpectra]) -> Section {
             let area = (stage.height * stage.width) as f64;
             let points = stage.radial.iter().enumerate().map(|(r, p)| [r as f64, p / area]).collect();
             plot = plot.series(Series::new(&*stage.stage, points));
-            let centred = bands::shift(&stage.power, stage.height, stage.width);
-            let centred = centred.iter().map(|p| *p as f32).collect();
+            let centered = bands::shift(&stage.power, stage.height, stage.width);
+            let centered = centered.iter().map(|p| *p as f32).collect();
             let (x, y) = frequency_axes(stage.height, stage.width);
-            maps = maps.panel(HeatPanel::new(&*stage.stage, stage.height, stage.width, centred).axes(x, y));
+            maps = maps.panel(HeatPanel::new(&*stage.stage, stage.height, stage.width, centered).axes(x, y));
         }
         section = section.line_plot(plot).heat_map(maps);
     }

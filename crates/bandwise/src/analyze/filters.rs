@@ -114,7 +114,7 @@ impl FilterSpectrum {
         convolutions.retain(|convolution| convolution.kernel().0.min(convolution.kernel().1) >= 3);
         if convolutions.is_empty() {
             return Err(Error::model(
-                "the model has no convolution of 3×3 or larger whose filters could be analysed",
+                "the model has no convolution of 3×3 or larger whose filters could be analyzed",
             ));
         }
         let layers = convolutions.into_iter().map(LayerEnergy::of).collect::<Result<_>>()?;

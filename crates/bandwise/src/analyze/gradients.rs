@@ -1,10 +1,10 @@
-//! The Fourier spectrum of the input gradient: which frequencies of a picture a network looks at.
+//! The Fourier spectrum of the input gradient: which frequencies of an image a network looks at.
 //!
-//! Gradients are those of each picture's own cross-entropy, in evaluation mode, so that nothing depends on
+//! Gradients are those of each image's own cross-entropy, in evaluation mode, so that nothing depends on
 //! the batch size. (JaFR's J is this divided by the batch size, with batch statistics.)
 //!
 //! [`GradientSpectrum`] measures one network; [`section`] sets several side by side, next to the spectrum
-//! of the pictures.
+//! of the images.
 
 mod presentation;
 
@@ -49,12 +49,12 @@ pub fn run(subjects: &[Subject], job: &Job) -> Result<Analysis<(String, Gradient
     Ok(Analysis { results: models, findings })
 }
 
-/// Mean Fourier amplitudes of a network's input gradient over many pictures.
+/// Mean Fourier amplitudes of a network's input gradient over many images.
 #[derive(Clone, Debug)]
 pub struct GradientSpectrum {
     /// Spectra of the gradients as they are.
     pub amplitudes: SpectrumStatistics,
-    /// Spectra of the gradients divided by their L2 norms: every picture counts alike.
+    /// Spectra of the gradients divided by their L2 norms: every image counts alike.
     pub unit: SpectrumStatistics,
     /// Sum of the gradients' L2 norms.
     norm_sum: f64,
@@ -94,7 +94,7 @@ impl GradientSpectrum {
         self.unit.add_tensor(&gradient.broadcast_div(&divisors)?)
     }
 
-    /// Number of pictures measured.
+    /// Number of images measured.
     pub fn images(&self) -> usize {
         self.amplitudes.images()
     }
@@ -113,7 +113,7 @@ impl GradientSpectrum {
     }
 }
 
-/// Gradients of each picture's own cross-entropy.
+/// Gradients of each image's own cross-entropy.
 fn own_gradients(frozen: &Model, images: &Tensor, labels: &Tensor) -> Result<Tensor> {
     let found = InputGradient::of(frozen, images, labels, &Pass::eval())?;
     Ok((found.gradient * images.dim(0)? as f64)?)
@@ -126,7 +126,7 @@ pub struct GradientSummary {
     pub low_frequency_bias: f64,
     /// [`GradientSpectrum::mean_norm`].
     pub norm: f64,
-    /// Mean cosine between the gradients at a picture and at a random point within ±8/255 of it
+    /// Mean cosine between the gradients at an image and at a random point within ±8/255 of it
     /// (GradAlign); it drops when single-step adversarial training overfits catastrophically.
     pub alignment: f64,
 }

@@ -26,7 +26,7 @@ pub const BANDS: usize = 32;
 
 /// Why several networks are refused.
 const ONE_MODEL: &str =
-    "masks per picture or per class are learned for one model at a time; name one --weights";
+    "masks per image or per class are learned for one model at a time; name one --weights";
 
 /// A mask and where its energy is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -37,13 +37,13 @@ pub struct MaskProfile {
     pub height: usize,
     /// Columns of the mask.
     pub width: usize,
-    /// Even part, centred.
-    pub centred: Vec<f32>,
+    /// Even part, centered.
+    pub centered: Vec<f32>,
     /// ‖M‖₁ / (height · width).
     pub relative_l1: f64,
     /// Share of entries above 1e-8.
     pub support: f64,
-    /// L2 norm in each ring from the centre outwards, after division by the whole norm.
+    /// L2 norm in each ring from the center outwards, after division by the whole norm.
     pub radial: Vec<f64>,
     /// L2 norm in each sector, counter-clockwise from the horizontal axis.
     pub angular: Vec<f64>,
@@ -52,13 +52,13 @@ pub struct MaskProfile {
 impl MaskProfile {
     /// Measures the even part of `mask` in [`BANDS`] rings and sectors.
     pub fn new(label: impl Into<String>, mask: &Mask) -> Result<Self> {
-        let centred = mask.centred();
-        let (radial, angular) = BandMasks::new(mask.height, mask.width, BANDS)?.energies(&centred);
+        let centered = mask.centered();
+        let (radial, angular) = BandMasks::new(mask.height, mask.width, BANDS)?.energies(&centered);
         Ok(Self {
             label: label.into(),
             height: mask.height,
             width: mask.width,
-            centred,
+            centered,
             relative_l1: mask.relative_l1(),
             support: mask.support(super::bands::KEPT),
             radial,
@@ -69,7 +69,7 @@ impl MaskProfile {
     /// Mean frequency of the mask's energy, in cycles per image: small for masks of low frequencies.
     pub fn centroid(&self) -> f64 {
         let (mut weighted, mut total) = (0.0, 0.0);
-        for (p, value) in self.centred.iter().enumerate() {
+        for (p, value) in self.centered.iter().enumerate() {
             let row = (p / self.width) as f64 - (self.height / 2) as f64;
             let column = (p % self.width) as f64 - (self.width / 2) as f64;
             let energy = f64::from(*value).powi(2);
@@ -78,18 +78,18 @@ impl MaskProfile {
         if total > 0.0 { weighted / total } else { 0.0 }
     }
 
-    /// The mask as a picture: centred even part, black 0 to bright 1.
+    /// The mask as an image: centered even part, black 0 to bright 1.
     pub fn picture(&self) -> Picture {
-        picture(&self.centred, self.height, self.width)
+        picture(&self.centered, self.height, self.width)
     }
 }
 
-/// A centred mask as a picture: black 0 to bright 1.
-pub fn picture(centred: &[f32], height: usize, width: usize) -> Picture {
-    Picture::heat(centred, height, width, ColorMap::Magma, Some([0.0, 1.0]))
+/// A centered mask as an image: black 0 to bright 1.
+pub fn picture(centered: &[f32], height: usize, width: usize) -> Picture {
+    Picture::heat(centered, height, width, ColorMap::Magma, Some([0.0, 1.0]))
 }
 
-/// Centred differences of all pairs (later minus earlier), plain.
+/// Centered differences of all pairs (later minus earlier), plain.
 pub fn differences(profiles: &[MaskProfile]) -> Result<Vec<(String, Vec<f32>)>> {
     let mut all = Vec::new();
     for (index, first) in profiles.iter().enumerate() {
@@ -100,7 +100,7 @@ pub fn differences(profiles: &[MaskProfile]) -> Result<Vec<(String, Vec<f32>)>> 
                     first.label, second.label, first.height, first.width, second.height, second.width
                 )));
             }
-            let values = second.centred.iter().zip(&first.centred).map(|(b, a)| b - a).collect();
+            let values = second.centered.iter().zip(&first.centered).map(|(b, a)| b - a).collect();
             all.push((format!("{} − {}", second.label, first.label), values));
         }
     }
@@ -204,7 +204,7 @@ pub fn section(profiles: &[MaskProfile]) -> Result<Section> {
         .caption("Even part, zero frequency in the center: what a frequency is multiplied by.");
     let map = profiles
         .iter()
-        .fold(map, |map, p| map.panel(HeatPanel::new(&*p.label, p.height, p.width, p.centred.clone())));
+        .fold(map, |map, p| map.panel(HeatPanel::new(&*p.label, p.height, p.width, p.centered.clone())));
     let table = Table::new(
         "Sparsity",
         &["mask", "‖M‖₁ / ‖M₀‖₁", "entries above 10⁻⁸", "mean frequency of its energy (cycles per image)"],
@@ -265,7 +265,7 @@ fn mean_gains(profiles: &[MaskProfile]) -> LinePlot {
     let plot = LinePlot::new("Mean gain by frequency", radius_axis(), Axis::new("mean of M").range(0.0, 1.0))
         .caption("What the mask keeps of each frequency, averaged over directions.");
     profiles.iter().enumerate().fold(plot, |plot, (color, p)| {
-        let values: Vec<f64> = p.centred.iter().map(|v| f64::from(*v)).collect();
+        let values: Vec<f64> = p.centered.iter().map(|v| f64::from(*v)).collect();
         let back = bands::unshift(&values, p.height, p.width);
         let means = bands::radial_mean(&back, p.height, p.width);
         let points = means.iter().enumerate().map(|(radius, mean)| [radius as f64, *mean]).collect();
@@ -327,9 +327,9 @@ pub fn one_for_each(files: &[PathBuf], models: usize, job: &Job) -> Result<Vec<M
     Ok(masks)
 }
 
-/// Writes a mask as a picture: even part, centred.
+/// Writes a mask as an image: even part, centered.
 fn write_picture(path: &Path, mask: &Mask) -> Result<()> {
-    let png = picture(&mask.centred(), mask.height, mask.width).bytes().unwrap_or_default();
+    let png = picture(&mask.centered(), mask.height, mask.width).bytes().unwrap_or_default();
     outputs::replace(path, &png)
 }
 
@@ -366,7 +366,7 @@ pub fn histogram(title: &str, axis: &str, values: &[f64], bins: usize) -> Option
     Some(BarPlot::new(title, Axis::new("images"), names).series(bars))
 }
 
-/// The frequencies of a centred mask that are at least half let through, as a share of each ring of
+/// The frequencies of a centered mask that are at least half let through, as a share of each ring of
 /// [`bands::radius_index`]; for tables.
 pub fn radial_support(mask: &Mask) -> Vec<f64> {
     let open: Vec<f64> = mask.even().values.iter().map(|v| if *v >= 0.5 { 1.0 } else { 0.0 }).collect();

@@ -15,7 +15,7 @@
 //! | `features` | spectra of feature maps, stage by stage |
 //! | `filters` | energy of convolution filters per DCT frequency |
 //! | `gradients` | spectrum of the input gradient |
-//! | `examples` | pictures under attack, and their spectra |
+//! | `examples` | images under attack, and their spectra |
 
 pub mod bands;
 pub mod corruptions;
@@ -59,7 +59,7 @@ impl<'a> NamedClassifier<'a> {
     }
 }
 
-/// The axes of a centred spectrum, in cycles per image: horizontal to the right, vertical upwards, so that directions run
+/// The axes of a centered spectrum, in cycles per image: horizontal to the right, vertical upwards, so that directions run
 /// counter-clockwise. Ticks stand in the middle of their cells.
 fn frequency_axes(height: usize, width: usize) -> (Axis, Axis) {
     let range = |side: usize| {

@@ -291,8 +291,9 @@ pub fn section(spectra: &[PerturbationSpectrum], attack: &str) -> Section {
         &["model", "images", "power within the mask", "if spread evenly", "correlation with log-power"],
     );
     for (color, s) in spectra.iter().enumerate() {
-        let centred: Vec<f32> = bands::shift(&s.power, s.height, s.width).iter().map(|p| *p as f32).collect();
-        map = map.panel(HeatPanel::new(&*s.label, s.height, s.width, centred));
+        let centered: Vec<f32> =
+            bands::shift(&s.power, s.height, s.width).iter().map(|p| *p as f32).collect();
+        map = map.panel(HeatPanel::new(&*s.label, s.height, s.width, centered));
         let points = s.radial_share.iter().enumerate().map(|(r, share)| [r as f64, *share]).collect();
         radial = radial.series(Series::new(&*s.label, points).color(color));
         places = places.row(vec![

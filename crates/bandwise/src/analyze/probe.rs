@@ -113,7 +113,7 @@ fn cross_validate(
             Ok(features.index_select(&Tensor::new(rows, &Device::Cpu)?, 0)?)
         };
         let train_labels: Vec<u32> = train.iter().map(|i| labels[*i as usize]).collect();
-        let (train, mean) = centred(&part(&train)?)?;
+        let (train, mean) = centered(&part(&train)?)?;
         let (weight, bias) = softmax_regression(&train, &train_labels, classes, config)?;
         let logits = part(&test)?.broadcast_sub(&mean)?.matmul(&weight)?.broadcast_add(&bias)?;
         let predictions: Vec<u32> = logits.argmax(D::Minus1)?.to_vec1()?;
@@ -136,7 +136,7 @@ fn stratified_folds(labels: &[u32], config: &ProbeConfig) -> Vec<usize> {
     folds
 }
 
-fn centred(features: &Tensor) -> Result<(Tensor, Tensor)> {
+fn centered(features: &Tensor) -> Result<(Tensor, Tensor)> {
     let mean = features.mean_keepdim(0)?;
     Ok((features.broadcast_sub(&mean)?, mean))
 }

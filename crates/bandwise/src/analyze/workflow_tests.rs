@@ -84,7 +84,7 @@ fn masks_are_learned_kept_and_resumed() {
     let single = folder.path().join("single");
     let few: ImageMasksConfig = config(json!({"learning": {"max_steps": 2}}));
     let message = per_image::run(&subjects, &stopped, &few, &single).err().unwrap().to_string();
-    assert!(message.contains("0 masks are saved"), "{message}");
+    assert!(message.contains("saved so far: 0 masks"), "{message}");
     let first = per_image::run(&subjects, &job, &few, &single).unwrap();
     let again = per_image::run(&subjects, &stopped, &few, &single).unwrap();
     assert_eq!(first.results.len(), 4);

@@ -22,9 +22,9 @@ pub(super) fn gaussian_blur(picture: &Picture, sigma: f64) -> Picture {
     picture.with_unit(image)
 }
 
-/// Blur, `passes` rounds in which every inner pixel takes the place of a near neighbour, blur.
+/// Blur, `passes` rounds in which every inner pixel takes the place of a near neighbor, blur.
 ///
-/// As published, the neighbour is *copied*, not swapped, and lies −step to step − 1 pixels away.
+/// As published, the neighbor is *copied*, not swapped, and lies −step to step − 1 pixels away.
 pub(super) fn glass_blur(
     picture: &Picture,
     sigma: f64,

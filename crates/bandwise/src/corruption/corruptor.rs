@@ -1,4 +1,4 @@
-//! Applies corruptions to pictures, reproducibly and on all cores.
+//! Applies corruptions to images, reproducibly and on all cores.
 
 use rand::Rng;
 use rayon::prelude::*;
@@ -8,12 +8,12 @@ use super::elastic::{Elastic, elastic_transform};
 use super::frost::{FrostTextures, procedural};
 use super::kinds::{Corruption, Protocol, Severity};
 use super::picture::Picture;
-use super::{blur, colour, jpeg, noise, pixelate, plasma, spatter, weather, zoom};
+use super::{blur, color, jpeg, noise, pixelate, plasma, spatter, weather, zoom};
 use crate::data::Image;
 use crate::random::{Stream, stream, tag};
 use crate::{Error, Result};
 
-/// Makes corrupted pictures under one protocol.
+/// Makes corrupted images under one protocol.
 ///
 /// The result for an image depends on the seed, the corruption, the severity and the image's index, and on nothing
 /// else: not on batches, threads, or which other images are asked for.
@@ -64,15 +64,15 @@ impl Corruptor {
         other.then(|| {
             let protocol = self.protocol;
             format!(
-                "the {protocol} protocol was made for {side}×{side} pixels, the pictures are {height}×{width}"
+                "the {protocol} protocol was made for {side}×{side} pixels, the images are {height}×{width}"
             )
         })
     }
 
-    /// The corrupted picture; `index` is the image's position in its data set.
+    /// The corrupted image; `index` is the image's position in its data set.
     ///
     /// # Errors
-    /// [`Error::Config`] for an empty picture, one that is neither grey nor RGB, or one larger than the frost textures.
+    /// [`Error::Config`] for an empty image, one that is neither gray nor RGB, or one larger than the frost textures.
     pub fn apply(
         &self,
         picture: &Picture,
@@ -121,11 +121,11 @@ impl Corruptor {
                 let side = weather::fog_side(picture.height, picture.width);
                 weather::fog(picture, amount, &plasma::plasma_fractal(side, decay, random), side)
             }
-            Corruption::Brightness => colour::brightness(picture, BRIGHTNESS.at(protocol, severity)),
-            Corruption::Contrast => colour::contrast(picture, CONTRAST.at(protocol, severity)),
+            Corruption::Brightness => color::brightness(picture, BRIGHTNESS.at(protocol, severity)),
+            Corruption::Contrast => color::contrast(picture, CONTRAST.at(protocol, severity)),
             Corruption::Saturate => {
                 let (factor, offset) = SATURATE.at(protocol, severity);
-                colour::saturate(picture, factor, offset)
+                color::saturate(picture, factor, offset)
             }
             Corruption::ElasticTransform => {
                 elastic_transform(picture, self.elastic(picture, severity), random)
@@ -149,7 +149,7 @@ impl Corruptor {
         Ok(Image::from(&self.apply(&Picture::from(image), corruption, severity, index)?))
     }
 
-    /// All pictures corrupted, in order, on all cores; the first has index `first_index`.
+    /// All images corrupted, in order, on all cores; the first has index `first_index`.
     pub fn apply_all(
         &self,
         pictures: &[Picture],
@@ -198,7 +198,7 @@ impl Corruptor {
 fn check(picture: &Picture) -> Result<()> {
     if picture.bytes.is_empty() || !matches!(picture.channels, 1 | 3) {
         return Err(Error::config(format!(
-            "corruptions need a grey or RGB image, got {}x{} with {} channels",
+            "corruptions need a gray or RGB image, got {}x{} with {} channels",
             picture.height, picture.width, picture.channels
         )));
     }

@@ -17,7 +17,7 @@ pub(super) struct Elastic {
     pub corner: f64,
 }
 
-/// Warps a picture.
+/// Warps an image.
 pub(super) fn elastic_transform(picture: &Picture, settings: Elastic, random: &mut Stream) -> Picture {
     let Picture { height, width, channels, .. } = *picture;
     let image = picture.unit_f32();
@@ -71,15 +71,15 @@ fn floor(x: f32) -> isize {
     whole - isize::from((whole as f32) > x)
 }
 
-/// The inverse of the affine map that moves three points around the centre by up to `corner` pixels: rows for x and y
+/// The inverse of the affine map that moves three points around the center by up to `corner` pixels: rows for x and y
 /// of `[x, y, 1]`.
 fn random_affine(height: usize, width: usize, corner: f64, random: &mut Stream) -> [[f64; 3]; 2] {
-    let centre = [(height / 2) as f64, (width / 2) as f64];
+    let center = [(height / 2) as f64, (width / 2) as f64];
     let reach = (height.min(width) / 3).max(1) as f64;
     let from = [
-        [centre[0] + reach, centre[1] + reach],
-        [centre[0] + reach, centre[1] - reach],
-        [centre[0] - reach, centre[1] - reach],
+        [center[0] + reach, center[1] + reach],
+        [center[0] + reach, center[1] - reach],
+        [center[0] - reach, center[1] - reach],
     ];
     let mut moved = from;
     for point in &mut moved {

@@ -42,7 +42,7 @@ pub(super) struct Shape {
     pub channels: usize,
 }
 
-/// One half of a normalised Gaussian, centre first: `weights[k]` belongs to the offsets ±k.
+/// One half of a normalized Gaussian, center first: `weights[k]` belongs to the offsets ±k.
 fn half_gaussian(sigma: f64, truncate: f64) -> Vec<f64> {
     let radius = (truncate * sigma + 0.5) as usize;
     let weights: Vec<f64> = (0..=radius).map(|k| (-0.5 / (sigma * sigma) * (k * k) as f64).exp()).collect();
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn correlation_reads_the_right_neighbours() {
+    fn correlation_reads_the_right_neighbors() {
         let shape = Shape { height: 3, width: 4, channels: 2 };
         let image: Vec<f32> = (0..24).map(|i| i as f32).collect();
         let moved = correlate(&image, shape, &[(1, -1, 1.0)], Edge::Nearest);

@@ -19,7 +19,7 @@ pub enum FrostTextures {
     /// Fractal frost made for each image: *not* the published protocol.
     #[default]
     Procedural,
-    /// Pictures, as read from a folder.
+    /// Images, as read from a folder.
     Pictures {
         /// The textures at full size.
         pictures: Vec<Picture>,
@@ -33,7 +33,7 @@ impl FrostTextures {
     /// PNG or JPEG in order of name (which does not count as the published protocol).
     ///
     /// # Errors
-    /// [`Error::Io`] or [`Error::Format`] if the folder or a picture cannot be read; [`Error::Config`] if there is none.
+    /// [`Error::Io`] or [`Error::Format`] if the folder or an image cannot be read; [`Error::Config`] if there is none.
     pub fn from_folder(folder: &Path) -> Result<Self> {
         let official: Vec<_> = OFFICIAL.iter().map(|name| folder.join(name)).collect();
         let is_official = official.iter().all(|path| path.is_file());
@@ -97,20 +97,20 @@ fn pictures_in(folder: &Path) -> Result<Vec<std::path::PathBuf>> {
     Ok(paths)
 }
 
-/// OpenCV's linear resize, which takes two neighbours however much it shrinks.
+/// OpenCV's linear resize, which takes two neighbors however much it shrinks.
 fn shrink(picture: &Picture, scale: f64) -> Picture {
     let Picture { channels, .. } = *picture;
     let size = |side: usize| ((side as f64 * scale).round_ties_even() as usize).max(1);
     let (height, width) = (size(picture.height), size(picture.width));
-    let neighbours = |index: usize, side: usize| {
+    let neighbors = |index: usize, side: usize| {
         let position = ((index as f64 + 0.5) / scale - 0.5).clamp(0.0, (side - 1) as f64);
         (position as usize, (position as usize + 1).min(side - 1), position.fract())
     };
     let mut bytes = Vec::with_capacity(height * width * channels);
     for row in 0..height {
-        let (top, bottom, down) = neighbours(row, picture.height);
+        let (top, bottom, down) = neighbors(row, picture.height);
         for column in 0..width {
-            let (left, right, across) = neighbours(column, picture.width);
+            let (left, right, across) = neighbors(column, picture.width);
             for channel in 0..channels {
                 let at = |r: usize, c: usize| {
                     f64::from(picture.bytes[(r * picture.width + c) * channels + channel])

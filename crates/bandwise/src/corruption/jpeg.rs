@@ -1,7 +1,7 @@
-//! What JPEG compression does to a picture, in libjpeg's integer arithmetic.
+//! What JPEG compression does to an image, in libjpeg's integer arithmetic.
 //!
-//! The entropy coding of a JPEG file loses nothing, so it is left out: colour conversion, 4:2:0 subsampling, the
-//! integer cosine transform, quantisation, and all the way back with the decoder's smooth upsampling. The result is
+//! The entropy coding of a JPEG file loses nothing, so it is left out: color conversion, 4:2:0 subsampling, the
+//! integer cosine transform, quantization, and all the way back with the decoder's smooth upsampling. The result is
 //! the one a libjpeg round trip gives.
 
 use super::picture::Picture;
@@ -17,21 +17,21 @@ const CHROMINANCE: [u16; 64] = [
     99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99,
 ];
 
-/// One colour component, padded to whole blocks.
+/// One color component, padded to whole blocks.
 struct Component {
     height: usize,
     width: usize,
     samples: Vec<u8>,
 }
 
-/// The picture after compression with `quality` (1 to 100) and decompression.
+/// The image after compression with `quality` (1 to 100) and decompression.
 pub(super) fn jpeg_compression(picture: &Picture, quality: u32) -> Picture {
     let Picture { height, width, channels, .. } = *picture;
     let luminance = scaled_table(&LUMINANCE, quality);
     if channels == 1 {
-        let mut grey = padded(picture, 8, |pixel| i32::from(pixel[0]));
-        grey.requantise(&luminance);
-        let rows = grey.samples.chunks_exact(grey.width).take(height);
+        let mut gray = padded(picture, 8, |pixel| i32::from(pixel[0]));
+        gray.requantize(&luminance);
+        let rows = gray.samples.chunks_exact(gray.width).take(height);
         return picture.with(rows.flat_map(|row| row[..width].to_vec()).collect());
     }
     let chrominance = scaled_table(&CHROMINANCE, quality);
@@ -44,9 +44,9 @@ pub(super) fn jpeg_compression(picture: &Picture, quality: u32) -> Picture {
     let mut red =
         padded(picture, 16, |p| (32768 * at(p, 0) - 27439 * at(p, 1) - 5329 * at(p, 2) + offset) >> 16)
             .halved();
-    luma.requantise(&luminance);
-    blue.requantise(&chrominance);
-    red.requantise(&chrominance);
+    luma.requantize(&luminance);
+    blue.requantize(&chrominance);
+    red.requantize(&chrominance);
     let (blue, red) = (blue.doubled(height, width), red.doubled(height, width));
     let mut bytes = Vec::with_capacity(picture.bytes.len());
     for (p, (cb, cr)) in blue.iter().zip(&red).enumerate() {
@@ -66,14 +66,14 @@ fn at(pixel: &[u8], channel: usize) -> i32 {
     i32::from(pixel[channel])
 }
 
-/// The quantisation table for a quality, as libjpeg scales it.
+/// The quantization table for a quality, as libjpeg scales it.
 fn scaled_table(base: &[u16; 64], quality: u32) -> [i32; 64] {
     let quality = quality.clamp(1, 100);
     let scale = if quality < 50 { 5000 / quality } else { 200 - 2 * quality };
     base.map(|value| ((u32::from(value) * scale + 50) / 100).clamp(1, 255) as i32)
 }
 
-/// A component of a picture, its border pixels repeated up to whole multiples of `block`.
+/// A component of an image, its border pixels repeated up to whole multiples of `block`.
 fn padded(picture: &Picture, block: usize, convert: impl Fn(&[u8]) -> i32) -> Component {
     let (height, width) = (picture.height.next_multiple_of(block), picture.width.next_multiple_of(block));
     let mut samples = Vec::with_capacity(height * width);
@@ -103,8 +103,8 @@ impl Component {
         Self { height, width, samples }
     }
 
-    /// Every 8×8 block transformed, quantised, and transformed back.
-    fn requantise(&mut self, table: &[i32; 64]) {
+    /// Every 8×8 block transformed, quantized, and transformed back.
+    fn requantize(&mut self, table: &[i32; 64]) {
         for top in (0..self.height).step_by(8) {
             for left in (0..self.width).step_by(8) {
                 let mut block = [0; 64];

@@ -19,7 +19,7 @@ pub enum Corruption {
     ImpulseNoise,
     /// Blur with a disk, as out of focus.
     DefocusBlur,
-    /// Pixels copied from random neighbours between two Gaussian blurs.
+    /// Pixels copied from random neighbors between two Gaussian blurs.
     GlassBlur,
     /// Half-Gaussian streak in a random direction.
     MotionBlur,
@@ -31,7 +31,7 @@ pub enum Corruption {
     Frost,
     /// A fractal height map, added.
     Fog,
-    /// Raised value in the HSV colour model.
+    /// Raised value in the HSV color model.
     Brightness,
     /// Contrast reduced around the mean of each channel.
     Contrast,
@@ -47,7 +47,7 @@ pub enum Corruption {
     GaussianBlur,
     /// Drops of water or mud (extra).
     Spatter,
-    /// Changed saturation in the HSV colour model (extra).
+    /// Changed saturation in the HSV color model (extra).
     Saturate,
 }
 

@@ -1,14 +1,14 @@
 //! The common corruptions of Hendrycks and Dietterich (ICLR 2019) and other distribution shifts of our own making.
 //!
 //! Fifteen corruptions in four families and four extra ones, at five severities, under the constants of CIFAR-10-C,
-//! TinyImageNet-C or ImageNet-C. [`Corruptor`] applies them to pictures of any size, grey or colour; each family has a
+//! TinyImageNet-C or ImageNet-C. [`Corruptor`] applies them to images of any size, gray or color; each family has a
 //! file, with the parts of OpenCV, Pillow, ImageMagick, scikit-image and scipy that the published scripts lean on
 //! rebuilt in their own arithmetic. [`Shift`] holds the other shifts, [`ChangedDataset`] makes either while a set is
 //! read, [`export`] writes files in CIFAR-10-C's layout, and [`verify`] compares with published ones, which
 //! [`crate::data`] reads.
 
 mod blur;
-mod colour;
+mod color;
 mod config;
 mod constants;
 mod corruptor;

@@ -9,14 +9,14 @@ pub struct Picture {
     pub height: usize,
     /// Columns.
     pub width: usize,
-    /// Channels: 3 (red, green, blue) or 1 (grey).
+    /// Channels: 3 (red, green, blue) or 1 (gray).
     pub channels: usize,
     /// `height · width · channels` values.
     pub bytes: Vec<u8>,
 }
 
 impl Picture {
-    /// A picture of the given bytes.
+    /// An image of the given bytes.
     ///
     /// # Panics
     /// If the number of bytes does not fit the shape.
@@ -25,7 +25,7 @@ impl Picture {
         Self { height, width, channels, bytes }
     }
 
-    /// A picture of the same shape with other bytes.
+    /// An image of the same shape with other bytes.
     pub(super) fn with(&self, bytes: Vec<u8>) -> Self {
         Self::new(self.height, self.width, self.channels, bytes)
     }
@@ -50,8 +50,8 @@ impl Picture {
         self.with(values.into_iter().map(|value| (value.clamp(0.0, 1.0) * 255.0) as u8).collect())
     }
 
-    /// Grey pictures as colour ones.
-    pub(super) fn to_colour(&self) -> Self {
+    /// Gray images as color ones.
+    pub(super) fn to_color(&self) -> Self {
         match self.channels {
             1 => {
                 Self::new(self.height, self.width, 3, self.bytes.iter().flat_map(|&byte| [byte; 3]).collect())
@@ -60,8 +60,8 @@ impl Picture {
         }
     }
 
-    /// Colour pictures as grey ones (ITU-R 601 luma, rounded).
-    pub(super) fn to_grey(&self) -> Self {
+    /// Color images as gray ones (ITU-R 601 luma, rounded).
+    pub(super) fn to_gray(&self) -> Self {
         if self.channels == 1 {
             return self.clone();
         }

@@ -67,11 +67,11 @@ impl Axis {
         let support = 0.5 * scale.max(1.0);
         let mut axis = Self { starts: Vec::with_capacity(to), offsets: vec![0], weights: Vec::new() };
         for index in 0..to {
-            let centre = (index as f64 + 0.5) * scale;
-            let start = ((centre - support + 0.5) as isize).max(0) as usize;
-            let end = ((centre + support + 0.5) as usize).min(from);
+            let center = (index as f64 + 0.5) * scale;
+            let start = ((center - support + 0.5) as isize).max(0) as usize;
+            let end = ((center + support + 0.5) as usize).min(from);
             let inside = |i: usize| {
-                let distance = (i as f64 - centre + 0.5) / scale.max(1.0);
+                let distance = (i as f64 - center + 0.5) / scale.max(1.0);
                 distance > -0.5 && distance <= 0.5
             };
             let count = (start..end).filter(|&i| inside(i)).count() as f64;

@@ -33,9 +33,9 @@ impl Map {
         self.heights[row % self.side * self.side + column % self.side]
     }
 
-    fn set(&mut self, row: usize, column: usize, neighbours: f64, wobble: f64, random: &mut Stream) {
+    fn set(&mut self, row: usize, column: usize, neighbors: f64, wobble: f64, random: &mut Stream) {
         let deviation = wobble * wobble * (2.0 * random.random::<f64>() - 1.0);
-        self.heights[row * self.side + column] = neighbours / 4.0 + deviation;
+        self.heights[row * self.side + column] = neighbors / 4.0 + deviation;
     }
 
     /// The middle of every square from its four corners.
@@ -52,7 +52,7 @@ impl Map {
         }
     }
 
-    /// The middle of every edge from its two ends and the two square centres beside it.
+    /// The middle of every edge from its two ends and the two square centers beside it.
     fn fill_diamonds(&mut self, step: usize, wobble: f64, random: &mut Stream) {
         let (half, back) = (step / 2, self.side - step / 2);
         for row in (0..self.side).step_by(step) {

@@ -27,7 +27,7 @@ pub enum Shift {
     /// Turns every frequency by a random angle of up to ± this share of 180°, the same for all channels: amplitudes
     /// stay, phases go. 0 changes nothing, 1 leaves no structure.
     PhaseScramble(f64),
-    /// Contrast reduced to this share around mid-grey: `(x − ½) · share + ½`.
+    /// Contrast reduced to this share around mid-gray: `(x − ½) · share + ½`.
     Contrast(f64),
 }
 
@@ -161,7 +161,7 @@ impl From<Shift> for String {
 mod tests {
     use super::*;
 
-    /// A picture with little contrast, so that nothing is clipped.
+    /// An image with little contrast, so that nothing is clipped.
     fn picture(height: usize, width: usize) -> Image {
         let pixels = (0..height * width * 3).map(|i| 0.45 + 0.1 * ((i * 37 % 101) as f32 / 101.0)).collect();
         Image { height, width, channels: 3, pixels }

@@ -11,10 +11,10 @@ const WATER: [f32; 3] = [175.0 / 255.0, 238.0 / 255.0, 238.0 / 255.0];
 /// Brown.
 const MUD: [f32; 3] = [63.0 / 255.0, 42.0 / 255.0, 20.0 / 255.0];
 
-/// Splashes the picture with water or mud.
+/// Splashes the image with water or mud.
 pub(super) fn spatter(picture: &Picture, settings: SpatterSettings, random: &mut Stream) -> Picture {
     if picture.channels == 1 {
-        return spatter(&picture.to_colour(), settings, random).to_grey();
+        return spatter(&picture.to_color(), settings, random).to_gray();
     }
     let Picture { height, width, .. } = *picture;
     let shape = Shape { height, width, channels: 1 };
@@ -35,7 +35,7 @@ pub(super) fn spatter(picture: &Picture, settings: SpatterSettings, random: &mut
     let water: Vec<f32> =
         liquid.iter().zip(shading(&liquid, height, width)).map(|(&l, shade)| f32::from(l) * shade).collect();
     let peak = water.iter().copied().fold(0.0, f32::max);
-    // Without any drop the published script divides by zero; here the picture stays dry.
+    // Without any drop the published script divides by zero; here the image stays dry.
     let scale = if peak > 0.0 { settings.amount as f32 / peak } else { 0.0 };
     picture.with_unit_f32(image.iter().enumerate().map(|(i, x)| x + water[i / 3] * scale * WATER[i % 3]))
 }
@@ -147,7 +147,7 @@ fn distance_to(marked: &[bool], height: usize, width: usize) -> Vec<f32> {
     distance
 }
 
-/// Histogram equalisation.
+/// Histogram equalization.
 fn equalize(image: &[u8]) -> Vec<u8> {
     let mut histogram = [0usize; 256];
     image.iter().for_each(|&v| histogram[usize::from(v)] += 1);
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn equalisation_spreads_values() {
+    fn equalization_spreads_values() {
         assert_eq!(equalize(&[5, 5, 9, 12]), [0, 0, 128, 255]);
         assert_eq!(equalize(&[7, 7]), [7, 7]);
     }

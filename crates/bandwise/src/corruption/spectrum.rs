@@ -8,7 +8,7 @@ use crate::spectral::bands::{radial_sum, radius_index};
 use crate::spectral::fourier::transform::spectrum;
 use crate::{Error, Result};
 
-/// The mean power spectrum of the differences between corrupted and clean pictures, `|FFT(difference)|²` with values
+/// The mean power spectrum of the differences between corrupted and clean images, `|FFT(difference)|²` with values
 /// in [0, 1], by rings around the mean.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DifferenceSpectrum {
@@ -20,20 +20,20 @@ pub struct DifferenceSpectrum {
 }
 
 impl DifferenceSpectrum {
-    /// The spectrum of `corrupted − clean`, averaged over pictures of one shape and their channels.
+    /// The spectrum of `corrupted − clean`, averaged over images of one shape and their channels.
     ///
     /// # Errors
-    /// [`Error::Config`] if there is no picture or shapes differ.
+    /// [`Error::Config`] if there is no image or shapes differ.
     pub fn between(corrupted: &[Picture], clean: &[Picture]) -> Result<Self> {
         let Some(first) = clean.first() else {
             return Err(Error::config("a difference spectrum needs at least one picture"));
         };
         let shape = |picture: &Picture| (picture.height, picture.width, picture.channels);
         if corrupted.len() != clean.len() || clean.iter().chain(corrupted).any(|p| shape(p) != shape(first)) {
-            return Err(Error::config("a difference spectrum needs pairs of pictures of one shape"));
+            return Err(Error::config("a difference spectrum needs pairs of images of one shape"));
         }
         let (height, width, channels) = shape(first);
-        // Per picture first and summed in order: the result does not depend on the thread count.
+        // Per image first and summed in order: the result does not depend on the thread count.
         let powers: Vec<Vec<f64>> = corrupted.par_iter().zip(clean).map(|(a, b)| power(a, b)).collect();
         let mut total = vec![0.0; height * width];
         for power in &powers {

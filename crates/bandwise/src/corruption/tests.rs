@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::*;
 use crate::golden;
 
-/// `[…, height, width, channels]` u8 as pictures.
+/// `[…, height, width, channels]` u8 as images.
 fn pictures(tensor: &Tensor) -> Vec<Picture> {
     let dims = tensor.dims();
     let [height, width, channels] = dims[dims.len() - 3..] else { panic!("{dims:?}") };
@@ -221,7 +221,7 @@ fn golden_stochastic_statistics() {
 }
 
 #[test]
-fn every_size_and_colour_works_and_repeats() {
+fn every_size_and_color_works_and_repeats() {
     for (height, width, channels) in [(1, 1, 3), (2, 3, 1), (28, 28, 1), (17, 40, 3), (70, 33, 3)] {
         let bytes = (0..height * width * channels).map(|i| (i * 7919 % 256) as u8).collect();
         let picture = Picture::new(height, width, channels, bytes);

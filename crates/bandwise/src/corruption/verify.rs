@@ -9,7 +9,7 @@ use super::{Corruption, CorruptionConfig, Corruptor, Severity};
 use crate::data::{Dataset, npy};
 use crate::{Error, Result};
 
-/// Share of values that may differ by more than one grey level where nothing is random.
+/// Share of values that may differ by more than one gray level where nothing is random.
 const MOST_BEYOND_ONE: f64 = 0.01;
 
 /// How far our version of a corruption at one severity is from a published one.
@@ -21,22 +21,22 @@ pub struct Difference {
     pub severity: Severity,
     /// Images compared.
     pub images: usize,
-    /// Mean absolute difference in grey levels (0 to 255).
+    /// Mean absolute difference in gray levels (0 to 255).
     pub mean: f64,
-    /// Largest absolute difference in grey levels.
+    /// Largest absolute difference in gray levels.
     pub largest: u8,
     /// Share of values that differ at all.
     pub differing: f64,
-    /// Share of values that differ by more than one grey level.
+    /// Share of values that differ by more than one gray level.
     pub beyond_one: f64,
-    /// Mean absolute change of our images from the clean ones, in grey levels.
+    /// Mean absolute change of our images from the clean ones, in gray levels.
     pub change: f64,
     /// The same of the published images.
     pub published_change: f64,
 }
 
 impl Difference {
-    /// Whether both do the same: without randomness, all but 1 % of the values within one grey level; with it, a mean
+    /// Whether both do the same: without randomness, all but 1 % of the values within one gray level; with it, a mean
     /// change of the clean images within 5 % (snow, frost and spatter: 15 %).
     pub fn agrees(&self) -> bool {
         if self.corruption.is_deterministic() {
@@ -63,7 +63,7 @@ pub fn published_files(published: &Path, config: &CorruptionConfig) -> Result<Ve
         return match there.is_empty() {
             true => Err(Error::format(
                 published,
-                "none of the corruptions is there as NAME.npy; sets of picture files (TinyImageNet-C, ImageNet-C) were \
+                "none of the corruptions is there as NAME.npy; sets of image files (TinyImageNet-C, ImageNet-C) were \
                  saved as JPEG and cannot be compared by pixels",
             )),
             false => Ok(there),

@@ -1,4 +1,4 @@
-//! Weather: fog, snow and frost. Brightness, which the benchmark also counts here, is in [`super::colour`].
+//! Weather: fog, snow and frost. Brightness, which the benchmark also counts here, is in [`super::color`].
 
 use rand::Rng;
 
@@ -40,17 +40,17 @@ pub(super) fn snow(picture: &Picture, settings: SnowSettings, random: &mut Strea
     let keep = settings.keep;
     let pixels = picture.bytes.chunks_exact(channels).enumerate().flat_map(|(p, pixel)| {
         let x = |channel: usize| f32::from(pixel[channel]) / 255.0;
-        let grey = if channels == 3 { 0.299 * x(0) + 0.587 * x(1) + 0.114 * x(2) } else { x(0) };
+        let gray = if channels == 3 { 0.299 * x(0) + 0.587 * x(1) + 0.114 * x(2) } else { x(0) };
         let fallen = f32::from(layer[p]) / 255.0 + f32::from(layer[layer.len() - 1 - p]) / 255.0;
         pixel.iter().map(move |&byte| {
             let x = f32::from(byte) / 255.0;
-            keep * x + (1.0 - keep) * x.max(grey * 1.5 + 0.5) + fallen
+            keep * x + (1.0 - keep) * x.max(gray * 1.5 + 0.5) + fallen
         })
     });
     picture.with_unit_f32(pixels)
 }
 
-/// `keep · image + amount · texture`, the texture a colour picture of at least the image's size, cut at random.
+/// `keep · image + amount · texture`, the texture a color image of at least the image's size, cut at random.
 pub(super) fn frost(
     picture: &Picture,
     keep: f64,

@@ -43,8 +43,8 @@ fn add_zoomed<const C: usize>(image: &[f64], height: usize, width: usize, zoom: 
             (&image[rows.first[y] * stride..][..stride], &image[rows.second[y] * stride..][..stride]);
         let (a, b) = rows.weights[y];
         line.iter_mut().zip(above.iter().zip(below)).for_each(|(out, (x0, x1))| *out = x0 * a + x1 * b);
-        let neighbours = columns.first.iter().zip(&columns.second).zip(&columns.weights);
-        for (sum, ((&left, &right), &(a, b))) in sum.chunks_exact_mut(C).zip(neighbours) {
+        let neighbors = columns.first.iter().zip(&columns.second).zip(&columns.weights);
+        for (sum, ((&left, &right), &(a, b))) in sum.chunks_exact_mut(C).zip(neighbors) {
             let (left, right) = (&line[left * C..][..C], &line[right * C..][..C]);
             for channel in 0..C {
                 sum[channel] += (left[channel] * a + right[channel] * b) as f32;

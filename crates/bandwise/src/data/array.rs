@@ -109,7 +109,7 @@ pub(crate) fn check_labels(origin: &Path, labels: &[u32], classes: usize) -> Res
     }
 }
 
-/// The content's hash: the same pictures have the same fingerprint whatever file they came in.
+/// The content's hash: the same images have the same fingerprint whatever file they came in.
 fn fingerprint(pixels: &Pixels, shape: [usize; 3], labels: &[u32]) -> String {
     let mut hash = Sha256::new();
     hash.update(format!("images {shape:?}"));

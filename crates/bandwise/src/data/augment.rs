@@ -49,7 +49,7 @@ pub enum Augment {
         /// The new shorter side, in pixels.
         size: usize,
     },
-    /// Random rotation, shift and scale about the centre, bilinear, black outside
+    /// Random rotation, shift and scale about the center, bilinear, black outside
     /// (torchvision's `RandomAffine`).
     Affine {
         /// Largest rotation either way, in degrees.
@@ -308,7 +308,7 @@ mod tests {
         assert_eq!(seen.into_iter().collect::<Vec<_>>(), [6, 7, 8, 11, 12, 13, 16, 17, 18]);
     }
 
-    /// torchvision's `RandomCrop(4)`: every window inside the picture, along the longer side and the shorter.
+    /// torchvision's `RandomCrop(4)`: every window inside the image, along the longer side and the shorter.
     #[test]
     fn random_crop_of_a_given_size() {
         let crop = Augment::RandomCrop { padding: 0, size: Some(4) };

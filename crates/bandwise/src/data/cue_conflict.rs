@@ -1,8 +1,8 @@
-//! Pictures with the shape of one class and the texture of another (Geirhos et al. 2019).
+//! Images with the shape of one class and the texture of another (Geirhos et al. 2019).
 //!
 //! Files are named `SHAPE-TEXTURE.png` with optional numbers, as in `cat7-bicycle2.png`, in folders
 //! named after the shape or all in one. Labels are the shapes' classes, texture labels the textures'.
-//! Pictures whose shape and texture are of one class show no conflict and are left out, as in the
+//! Images whose shape and texture are of one class show no conflict and are left out, as in the
 //! definition of the shape bias.
 
 use std::collections::BTreeSet;

@@ -14,7 +14,7 @@ const EXTENSIONS: [&str; 3] = ["png", "jpg", "jpeg"];
 /// Folders inside folders are followed this deep.
 const MAX_DEPTH: usize = 8;
 
-/// Picture files with labels.
+/// Image files with labels.
 #[derive(Debug, Clone)]
 pub struct FileDataset {
     name: String,
@@ -37,7 +37,7 @@ impl FileDataset {
         class_names: Vec<String>,
     ) -> Result<Self> {
         if files.is_empty() {
-            return Err(Error::format(root, "there are no PNG or JPEG pictures in it"));
+            return Err(Error::format(root, "there are no PNG or JPEG images in it"));
         }
         for (path, label) in &files {
             if *label as usize >= class_names.len() {
@@ -53,13 +53,13 @@ impl FileDataset {
         Ok(Self { name, root, files, class_names, textures: None, fingerprint: OnceLock::new() })
     }
 
-    /// The pictures in the folders of `root`; a folder is a class, in the order of their names.
+    /// The images in the folders of `root`; a folder is a class, in the order of their names.
     pub fn scan(name: impl Into<String>, root: &Path) -> Result<Self> {
         let mut files = Vec::new();
         let mut class_names = Vec::new();
         for folder in subfolders(root)? {
             let pictures = pictures(&folder)?;
-            // A folder without pictures is no class (`__pycache__`, `.git`).
+            // A folder without images is no class (`__pycache__`, `.git`).
             if !pictures.is_empty() {
                 files.extend(pictures.into_iter().map(|path| (path, class_names.len() as u32)));
                 class_names.push(file_name(&folder));
@@ -68,7 +68,7 @@ impl FileDataset {
         if files.is_empty() {
             return Err(Error::format(
                 root,
-                "expected one folder per class with PNG or JPEG pictures in it, found none",
+                "expected one folder per class with PNG or JPEG images in it, found none",
             ));
         }
         Self::new(name, root, files, class_names)
@@ -100,13 +100,13 @@ impl FileDataset {
         &self.files
     }
 
-    /// The same pictures, with other names for the classes.
+    /// The same images, with other names for the classes.
     pub(super) fn rename_classes(mut self, name: impl Fn(&str) -> String) -> Self {
         self.class_names.iter_mut().for_each(|class| *class = name(class));
         self
     }
 
-    /// The same pictures, each with the class of its texture.
+    /// The same images, each with the class of its texture.
     pub(super) fn with_textures(mut self, textures: Vec<u32>) -> Self {
         self.textures = Some(textures);
         self
@@ -201,7 +201,7 @@ fn check_against_training(request: &Request, root: &Path, classes: &[String]) ->
     ))
 }
 
-/// The folders in `root` that hold pictures, by name.
+/// The folders in `root` that hold images, by name.
 fn class_folders(root: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for folder in subfolders(root)? {
@@ -212,7 +212,7 @@ fn class_folders(root: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Whether there is a picture below `folder`; looks no further than the first.
+/// Whether there is an image below `folder`; looks no further than the first.
 fn holds_picture(folder: &Path, depth: usize) -> Result<bool> {
     let entries = entries(folder)?;
     if entries.iter().any(|path| is_picture(path)) {
@@ -250,7 +250,7 @@ pub(super) fn subfolders(root: &Path) -> Result<Vec<PathBuf>> {
     Ok(entries(root)?.into_iter().filter(|path| path.is_dir()).collect())
 }
 
-/// All pictures below `folder`, by path.
+/// All images below `folder`, by path.
 pub(super) fn pictures(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     collect_pictures(folder, MAX_DEPTH, &mut found)?;
@@ -268,7 +268,7 @@ fn collect_pictures(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Re
     Ok(())
 }
 
-/// Whether a name is that of a picture.
+/// Whether a name is that of an image.
 fn is_picture(path: &Path) -> bool {
     let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
     EXTENSIONS.contains(&extension.as_str())

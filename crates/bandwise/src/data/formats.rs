@@ -100,7 +100,7 @@ pub static FORMATS: &[Format] = &[
     Format {
         name: "parquet",
         location: "DIR",
-        help: "Parquet files with embedded pictures, as Hugging Face datasets are published",
+        help: "Parquet files with embedded images, as Hugging Face datasets are published",
         options: &[("label", "the column of the labels (default: label, labels or fine_label)")],
         open: open_parquet,
     },

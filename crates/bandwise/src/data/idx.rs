@@ -27,7 +27,7 @@ pub struct IdxArray {
     pub data: Vec<u8>,
 }
 
-/// Reads an IDX file of bytes; gzip is recognised by its content.
+/// Reads an IDX file of bytes; gzip is recognized by its content.
 pub fn read(path: &Path) -> Result<IdxArray> {
     let mut bytes = files::read(path)?;
     if bytes.starts_with(&[0x1f, 0x8b]) {

@@ -1,4 +1,4 @@
-//! One picture in memory: decoding, encoding, cropping, resizing.
+//! One image in memory: decoding, encoding, cropping, resizing.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use image::{DynamicImage, ImageFormat};
 
 use crate::{Error, Result};
 
-/// Pictures larger than this in either direction are refused: a damaged header, most likely.
+/// Images larger than this in either direction are refused: a damaged header, most likely.
 const MAX_SIDE: u32 = 20_000;
 
 /// One image: `[height, width, channels]`, row-major, pixels in `[0, 1]`.
@@ -16,7 +16,7 @@ pub struct Image {
     pub height: usize,
     /// Columns.
     pub width: usize,
-    /// Colour channels: 3 (red, green, blue) or 1 (grey).
+    /// Color channels: 3 (red, green, blue) or 1 (gray).
     pub channels: usize,
     /// `height * width * channels` values in `[0, 1]`.
     pub pixels: Vec<f32>,
@@ -58,14 +58,13 @@ impl Image {
         let format = image::guess_format(bytes)
             .ok()
             .filter(|format| matches!(format, ImageFormat::Png | ImageFormat::Jpeg))
-            .ok_or_else(|| bad("expected a PNG or JPEG picture, found something else".into()))?;
+            .ok_or_else(|| bad("expected a PNG or JPEG image, found something else".into()))?;
         let mut reader = image::ImageReader::with_format(std::io::Cursor::new(bytes), format);
         let mut limits = image::Limits::default();
         limits.max_image_width = Some(MAX_SIDE);
         limits.max_image_height = Some(MAX_SIDE);
         reader.limits(limits);
-        let rgb =
-            reader.decode().map_err(|e| bad(format!("the picture cannot be decoded ({e})")))?.into_rgb8();
+        let rgb = reader.decode().map_err(|e| bad(format!("the image cannot be decoded ({e})")))?.into_rgb8();
         let (width, height) = (rgb.width() as usize, rgb.height() as usize);
         Ok(Self::from_bytes(height, width, 3, rgb.as_raw()))
     }
@@ -75,7 +74,7 @@ impl Image {
         Self::decode(&crate::files::read(path)?, path)
     }
 
-    /// The image as a PNG file's bytes; grey or RGB.
+    /// The image as a PNG file's bytes; gray or RGB.
     pub fn to_png(&self) -> Result<Vec<u8>> {
         let (width, height, bytes) = (self.width as u32, self.height as u32, self.to_bytes());
         let picture = match self.channels {
@@ -196,10 +195,10 @@ fn triangle_weights(from: usize, to: usize) -> Vec<(usize, Vec<f32>)> {
     let radius = scale.max(1.0);
     (0..to)
         .map(|position| {
-            let centre = (position as f64 + 0.5) * scale;
-            let first = ((centre - radius + 0.5).floor().max(0.0) as usize).min(from - 1);
-            let last = ((centre + radius + 0.5).floor() as usize).clamp(first + 1, from);
-            let weight = |k: usize| (1.0 - ((k as f64 + 0.5 - centre) / radius).abs()).max(0.0);
+            let center = (position as f64 + 0.5) * scale;
+            let first = ((center - radius + 0.5).floor().max(0.0) as usize).min(from - 1);
+            let last = ((center + radius + 0.5).floor() as usize).clamp(first + 1, from);
+            let weight = |k: usize| (1.0 - ((k as f64 + 0.5 - center) / radius).abs()).max(0.0);
             let total: f64 = (first..last).map(weight).sum();
             (first, (first..last).map(|k| (weight(k) / total) as f32).collect())
         })

@@ -1,6 +1,6 @@
 //! Data sets: where images come from and how they reach a network.
 //!
-//! Everything is a [`Dataset`]: a list of labelled images, each obtained by its index. What the
+//! Everything is a [`Dataset`]: a list of labeled images, each obtained by its index. What the
 //! command line names (`cifar10:DIR`, `synthetic:shape=0.9`, …) is a [`DataSpec`], which opens one
 //! [`Split`] of it. A [`Loader`] turns a data set into shuffled, augmented batches.
 //!
@@ -56,12 +56,12 @@ pub use loader::{Batch, Loader, LoaderConfig, load_all};
 pub use mapping::Remapped;
 pub use spec::{DataSpec, Split};
 pub use statistics::Statistics;
-pub use view::{Grey, Resized, Subset};
+pub use view::{Gray, Resized, Subset};
 
 use crate::wording::counted;
 use crate::{Error, Result};
 
-/// A finite list of labelled images.
+/// A finite list of labeled images.
 ///
 /// Implementations are cheap to share between threads and give the same image for the same index
 /// every time.

@@ -1,10 +1,10 @@
-//! Parquet files with embedded pictures, as Hugging Face's `datasets` writes them.
+//! Parquet files with embedded images, as Hugging Face's `datasets` writes them.
 //!
 //! `train-00000-of-00002.parquet`, `test-…`, `validation-…` in the folder or its `data`; or one file,
-//! which then serves as both splits. The picture is a column `image` or `img`: a structure whose
+//! which then serves as both splits. The image is a column `image` or `img`: a structure whose
 //! `bytes` are a PNG or JPEG file, or those bytes themselves. The label is the column `label`,
 //! `labels` or `fine_label`, or another named with `label=COLUMN`. Class names come from the
-//! metadata. The encoded pictures are held in memory and decoded when asked for.
+//! metadata. The encoded images are held in memory and decoded when asked for.
 
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ use crate::{Error, Result, files};
 const IMAGE_COLUMNS: [&str; 2] = ["image", "img"];
 const LABEL_COLUMNS: [&str; 3] = ["label", "labels", "fine_label"];
 
-/// Encoded pictures with labels.
+/// Encoded images with labels.
 struct EncodedDataset {
     name: String,
     origin: PathBuf,
@@ -67,7 +67,7 @@ pub(super) fn open(request: &Request) -> Result<Arc<dyn Dataset>> {
     Ok(Arc::new(EncodedDataset { name, origin, pictures, labels, class_names, fingerprint }))
 }
 
-/// Encoded pictures with their labels.
+/// Encoded images with their labels.
 type Rows = Vec<(Vec<u8>, u32)>;
 
 /// Class names, if the metadata have them, and all rows.
@@ -164,7 +164,7 @@ impl File {
             }
             let (Some(picture), Some(label)) = (picture, label) else {
                 return Err(bad(format!(
-                    "row {index}: expected picture bytes in `{}` and a whole number in `{}`",
+                    "row {index}: expected image bytes in `{}` and a whole number in `{}`",
                     self.image_column, self.label_column
                 )));
             };

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 pub(super) use super::formats::Request;
 pub use super::formats::{FORMATS, Format};
 use super::synthetic::{CueSplit, SyntheticConfig, SyntheticDataset};
-use super::{Dataset, Grey, Remapped, Resized, Subset, limits};
+use super::{Dataset, Gray, Remapped, Resized, Subset, limits};
 pub(crate) use crate::suggest::unknown;
 use crate::{Error, Result};
 
@@ -269,7 +269,7 @@ impl DataSpec {
             });
         }
         if self.gray {
-            dataset = Arc::new(Grey::new(dataset));
+            dataset = Arc::new(Gray::new(dataset));
         }
         Ok(dataset)
     }

@@ -134,7 +134,7 @@ impl Sums {
             return Ok(other);
         }
         if self.sum.len() != other.sum.len() {
-            return Err(Error::config(format!("{name}: there are both grey and colour images")));
+            return Err(Error::config(format!("{name}: there are both gray and color images")));
         }
         self.pixels += other.pixels;
         self.sum.iter_mut().zip(other.sum).for_each(|(a, b)| *a += b);

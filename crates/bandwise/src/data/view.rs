@@ -1,4 +1,4 @@
-//! Data sets seen through another: fewer images, another size, grey.
+//! Data sets seen through another: fewer images, another size, gray.
 
 use std::sync::{Arc, OnceLock};
 
@@ -163,22 +163,22 @@ impl Dataset for Resized {
     }
 }
 
-/// Another set's images in grey: one channel, `0.299·R + 0.587·G + 0.114·B` (ITU-R 601, as in Pillow and
+/// Another set's images in gray: one channel, `0.299·R + 0.587·G + 0.114·B` (ITU-R 601, as in Pillow and
 /// torchvision).
 #[derive(Clone)]
-pub struct Grey {
+pub struct Gray {
     inner: Arc<dyn Dataset>,
     fingerprint: OnceLock<String>,
 }
 
-impl Grey {
-    /// Grey images stay as they are.
+impl Gray {
+    /// Gray images stay as they are.
     pub fn new(inner: Arc<dyn Dataset>) -> Self {
         Self { inner, fingerprint: OnceLock::new() }
     }
 }
 
-impl Dataset for Grey {
+impl Dataset for Gray {
     fn name(&self) -> &str {
         self.inner.name()
     }
@@ -214,7 +214,7 @@ impl Dataset for Grey {
     }
 
     fn fingerprint(&self) -> &str {
-        let content = || format!("{} grey", self.inner.fingerprint());
+        let content = || format!("{} gray", self.inner.fingerprint());
         self.fingerprint.get_or_init(|| files::sha256(content().as_bytes()))
     }
 }
@@ -274,13 +274,13 @@ mod tests {
     }
 
     #[test]
-    fn grey_images_have_one_channel() {
+    fn gray_images_have_one_channel() {
         let pixels = Pixels::Bytes(vec![255, 0, 0, 0, 255, 0, 0, 0, 255, 255, 255, 255]);
         let set = ArrayDataset::new("c", Path::new("c"), pixels, [2, 2, 3], vec![0], numbered_classes(1));
-        let set = Grey::new(Arc::new(set.unwrap()));
+        let set = Gray::new(Arc::new(set.unwrap()));
         let image = set.get(0).unwrap().0;
         assert_eq!(Some(image.shape()), set.image_shape());
         assert!(image.pixels.iter().zip([0.299, 0.587, 0.114, 1.0]).all(|(a, b)| (a - b).abs() < 1e-6));
-        assert_eq!(Grey::new(ten()).get(3).unwrap(), ten().get(3).unwrap());
+        assert_eq!(Gray::new(ten()).get(3).unwrap(), ten().get(3).unwrap());
     }
 }

@@ -1,4 +1,4 @@
-//! Accuracy, clean and under attack, with work spent only on pictures that are still right.
+//! Accuracy, clean and under attack, with work spent only on images that are still right.
 
 use candle_core::{DType, Device, Tensor};
 
@@ -6,7 +6,7 @@ use crate::attack::{Attack, AttackContext, Classifier, Outcome};
 use crate::data::{Batch, Dataset};
 use crate::{Error, Job, Result};
 
-/// The class that the model gives to each of the pictures `indices` of `dataset`.
+/// The class that the model gives to each of the images `indices` of `dataset`.
 pub fn predictions(
     model: &dyn Classifier,
     dataset: &dyn Dataset,
@@ -31,7 +31,7 @@ pub fn predictions(
     Ok(classes)
 }
 
-/// Which of the pictures `indices` of `dataset` the model gets right.
+/// Which of the images `indices` of `dataset` the model gets right.
 pub fn correct(
     model: &dyn Classifier,
     dataset: &dyn Dataset,
@@ -42,7 +42,7 @@ pub fn correct(
     indices.iter().zip(predicted).map(|(&index, class)| Ok(dataset.label(index)? == class)).collect()
 }
 
-/// What `attack` does to each of the pictures `indices`; picture `i` draws from its own random stream.
+/// What `attack` does to each of the images `indices`; image `i` draws from its own random stream.
 pub fn under_attack(
     model: &dyn Classifier,
     dataset: &dyn Dataset,
@@ -67,8 +67,8 @@ pub fn under_attack(
     Ok(outcomes)
 }
 
-/// Robust correctness of each picture: right on the clean picture and not broken by `attack`. Only
-/// pictures that are right to begin with are attacked.
+/// Robust correctness of each image: right on the clean image and not broken by `attack`. Only
+/// images that are right to begin with are attacked.
 pub fn robust(
     model: &dyn Classifier,
     dataset: &dyn Dataset,

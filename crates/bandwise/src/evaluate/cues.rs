@@ -8,7 +8,7 @@ use crate::data::synthetic::CueSplit;
 use crate::data::{DataSpec, Dataset, Split};
 use crate::{Error, Job, Result};
 
-/// Accuracy on each cue split, and on the cue-conflict split the *shape share*: of the pictures that
+/// Accuracy on each cue split, and on the cue-conflict split the *shape share*: of the images that
 /// were given either their shape's or their texture's class, the share that went by the shape (shape
 /// bias as defined by Geirhos et al. 2019).
 ///

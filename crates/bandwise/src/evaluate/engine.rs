@@ -2,7 +2,7 @@
 //!
 //! Images are judged clean first; each attack then sees the correctly classified ones. AutoAttack is run
 //! part by part, each on all survivors of the parts before. An attack works on a wave of images, within
-//! which it refills its batches with survivors; after every wave the judgements are on the disk. The
+//! which it refills its batches with survivors; after every wave the judgments are on the disk. The
 //! waves are as long as takes about `WAVE_SECONDS`. One that a process was stopped in is halved by the
 //! next process: however short the time that a job gets, it comes to an end, as long as it is enough for
 //! one image under one attack.
@@ -21,7 +21,7 @@ use crate::{Error, Job, Result, outputs};
 
 /// The most batches that an attack refills its batch from.
 const BATCHES_PER_WAVE: usize = 4;
-/// Time after which judgements should be on the disk.
+/// Time after which judgments should be on the disk.
 const WAVE_SECONDS: f64 = 10.0;
 /// On the CPU, fewer images than these do not fill the machine.
 const FEWEST_ON_CPU: usize = 16;

@@ -131,7 +131,7 @@ fn more_images_and_attacks_continue_a_journal() {
     }
     judge(&fresh, all.clone(), 8).unwrap();
     assert_eq!(text(&grown), text(&fresh));
-    // Judgements are kept: with all of them there, a model is not even asked.
+    // Judgments are kept: with all of them there, a model is not even asked.
     let mut more = all.clone();
     more.attacks.push(attack("fgsm", 1.0));
     let mut journal = Journal::open(&grown, more).unwrap();
@@ -239,7 +239,7 @@ fn files_that_are_no_journals_are_left_as_they_are() {
     let cases: [(&[u8], &str); 10] = [
         (b"precious", "holds other text, beginning with `precious`"),
         (b"precious\n", "holds other text, beginning with `precious"),
-        (b"{\"kind\":\"image\",\"image\":3}\n", "judgements without the first line"),
+        (b"{\"kind\":\"image\",\"image\":3}\n", "judgments without the first line"),
         (in_one_line.as_bytes(), "holds 1 result records"),
         (json.as_bytes(), "holds 1 result records"),
         (&std::fs::read(folder.path().join("lines")).unwrap(), "holds 1 result records"),
@@ -274,7 +274,7 @@ fn damaged_journals_are_refused_with_their_line() {
     let good = text(&path);
     let flipped = good.replacen("\"correct\":true", "\"correct\":false", 1);
     let at = 1 + flipped.lines().zip(good.lines()).position(|(one, other)| one != other).unwrap();
-    // A judgement of another evaluation, whole in itself.
+    // A judgment of another evaluation, whole in itself.
     let other = folder.path().join("other.jsonl");
     judge(&other, Header { seed: 8, ..header(Shard::WHOLE) }, 8).unwrap();
     let foreign = text(&other);
@@ -419,7 +419,7 @@ fn warnings_stay_with_the_result() {
 
 /// However the work was divided, the number is that of the images.
 #[test]
-fn zero_gradients_are_counted_from_the_judgements() {
+fn zero_gradients_are_counted_from_the_judgments() {
     let folder = tempfile::tempdir().unwrap();
     let linear = Linear::new();
     let data = dataset(&linear);
@@ -541,7 +541,7 @@ fn headers_hold_what_runs() {
 }
 
 #[test]
-fn square_breaking_what_gradients_left_is_told_from_the_judgements() {
+fn square_breaking_what_gradients_left_is_told_from_the_judgments() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("journal.jsonl");
     /// Right on every clean image; its gradients are zero, and large changes break it.

@@ -27,11 +27,11 @@ pub fn wilson_interval_at(correct: u64, total: u64, confidence: f64) -> [f64; 2]
     let n = total as f64;
     let proportion = correct as f64 / n;
     let denominator = 1.0 + z * z / n;
-    let centre = (proportion + z * z / (2.0 * n)) / denominator;
+    let center = (proportion + z * z / (2.0 * n)) / denominator;
     let half = z / denominator * (proportion * (1.0 - proportion) / n + z * z / (4.0 * n * n)).sqrt();
     // The bounds are exactly 0 and 1 at the extremes; rounding must not move them.
-    let low = if correct == 0 { 0.0 } else { (centre - half).max(0.0) };
-    let high = if correct == total { 1.0 } else { (centre + half).min(1.0) };
+    let low = if correct == 0 { 0.0 } else { (center - half).max(0.0) };
+    let high = if correct == total { 1.0 } else { (center + half).min(1.0) };
     [low, high]
 }
 

@@ -10,7 +10,7 @@
 //! r = log( ( Σ_u Π_v M[u,v]^p[v]  +  Σ_v Π_u M[u,v]^p[u] ) / T )
 //! ```
 //!
-//! and training minimises `CE − λ·r`: λ > 0 moves what the network looks at towards low frequencies, λ < 0
+//! and training minimizes `CE − λ·r`: λ > 0 moves what the network looks at towards low frequencies, λ < 0
 //! towards high ones. The derivative of J that this needs comes from [`super::input_gradient`].
 //!
 //! Everything is evaluated in the log domain: the products under- and overflow float32 otherwise.
@@ -125,7 +125,7 @@ impl Jafr {
     }
 }
 
-/// Mean over batch and channels of |FFT2|, un-normalised and un-shifted: `[batch, height, width, channels]`
+/// Mean over batch and channels of |FFT2|, un-normalized and un-shifted: `[batch, height, width, channels]`
 /// to `[height, width/2 + 1]`, differentiable. The other half of the columns mirrors these.
 pub fn amplitude_map(gradient: &Tensor) -> Result<Tensor> {
     let columns = gradient.dim(2)? / 2 + 1;

@@ -28,7 +28,7 @@ pub struct NetworkConfig {
     /// Number of classes; taken from the data if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub classes: Option<usize>,
-    /// Channels of the pictures; taken from the data if absent.
+    /// Channels of the images; taken from the data if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub channels: Option<usize>,
     /// Channels of the first stage; as published if absent.
@@ -144,7 +144,7 @@ impl NetworkConfig {
         self.decomposition.iter().try_for_each(Decomposition::validate)
     }
 
-    /// A freshly initialised model; three channels and ten classes where nothing else is said.
+    /// A freshly initialized model; three channels and ten classes where nothing else is said.
     ///
     /// # Errors
     /// As [`NetworkConfig::plan`], before anything is allocated.
@@ -179,7 +179,7 @@ pub struct Network {
 }
 
 impl Network {
-    /// A freshly initialised network.
+    /// A freshly initialized network.
     pub fn new(config: NetworkConfig, seed: u64, device: &Device) -> Result<Self> {
         let model = config.build(seed, DType::F32, device)?;
         Ok(Self { config, model, class_names: Vec::new() })

@@ -1,4 +1,4 @@
-//! Batch normalisation, with the ReLU and the residual sum that follow it folded in.
+//! Batch normalization, with the ReLU and the residual sum that follow it folded in.
 
 use bandwise_kernels::{batch_norm_eval, batch_norm_train, batch_norm_train_tangent, relu_tangent};
 use candle_core::Tensor;

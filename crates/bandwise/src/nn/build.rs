@@ -1,4 +1,4 @@
-//! Makes freshly initialised layers under PyTorch's names.
+//! Makes freshly initialized layers under PyTorch's names.
 
 use candle_core::{DType, Device, Tensor};
 use rand::Rng;
@@ -62,7 +62,7 @@ enum Start {
 }
 
 impl Builder {
-    /// A builder of freshly initialised layers.
+    /// A builder of freshly initialized layers.
     pub fn new(initialization: Initialization, random: Stream, dtype: DType, device: &Device) -> Self {
         Self { initialization, random, dtype, device: device.clone(), filling: Filling::Drawn }
     }

@@ -42,7 +42,7 @@ pub fn cross_entropy_tangent(logits: &Tensor, tangents: &Tensor, labels: &Tensor
     let parts = SoftmaxParts::of(logits, labels)?;
     let relative = tangents.broadcast_sub(&at(tangents, labels)?.unsqueeze(1)?)?;
     let weighted = (&parts.others * relative)?.sum_keepdim(1)?;
-    Ok((weighted / parts.normaliser()?)?.squeeze(1)?)
+    Ok((weighted / parts.normalizer()?)?.squeeze(1)?)
 }
 
 /// Cross-entropy against `(1 − smoothing)·onehot + smoothing/classes`, per sample.
@@ -111,8 +111,8 @@ pub fn label_probability(logits: &Tensor, labels: &Tensor) -> Result<Tensor> {
 /// `log softmax` along the last dimension, safe against overflow.
 pub fn log_softmax(logits: &Tensor) -> Result<Tensor> {
     let shifted = logits.broadcast_sub(&logits.detach().max_keepdim(D::Minus1)?)?;
-    let normaliser = shifted.exp()?.sum_keepdim(D::Minus1)?.log()?;
-    Ok(shifted.broadcast_sub(&normaliser)?)
+    let normalizer = shifted.exp()?.sum_keepdim(D::Minus1)?.log()?;
+    Ok(shifted.broadcast_sub(&normalizer)?)
 }
 
 /// Index of the strongest class other than the label, `[batch]` u32. Carries no gradient.
@@ -199,11 +199,11 @@ impl SoftmaxParts {
     /// `p − y` with `p_label − 1` as minus the sum of the other probabilities.
     fn residual(&self) -> Result<Tensor> {
         let numerator = (&self.others - self.label_mask.broadcast_mul(&self.others_sum)?)?;
-        Ok(numerator.broadcast_div(&self.normaliser()?)?)
+        Ok(numerator.broadcast_div(&self.normalizer()?)?)
     }
 
     /// The softmax's denominator on the scale of `others`, `[batch, 1]`.
-    fn normaliser(&self) -> Result<Tensor> {
+    fn normalizer(&self) -> Result<Tensor> {
         Ok((self.shift.neg()?.exp()? + &self.others_sum)?)
     }
 }

@@ -85,7 +85,7 @@ pub struct Model {
 }
 
 impl Model {
-    /// A freshly initialised network of the zoo.
+    /// A freshly initialized network of the zoo.
     pub fn new(
         architecture: &str,
         interface: Interface,
@@ -188,7 +188,7 @@ impl Model {
         let channels = images.dims().last().copied().unwrap_or(0);
         if images.rank() != 4 || channels != self.interface.channels {
             return Err(Error::model(format!(
-                "the model wants pictures [batch, height, width, {}], not {:?}",
+                "the model wants images [batch, height, width, {}], not {:?}",
                 self.interface.channels,
                 images.dims()
             )));
@@ -201,7 +201,7 @@ impl Model {
         self.layers.iter().flat_map(Layer::parameters).collect()
     }
 
-    /// What an optimiser trains, in PyTorch's order.
+    /// What an optimizer trains, in PyTorch's order.
     pub fn trainable(&self) -> Vec<(String, Var)> {
         let learned = self.parameters().into_iter().filter(|p| p.role() != Role::Buffer);
         learned.map(|p| (p.name().to_string(), p.var().clone())).collect()

@@ -51,7 +51,7 @@ impl Parameter {
         &self.view
     }
 
-    /// The variable behind it, for optimisers.
+    /// The variable behind it, for optimizers.
     pub fn var(&self) -> &Var {
         &self.var
     }

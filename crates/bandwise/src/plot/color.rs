@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn color_maps_hit_their_ends_and_centre() {
+    fn color_maps_hit_their_ends_and_center() {
         assert_eq!(ColorMap::Viridis.hex(0.0), "#440154");
         assert_eq!(ColorMap::Magma.hex(7.0), "#fcfdbf");
         assert_eq!(ColorMap::Diverging.color(0.5), [0xf7, 0xf6, 0xf6]);

@@ -143,7 +143,7 @@ impl HeatMap {
         self
     }
 
-    /// The color scale; diverging colors are centred on zero.
+    /// The color scale; diverging colors are centered on zero.
     fn color_scale(&self) -> Scale {
         let values = self.panels.iter().flat_map(|p| &p.values).map(|v| f64::from(*v));
         let mut axis = self.value.clone();
@@ -429,7 +429,7 @@ fn slant_of(names: &[String], pitch: f64) -> f64 {
     if numbers || longest <= pitch - 4.0 { 0.0 } else { longest.min(LONGEST_NAME) * 0.62 }
 }
 
-/// Every n-th name, so that neighbours are at least `room` apart.
+/// Every n-th name, so that neighbors are at least `room` apart.
 fn spaced(names: &[String], pitch: f64, room: f64) -> impl Iterator<Item = (usize, &String)> {
     let every = (room / pitch.max(0.01)).ceil().max(1.0) as usize;
     names.iter().enumerate().step_by(every)
@@ -453,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn diverging_colors_centre_on_zero() {
+    fn diverging_colors_center_on_zero() {
         let map = HeatMap::new("", Axis::new("")).colors(ColorMap::Diverging).panel(HeatPanel::new(
             "",
             1,

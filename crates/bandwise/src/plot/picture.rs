@@ -1,4 +1,4 @@
-//! Pictures as PNG, and captioned grids of them.
+//! Images as PNG, and captioned grids of them.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -17,12 +17,12 @@ pub struct Picture {
     pub width: usize,
     /// Height of the PNG in pixels, after enlarging.
     pub height: usize,
-    /// A few words below the picture.
+    /// A few words below the image.
     #[serde(default)]
     pub caption: String,
 }
 
-/// Pictures are enlarged by a whole factor until their longer side has at least this many pixels.
+/// Images are enlarged by a whole factor until their longer side has at least this many pixels.
 const SMALLEST_SIDE: usize = 112;
 
 impl Picture {
@@ -119,10 +119,10 @@ fn encode(bytes: &[u8], height: usize, width: usize, channels: usize) -> Vec<u8>
     file
 }
 
-/// Rows of captioned pictures under common column headings.
+/// Rows of captioned images under common column headings.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ImageGrid {
-    /// What the pictures show.
+    /// What the images show.
     #[serde(default)]
     pub title: String,
     /// A sentence below them.
@@ -141,7 +141,7 @@ pub struct ImageRow {
     /// What the row shows, for example the true class.
     #[serde(default)]
     pub label: String,
-    /// The pictures from left to right.
+    /// The images from left to right.
     pub pictures: Vec<Picture>,
 }
 
@@ -158,7 +158,7 @@ impl ImageGrid {
         self
     }
 
-    /// Says something below the pictures.
+    /// Says something below the images.
     pub fn caption(mut self, caption: impl Into<String>) -> Self {
         self.caption = caption.into();
         self

@@ -109,7 +109,7 @@ impl Axis {
         Self { label: label.into(), ..Self::default() }
     }
 
-    /// An axis of fractions, labelled in per cent.
+    /// An axis of fractions, labeled in per cent.
     pub fn percent(label: impl Into<String>) -> Self {
         Self { format: NumberFormat::Percent, ..Self::new(label) }
     }
@@ -229,7 +229,7 @@ fn nice_step(raw: f64, integers: bool) -> f64 {
 fn linear_label(value: f64, step: f64, largest: f64, format: NumberFormat) -> String {
     let (value, step) =
         if format == NumberFormat::Percent { (value * 100.0, step * 100.0) } else { (value, step) };
-    // Enough decimals to tell neighbouring ticks apart: 2.5 needs one more than 2 or 5.
+    // Enough decimals to tell neighboring ticks apart: 2.5 needs one more than 2 or 5.
     let mut decimals = (-step.log10().floor()).max(0.0) as usize;
     if (step * 10f64.powi(decimals as i32)).fract().abs() > 1e-6 {
         decimals += 1;

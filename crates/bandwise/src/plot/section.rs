@@ -49,7 +49,7 @@ pub enum Block {
     BarPlot(BarPlot),
     /// Arrays as color.
     HeatMap(HeatMap),
-    /// Pictures.
+    /// Images.
     Images(ImageGrid),
     /// Blocks behind a line that opens them.
     Details {
@@ -112,7 +112,7 @@ impl Section {
         self.block(Block::HeatMap(map))
     }
 
-    /// Adds pictures.
+    /// Adds images.
     pub fn images(self, grid: ImageGrid) -> Self {
         self.block(Block::Images(grid))
     }

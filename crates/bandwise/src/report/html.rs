@@ -51,7 +51,7 @@ pub(super) fn page(report: &Report) -> String {
     }
     let _ = write!(
         html,
-        "</main>\n<footer>Written by bandwise {} on {}. This page is self-contained: all pictures and data \
+        "</main>\n<footer>Written by bandwise {} on {}. This page is self-contained: all images and data \
          are inside it.</footer>\n</body>\n</html>\n",
         env!("CARGO_PKG_VERSION"),
         escape(&report.created),
@@ -203,10 +203,10 @@ fn write_images(html: &mut String, grid: &ImageGrid, names: &mut FileNames) {
     if !grid.title.is_empty() {
         let _ = write!(html, "<p class=\"caption-title\">{}</p>", escape(&grid.title));
     }
-    let labelled = grid.rows.iter().any(|r| !r.label.is_empty());
+    let labeled = grid.rows.iter().any(|r| !r.label.is_empty());
     html.push_str("<div class=\"scroll\"><table class=\"pictures\">");
     if !grid.columns.is_empty() {
-        let corner = if labelled { "<td></td>" } else { "" };
+        let corner = if labeled { "<td></td>" } else { "" };
         let _ = write!(html, "<thead><tr>{corner}");
         for title in &grid.columns {
             let _ = write!(html, "<th scope=\"col\">{}</th>", escape(title));
@@ -216,7 +216,7 @@ fn write_images(html: &mut String, grid: &ImageGrid, names: &mut FileNames) {
     html.push_str("<tbody>");
     for row in &grid.rows {
         html.push_str("<tr>");
-        if labelled {
+        if labeled {
             let _ = write!(html, "<th scope=\"row\">{}</th>", escape(&row.label));
         }
         for picture in &row.pictures {
@@ -244,7 +244,7 @@ fn write_picture(html: &mut String, picture: &Picture) {
     }
 }
 
-/// Pictures are shown at most this wide, in CSS pixels.
+/// Images are shown at most this wide, in CSS pixels.
 const WIDEST_PICTURE: usize = 224;
 
 fn display_size(width: usize, height: usize) -> (usize, usize) {

@@ -2,7 +2,7 @@
 //!
 //! A [`Report`] is a list of [`Section`]s; a section holds text, [`Facts`], [`Table`]s, [`LinePlot`]s,
 //! [`BarPlot`]s, [`HeatMap`]s and [`ImageGrid`]s. The page needs no network: styles, plots (SVG with
-//! real text, light and dark), pictures (PNG) and the data behind every plot (CSV) are inside it. The
+//! real text, light and dark), images (PNG) and the data behind every plot (CSV) are inside it. The
 //! same plots can be written as files ([`Report::write_figures`]).
 //!
 //! Nothing here computes a result: numbers come from [`records`](crate::evaluate::record), curves from
@@ -95,7 +95,7 @@ impl Report {
         outputs::replace(path, self.to_html().as_bytes())
     }
 
-    /// Writes every plot as `.svg` and `.csv`, every table as `.csv` and every picture as `.png` into a
+    /// Writes every plot as `.svg` and `.csv`, every table as `.csv` and every image as `.png` into a
     /// folder, numbered in the order of the page; returns the files.
     pub fn write_figures(&self, folder: &Path) -> Result<Vec<PathBuf>> {
         let mut files = Vec::new();

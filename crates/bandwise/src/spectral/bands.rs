@@ -1,7 +1,7 @@
 //! Bands of the spectrum: rings, sectors, ideal windows, radial profiles.
 //!
 //! Windows for filtering ([`low_pass`], [`high_pass`], [`band_pass`]) and profiles use the un-shifted layout. The band
-//! masks of the Fourier-mask paper ([`radial_band`], [`angular_band`], [`BandMasks`]) use its centred layout, with
+//! masks of the Fourier-mask paper ([`radial_band`], [`angular_band`], [`BandMasks`]) use its centered layout, with
 //! the mean at `[height / 2, width / 2]`; [`shift`] and [`unshift`] convert.
 
 use crate::{Error, Result};
@@ -66,7 +66,7 @@ fn window(height: usize, width: usize, inside: impl Fn(f64) -> bool) -> Vec<f32>
     radii(height, width).into_iter().map(|r| if inside(r) { 1.0 } else { 0.0 }).collect()
 }
 
-/// Moves the mean from `[0, 0]` to the centre `[height / 2, width / 2]`.
+/// Moves the mean from `[0, 0]` to the center `[height / 2, width / 2]`.
 pub fn shift<T: Copy>(values: &[T], height: usize, width: usize) -> Vec<T> {
     roll(values, height, width, height.div_ceil(2), width.div_ceil(2))
 }
@@ -82,7 +82,7 @@ fn roll<T: Copy>(values: &[T], height: usize, width: usize, down: usize, right: 
         .collect()
 }
 
-/// How far a centred frequency is from the mean.
+/// How far a centered frequency is from the mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Distance {
     /// `|u| + |v|`.
@@ -91,7 +91,7 @@ pub enum Distance {
     Euclidean,
 }
 
-/// Centred ring `inner ≤ distance < outer` (no upper limit for `None`), as in the Fourier-mask code's `radial_band`.
+/// Centered ring `inner ≤ distance < outer` (no upper limit for `None`), as in the Fourier-mask code's `radial_band`.
 pub fn radial_band(
     height: usize,
     width: usize,
@@ -113,7 +113,7 @@ pub fn radial_band(
         .collect()
 }
 
-/// Centred sector between two angles in degrees, counter-clockwise from the positive column axis, edges included, as
+/// Centered sector between two angles in degrees, counter-clockwise from the positive column axis, edges included, as
 /// in the Fourier-mask code's `circular_band`: a triangle with its apex at the mean.
 pub fn angular_band(height: usize, width: usize, from_degrees: f64, to_degrees: f64) -> Vec<bool> {
     sector(height, width, [from_degrees, to_degrees].map(|degrees| degrees.to_radians().sin_cos()))
@@ -151,7 +151,7 @@ fn in_polygon(corners: &[(f64, f64)], x: f64, y: f64) -> bool {
     right % 2 != left % 2 || right % 2 == 1
 }
 
-/// The rings and sectors of the Fourier-mask paper: `count` of each, centred layout.
+/// The rings and sectors of the Fourier-mask paper: `count` of each, centered layout.
 ///
 /// As published: a pixel on a shared edge belongs to the first band that holds it (the last band also yields to the
 /// first), and the outermost corner belongs to no ring. Radii reach the corner, `√((H/2)² + (W/2)²)`.
@@ -195,7 +195,7 @@ impl BandMasks {
         Ok(Self { radial, angular })
     }
 
-    /// Radial and angular energies of a centred image: its L2 norm within each band, after division by its own L2
+    /// Radial and angular energies of a centered image: its L2 norm within each band, after division by its own L2
     /// norm (the norm, not its square, as published). All zero for a zero image.
     pub fn energies(&self, image: &[f32]) -> (Vec<f64>, Vec<f64>) {
         let norm = image.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>().sqrt().max(f64::MIN_POSITIVE);

@@ -49,7 +49,7 @@ const LINE_PADDING: usize = 8;
 pub(crate) struct SampleFilter<T> {
     forward: Arc<dyn Fft<T>>,
     inverse: Arc<dyn Fft<T>>,
-    /// The gain, divided by the number of positions (rustfft does not normalise).
+    /// The gain, divided by the number of positions (rustfft does not normalize).
     scaled: Vec<T>,
     channels: usize,
 }

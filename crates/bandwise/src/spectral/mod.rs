@@ -9,8 +9,8 @@
 //! | [`circular`] | circular filters along one axis |
 //! | [`noise`] | Fourier basis images, the perturbations of a Fourier heat map |
 //!
-//! Spectra are un-normalised (`F[u, v] = Σ x[m, n] exp(−2πi(um/H + vn/W))`) and *un-shifted*: the mean sits
-//! at `[0, 0]`. [`bands::shift`] moves it to the centre for pictures.
+//! Spectra are un-normalized (`F[u, v] = Σ x[m, n] exp(−2πi(um/H + vn/W))`) and *un-shifted*: the mean sits
+//! at `[0, 0]`. [`bands::shift`] moves it to the center for images.
 
 pub mod bands;
 pub mod circular;

@@ -8,7 +8,7 @@ use clap::Args;
 
 use crate::arguments::subjects::SubjectArguments;
 
-/// Accuracy on low-passed, high-passed and band-passed pictures, by radius and by direction.
+/// Accuracy on low-passed, high-passed and band-passed images, by radius and by direction.
 ///
 /// With --mask, also through a learned Fourier mask (one for all models or one for each) and through what
 /// it leaves out.
@@ -16,13 +16,13 @@ use crate::arguments::subjects::SubjectArguments;
 pub struct BandsArguments {
     #[command(flatten)]
     subjects: SubjectArguments,
-    /// Distance of neighbouring radii, in cycles per picture
+    /// Distance of neighboring radii, in cycles per image
     #[arg(long, value_name = "R", default_value_t = 1.0)]
     radius_step: f64,
     /// Sectors over 180 degrees
     #[arg(long, value_name = "N", default_value_t = 8)]
     sectors: usize,
-    /// Leave the mean colour in every window
+    /// Leave the mean color in every window
     #[arg(long)]
     keep_mean: bool,
     /// A mask.npy of `bandwise mask`, in the order of --weights

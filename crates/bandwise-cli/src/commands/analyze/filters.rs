@@ -14,7 +14,7 @@ use crate::output;
 /// Energy of the convolution filters per cosine frequency, layer by layer (Lukasik et al. 2023).
 ///
 /// Works on any network with 3×3 or larger convolutions, decomposed or plain; it looks at weights alone and
-/// needs no pictures.
+/// needs no images.
 #[derive(Args)]
 pub struct FiltersArguments {
     #[command(flatten)]

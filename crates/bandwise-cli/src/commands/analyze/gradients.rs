@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::arguments::subjects::SubjectArguments;
 
-/// Spectrum of the input gradient, its radial profile and low-frequency bias, beside that of the pictures.
+/// Spectrum of the input gradient, its radial profile and low-frequency bias, beside that of the images.
 #[derive(Args)]
 pub struct GradientsArguments {
     #[command(flatten)]

@@ -6,9 +6,9 @@ use clap::Args;
 
 use crate::arguments::subjects::SubjectArguments;
 
-/// Fourier heat map: error rate when one Fourier wave is added to every picture (Yin et al. 2019).
+/// Fourier heat map: error rate when one Fourier wave is added to every image (Yin et al. 2019).
 ///
-/// The wave has the given L2 norm in every channel (pixels in [0,1]) and a random sign per picture and
+/// The wave has the given L2 norm in every channel (pixels in [0,1]) and a random sign per image and
 /// channel. Yin et al. use norm 4 on CIFAR-10 and 15.7 on ImageNet.
 #[derive(Args)]
 pub struct HeatmapArguments {

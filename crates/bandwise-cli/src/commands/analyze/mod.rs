@@ -19,9 +19,9 @@ pub struct AnalyzeArguments {
 
 #[derive(Subcommand)]
 enum AnalyzeCommand {
-    /// Fourier heat map: error rate when one Fourier wave is added to every picture (Yin et al. 2019)
+    /// Fourier heat map: error rate when one Fourier wave is added to every image (Yin et al. 2019)
     Heatmap(heatmap::HeatmapArguments),
-    /// Accuracy on low-passed, high-passed and band-passed pictures, by radius and by direction
+    /// Accuracy on low-passed, high-passed and band-passed images, by radius and by direction
     Bands(bands::BandsArguments),
     /// Spectra of adversarial perturbations, against learned Fourier masks
     Perturbations(perturbations::PerturbationsArguments),

@@ -15,11 +15,11 @@ use super::EvaluateArguments;
 use crate::arguments::data_spec;
 use crate::{output, progress};
 
-/// Corrupted or shifted pictures instead of clean ones.
+/// Corrupted or shifted images instead of clean ones.
 #[derive(Args, Clone)]
 #[command(next_help_heading = "Corruptions and shifts")]
 pub struct CorruptionArguments {
-    /// Common corruptions, made while pictures are read, or of a published set such as cifar10c:DIR: names separated by
+    /// Common corruptions, made while images are read, or of a published set such as cifar10c:DIR: names separated by
     /// commas, main (15), extra (4) or all (19)
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     corruption: Vec<String>,
@@ -35,7 +35,7 @@ pub struct CorruptionArguments {
     /// Seed of everything random in corruptions and shifts
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub corruption_seed: u64,
-    /// The clean pictures of a published corrupted set, in the same order: gives clean accuracy and the order by frequency
+    /// The clean images of a published corrupted set, in the same order: gives clean accuracy and the order by frequency
     #[arg(long, value_name = "SPEC", value_parser = data_spec)]
     clean_data: Option<DataSpec>,
     /// Records of another model under the same corruptions (--json or results.jsonl): gives the mCE against it
@@ -44,7 +44,7 @@ pub struct CorruptionArguments {
     /// Folder for records, CSV, figures and report; finished corruptions are kept there, and the same command goes on
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Change the pictures first: low_pass:RADIUS, high_pass:RADIUS, phase_scramble[:SHARE] or contrast:SHARE
+    /// Change the images first: low_pass:RADIUS, high_pass:RADIUS, phase_scramble[:SHARE] or contrast:SHARE
     #[arg(long, value_name = "SHIFT")]
     pub shift: Option<Shift>,
 }
@@ -93,7 +93,7 @@ impl CorruptionArguments {
     }
 }
 
-/// Runs `evaluate` on corrupted pictures.
+/// Runs `evaluate` on corrupted images.
 pub fn run(arguments: &EvaluateArguments, interrupt: &Interrupt) -> Result<bool> {
     refuse_others(arguments)?;
     let options = &arguments.corruptions;
@@ -125,7 +125,7 @@ pub fn run(arguments: &EvaluateArguments, interrupt: &Interrupt) -> Result<bool>
 fn refuse_others(arguments: &EvaluateArguments) -> Result<()> {
     let refused = |what: &str| {
         Err(Error::config(format!(
-            "{what} does not go with corruptions; attacks on corrupted pictures can be had from files: write them with \
+            "{what} does not go with corruptions; attacks on corrupted images can be had from files: write them with \
              `bandwise corrupt` and name one, as in --data cifar10c:DIR,corruption=fog,severity=3"
         )))
     };
@@ -173,7 +173,7 @@ fn print(records: &[Record]) {
     }
     say!("± is half of the 95 % Wilson interval.");
     if marked {
-        say!("* not the published protocol: procedural frost (see --frost), or pictures of another size.");
+        say!("* not the published protocol: procedural frost (see --frost), or images of another size.");
     }
     say!();
 }

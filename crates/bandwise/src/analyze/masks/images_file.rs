@@ -22,7 +22,7 @@ struct Header {
     masks: usize,
 }
 
-/// The masks of many pictures on their way.
+/// The masks of many images on their way.
 pub(super) struct ImagesFile {
     masks: File,
     path: PathBuf,

@@ -21,7 +21,7 @@ use crate::plot::{ImageGrid, Picture, Section};
 use crate::wording::counted;
 use crate::{Error, Job, Result};
 
-/// Pictures of single masks that are written and shown.
+/// Images of single masks that are written and shown.
 const SHOWN: usize = 24;
 /// Fewer masks say nothing about classes.
 const FEWEST_FOR_CLASSES: usize = 20;
@@ -70,7 +70,7 @@ struct Chosen {
 
 /// Learns a mask for each image, or for each one that an attack breaks.
 ///
-/// `folder` keeps `masks.npy` `[n, height, width]`, `images.jsonl`, from which the same call resumes, and pictures of
+/// `folder` keeps `masks.npy` `[n, height, width]`, `images.jsonl`, from which the same call resumes, and images of
 /// some masks. Results are masks with what is known of them, in the order of images.
 ///
 /// # Errors
@@ -136,7 +136,7 @@ fn broken(
         counted(before.len(), "image")
     ));
     if indices.is_empty() {
-        return Err(Error::config("the attack breaks no picture: there are no adversarial masks to learn"));
+        return Err(Error::config("the attack breaks no image: there are no adversarial masks to learn"));
     }
     let images = TestImages { images: adversarial, ..images.clone() }.select(&indices)?;
     Ok(Chosen { images, indices })
@@ -202,7 +202,7 @@ fn summary(lines: &[ImageLine], seconds: f64) -> Vec<String> {
     )];
     if seconds > 0.0 {
         let (each, step) = (seconds / lines.len().max(1) as f64, 1e3 * seconds / steps.max(1) as f64);
-        summary.push(format!("{seconds:.1} s: {each:.4} s per picture, {step:.4} ms per picture and step"));
+        summary.push(format!("{seconds:.1} s: {each:.4} s per image, {step:.4} ms per image and step"));
     }
     summary
 }
@@ -245,7 +245,7 @@ fn report(
     Ok(findings)
 }
 
-/// Writes pictures of the first masks, and sets them side by side.
+/// Writes images of the first masks, and sets them side by side.
 fn pictures(lines: &[ImageLine], all: &[Mask], classes: &[String], folder: &Path) -> Result<ImageGrid> {
     let mut shown = Vec::new();
     for (line, mask) in lines.iter().zip(all).take(SHOWN) {
@@ -253,7 +253,7 @@ fn pictures(lines: &[ImageLine], all: &[Mask], classes: &[String], folder: &Path
         let class = classes.get(line.prediction as usize).map_or("", |c| c);
         let mark = if line.converged { "" } else { " *" };
         let caption = format!("{} {class}: {:.1} %{mark}", line.image, 100.0 * line.relative_l1);
-        shown.push(picture(&mask.centred(), mask.height, mask.width).caption(caption));
+        shown.push(picture(&mask.centered(), mask.height, mask.width).caption(caption));
     }
     let grid = ImageGrid::new("Masks of single images", &[]);
     let grid = shown.chunks(6).fold(grid, |grid, row| grid.row("", Vec::<Picture>::from(row)));

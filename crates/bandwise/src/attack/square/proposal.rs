@@ -175,16 +175,16 @@ fn pyramids(side: usize, norm: Norm, stream: &mut Stream) -> Vec<f32> {
 /// Nested rectangles of falling weight, `[rows][columns]`, of unit size (official `eta_rectangles`).
 fn pyramid(rows: usize, columns: usize, norm: Norm) -> Vec<f32> {
     let mut delta = vec![0.0f32; rows * columns];
-    let (centre_row, centre_column) = ((rows / 2) as i64, (columns / 2) as i64);
+    let (center_row, center_column) = ((rows / 2) as i64, (columns / 2) as i64);
     let layers = (rows / 2 + 1).max(columns / 2 + 1) as i64;
     let power = if norm == Norm::L2 { 2 } else { 4 };
     for layer in 0..layers {
-        let reach = |centre: i64, end: usize| {
-            let from = (centre - layer).max(0);
-            from..(centre - layer + 2 * layer + 1).min(end as i64).max(from)
+        let reach = |center: i64, end: usize| {
+            let from = (center - layer).max(0);
+            from..(center - layer + 2 * layer + 1).min(end as i64).max(from)
         };
-        for y in reach(centre_row, rows) {
-            for x in reach(centre_column, columns) {
+        for y in reach(center_row, rows) {
+            for x in reach(center_column, columns) {
                 delta[y as usize * columns + x as usize] += 1.0 / ((layer + 1) as f32).powi(power);
             }
         }

@@ -3,7 +3,7 @@
 //! A file is first written as `NAME.part`; an interrupted download goes on where it stopped. It gets
 //! its name once its MD5 sum (the sum that its publishers give) is right. Archives are unpacked beside
 //! and then moved into place, so that a half-unpacked folder never looks like a data set. A server's
-//! HTML page in place of a file is recognised and refused. Files that the user has put into the
+//! HTML page in place of a file is recognized and refused. Files that the user has put into the
 //! folder by hand are checked and unpacked like downloaded ones, which is the way without a network.
 
 mod download;

@@ -76,7 +76,7 @@ const IMAGENET_C: &str = "https://zenodo.org/records/2235448/files/";
 pub static SOURCES: &[Source] = &[
     Source {
         name: "mnist",
-        description: "MNIST, 70,000 grey digits, 11 MB",
+        description: "MNIST, 70,000 gray digits, 11 MB",
         homepage: "http://yann.lecun.com/exdb/mnist/",
         format: "idx",
         files: &[
@@ -88,7 +88,7 @@ pub static SOURCES: &[Source] = &[
     },
     Source {
         name: "fashion-mnist",
-        description: "Fashion-MNIST, 70,000 grey pieces of clothing, 30 MB",
+        description: "Fashion-MNIST, 70,000 gray pieces of clothing, 30 MB",
         homepage: "https://github.com/zalandoresearch/fashion-mnist",
         format: "idx",
         files: &[
@@ -100,7 +100,7 @@ pub static SOURCES: &[Source] = &[
     },
     Source {
         name: "kmnist",
-        description: "Kuzushiji-MNIST, 70,000 grey characters, 21 MB",
+        description: "Kuzushiji-MNIST, 70,000 gray characters, 21 MB",
         homepage: "https://github.com/rois-codh/kmnist",
         format: "idx",
         files: &[
@@ -153,7 +153,7 @@ pub static SOURCES: &[Source] = &[
     },
     Source {
         name: "tinyimagenet",
-        description: "TinyImageNet, 200 classes, 110,000 labelled images of 64×64, 248 MB",
+        description: "TinyImageNet, 200 classes, 110,000 labeled images of 64×64, 248 MB",
         homepage: "http://cs231n.stanford.edu/",
         format: "tinyimagenet",
         files: &[Remote::archive(

@@ -107,11 +107,11 @@ fn only_npz(folder: &Path) -> Result<Option<PathBuf>> {
 
 /// The image shape `[height, width, channels]` and all pixels with channels last.
 pub(crate) fn pixels(images: Array, origin: &Path) -> Result<([usize; 3], Pixels)> {
-    let colour = |channels: usize| channels == 1 || channels == 3;
+    let color = |channels: usize| channels == 1 || channels == 3;
     let (shape, channels_first) = match images.shape[..] {
         [_, height, width] => ([height, width, 1], false),
-        [_, height, width, channels] if colour(channels) => ([height, width, channels], false),
-        [_, channels, height, width] if colour(channels) => ([height, width, channels], true),
+        [_, height, width, channels] if color(channels) => ([height, width, channels], false),
+        [_, channels, height, width] if color(channels) => ([height, width, channels], true),
         _ => {
             return Err(Error::format(
                 origin,

@@ -1,6 +1,6 @@
 //! Grocery Store (Klasson et al. 2019): `train.txt`, `val.txt`, `test.txt`, `classes.csv`.
 //!
-//! A line is `train/Fruit/Apple/Golden-Delicious/Golden-Delicious_001.jpg, 0, 0`: picture, fine class
+//! A line is `train/Fruit/Apple/Golden-Delicious/Golden-Delicious_001.jpg, 0, 0`: image, fine class
 //! (81), coarse class (43). The fine classes are used unless `labels=coarse` is given. With `test_part=val`, the
 //! validation images are tested.
 
@@ -14,7 +14,7 @@ use crate::{Error, Result};
 
 /// `grocery:DIR`
 pub(in super::super) fn open(request: &Request) -> Result<Arc<dyn Dataset>> {
-    // The repository keeps its pictures in `dataset`.
+    // The repository keeps its images in `dataset`.
     let root = locate(request.path, "dataset", "classes.csv")
         .or_else(|_| locate(request.path, "GroceryStoreDataset/dataset", "classes.csv"))
         .or_else(|_| locate(request.path, "GroceryStoreDataset-master/dataset", "classes.csv"))?;

@@ -1,4 +1,4 @@
-//! Published data sets with a layout of their own: pictures in folders, labels and splits in lists.
+//! Published data sets with a layout of their own: images in folders, labels and splits in lists.
 //!
 //! Each file reads one set as its authors (or torchvision) unpack it. Where a set has training,
 //! validation and test images, `train` is the published training part and `test` the test part,

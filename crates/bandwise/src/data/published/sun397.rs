@@ -1,4 +1,4 @@
-//! SUN397: `ClassName.txt` (`/a/abbey`), pictures in `a/abbey/sun_….jpg`, and the published
+//! SUN397: `ClassName.txt` (`/a/abbey`), images in `a/abbey/sun_….jpg`, and the published
 //! partitions `Training_01.txt`, `Testing_01.txt`, … (50 images per class each); `partition=N`
 //! chooses one (default 1). `holdout=0.15` uses all images instead: that share of them, always the same random one,
 //! is tested, the others are trained on.

@@ -19,7 +19,7 @@ impl Folder {
         files::write_atomic(&self.0.path().join(name), &parts.concat()).unwrap();
     }
 
-    /// A one-colour picture, told apart by its brightness.
+    /// A one-color image, told apart by its brightness.
     fn picture(&self, name: &str, brightness: u8) {
         let png = Image::from_bytes(2, 2, 3, &[brightness; 12]).to_png().unwrap();
         files::write_atomic(&self.0.path().join(name), &png).unwrap();
@@ -175,7 +175,7 @@ fn imagenette_gets_its_names() {
     assert_eq!(content(folder.open("imagenette", "", Split::Test).unwrap()), pairs(&[(8, "French horn")]));
 }
 
-/// As in FPCM's official code: training crops at random, the test pictures are cut to one size.
+/// As in FPCM's official code: training crops at random, the test images are cut to one size.
 #[test]
 fn training_images_may_keep_their_size() {
     let folder = Folder::new();

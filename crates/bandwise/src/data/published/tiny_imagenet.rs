@@ -1,4 +1,4 @@
-//! TinyImageNet (`tiny-imagenet-200`): `train/n…/images/*.JPEG`; the validation pictures lie in one
+//! TinyImageNet (`tiny-imagenet-200`): `train/n…/images/*.JPEG`; the validation images lie in one
 //! folder, `val/images`, with their classes in `val/val_annotations.txt`. They serve as test images,
 //! since no labels are published for `test`. Classes are in the order of their WordNet numbers,
 //! as torchvision's `ImageFolder` has them.
@@ -17,7 +17,7 @@ pub(in super::super) fn open(request: &Request) -> Result<Arc<dyn Dataset>> {
     let root = locate(request.path, "tiny-imagenet-200", "val")?;
     let name = format!("tinyimagenet ({})", request.split);
     let annotations = root.join("val/val_annotations.txt");
-    // Many keep a copy whose validation pictures are sorted into folders.
+    // Many keep a copy whose validation images are sorted into folders.
     let sorted = !root.join("val/images").is_dir();
     let set = match request.split {
         Split::Train => FileDataset::scan(name, &root.join("train"))?,
@@ -28,7 +28,7 @@ pub(in super::super) fn open(request: &Request) -> Result<Arc<dyn Dataset>> {
     Ok(Arc::new(set.rename_classes(|number| words.get(number).cloned().unwrap_or_else(|| number.to_owned()))))
 }
 
-/// Lines: `val_0.JPEG n03444034 0 32 44 62`, the picture, its class and a box.
+/// Lines: `val_0.JPEG n03444034 0 32 44 62`, the image, its class and a box.
 fn annotated(name: String, root: &Path, annotations: &Path) -> Result<FileDataset> {
     let classes = class_numbers(root, annotations)?;
     let mut files = Vec::new();
@@ -37,7 +37,7 @@ fn annotated(name: String, root: &Path, annotations: &Path) -> Result<FileDatase
         let file = words.next().and_then(|file| below(&root.join("val/images"), file));
         let class = words.next().and_then(|class| classes.binary_search_by(|c| c.as_str().cmp(class)).ok());
         let (Some(file), Some(class)) = (file, class) else {
-            return Err(bad_line(annotations, number, "a picture and the WordNet number of a known class"));
+            return Err(bad_line(annotations, number, "an image and the WordNet number of a known class"));
         };
         files.push((file, class as u32));
     }

@@ -4,14 +4,14 @@
 //! Natural images cannot answer it directly, since their cues cannot be separated. Here they can.
 //!
 //! * **Low-frequency cue: a global shape** ([`SHAPES`]), with random position, scale, tilt and
-//!   colour, a soft outline and a contrast of 0.3. No perturbation of 8/255 can remove it.
+//!   color, a soft outline and a contrast of 0.3. No perturbation of 8/255 can remove it.
 //! * **High-frequency cue: a fine texture** ([`TEXTURES`]) over the whole image: stripes in three
 //!   directions and two widths, dots, checks, honeycomb, grain; 0.22 to 0.36 cycles per pixel. All
 //!   have the same power and random phases. Its amplitude is 10/255 by default. An L∞ adversary
 //!   of size ε that adds `ε · sign` of the opposite wave takes `4/π · ε` from the wave's amplitude: with
 //!   ε = 8/255 that is 10.2/255, the whole texture. A network that is to withstand ε = 8/255 must
 //!   therefore turn to the shape, while nothing forces an undefended one to.
-//! * **Nuisances**: smooth background variation, pixel noise, brightness and colour, all alike for
+//! * **Nuisances**: smooth background variation, pixel noise, brightness and color, all alike for
 //!   every class.
 //!
 //! In training, each cue shows the label's class with a probability of its own (`shape=0.95`,
@@ -23,7 +23,7 @@
 //! The test splits ([`CueSplit`]) are `iid` (as in training), `shape` (no texture), `texture` (no
 //! shape) and `conflict` (shape and texture of different classes; the label is the shape's,
 //! [`Dataset::texture_label`] the texture's). The splits are paired: image `i` has the same
-//! position, colours, background and noise in all four, and only the cues differ. The share of
+//! position, colors, background and noise in all four, and only the cues differ. The share of
 //! conflict images decided for the shape, among those decided for either, is the *shape bias*
 //! (Geirhos et al. 2019).
 //!
@@ -129,10 +129,10 @@ impl SyntheticDataset {
         // One stream for each ingredient: leaving one out changes none of the others.
         let rng = |ingredient: &str| stream(config.seed, &[tag(ingredient), tag(part), index as u64]);
         let mut image = Image::filled(config.size, config.size, 3, 0.0);
-        let colours = Colours::random(config.contrast as f32, &mut rng("colours"));
-        add_background(&mut image, colours.background, config.clutter as f32, &mut rng("clutter"));
+        let colors = Colors::random(config.contrast as f32, &mut rng("colours"));
+        add_background(&mut image, colors.background, config.clutter as f32, &mut rng("clutter"));
         if let Some(class) = cues.shape {
-            add_shape(&mut image, class, colours.difference(), &mut rng("shape"));
+            add_shape(&mut image, class, colors.difference(), &mut rng("shape"));
         }
         if let Some(class) = cues.texture {
             add_texture(&mut image, class, config.amplitude as f32, &mut rng("texture"));
@@ -188,13 +188,13 @@ fn uniform(rng: &mut Stream, low: f32, high: f32) -> f32 {
     low + (high - low) * rng.random::<f32>()
 }
 
-/// The two colours of an image.
-struct Colours {
+/// The two colors of an image.
+struct Colors {
     background: [f32; 3],
     shape: [f32; 3],
 }
 
-impl Colours {
+impl Colors {
     /// Brightness differs by `contrast` (varied by a fifth), hue is free.
     fn random(contrast: f32, rng: &mut Stream) -> Self {
         let background = uniform(rng, 0.3, 0.7);
@@ -215,12 +215,12 @@ impl Colours {
     }
 }
 
-/// The background colour plus a few slow waves, different in each channel.
-fn add_background(image: &mut Image, colour: [f32; 3], strength: f32, rng: &mut Stream) {
+/// The background color plus a few slow waves, different in each channel.
+fn add_background(image: &mut Image, color: [f32; 3], strength: f32, rng: &mut Stream) {
     let size = image.width;
     // A wave of amplitude a in one channel has power a²/2.
     let amplitude = strength * (2.0 / CLUTTER_WAVES as f32).sqrt();
-    image.pixels.chunks_exact_mut(3).for_each(|pixel| pixel.copy_from_slice(&colour));
+    image.pixels.chunks_exact_mut(3).for_each(|pixel| pixel.copy_from_slice(&color));
     for _ in 0..CLUTTER_WAVES {
         let per_pixel = TAU / size as f32;
         let vertical = per_pixel * uniform(rng, -CLUTTER_CYCLES, CLUTTER_CYCLES);
@@ -242,15 +242,15 @@ fn add_background(image: &mut Image, colour: [f32; 3], strength: f32, rng: &mut 
 fn add_shape(image: &mut Image, class: u32, difference: [f32; 3], rng: &mut Stream) {
     let size = image.width as f32;
     let radius = size * uniform(rng, 0.2, 0.34);
-    let centre = [uniform(rng, radius, size - radius), uniform(rng, radius, size - radius)];
+    let center = [uniform(rng, radius, size - radius), uniform(rng, radius, size - radius)];
     let (sin, cos) = uniform(rng, -15.0, 15.0).to_radians().sin_cos();
     let mirror = if rng.random() { 1.0 } else { -1.0 };
     // From inside to outside in this many pixels: soft, so that the shape has no high frequencies.
     let edge = 3.0 * size / 32.0;
     for row in 0..image.height {
         for column in 0..image.width {
-            let y = (row as f32 + 0.5 - centre[0]) / radius;
-            let x = (column as f32 + 0.5 - centre[1]) / radius;
+            let y = (row as f32 + 0.5 - center[0]) / radius;
+            let x = (column as f32 + 0.5 - center[1]) / radius;
             let outside = shapes::distance(class, mirror * (cos * x + sin * y), cos * y - sin * x);
             let cover = (0.5 - outside * radius / edge).clamp(0.0, 1.0);
             let cover = cover * cover * (3.0 - 2.0 * cover);

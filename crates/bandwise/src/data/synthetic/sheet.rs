@@ -4,10 +4,10 @@ use super::{CueSplit, Image, SyntheticConfig, SyntheticDataset};
 use crate::Result;
 use crate::data::Dataset;
 
-/// Pixels between pictures.
+/// Pixels between images.
 const GAP: usize = 2;
 
-/// Pictures of all ten classes (columns): two rows of training images, then one row each of the
+/// Images of all ten classes (columns): two rows of training images, then one row each of the
 /// test splits `shape`, `texture` and `conflict`, every pixel repeated `zoom` times each way.
 pub fn contact_sheet(config: &SyntheticConfig, zoom: usize) -> Result<Image> {
     let rows = [

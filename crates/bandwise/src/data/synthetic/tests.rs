@@ -65,7 +65,7 @@ fn all_textures_have_the_same_power_and_no_mean() {
 
 #[test]
 fn cues_lie_in_their_bands() {
-    // The share of the power below a sixth of the sampling frequency, measured on cue pictures alone.
+    // The share of the power below a sixth of the sampling frequency, measured on cue images alone.
     let low_share = |image: &Image| {
         let size = image.width;
         let (mut low, mut all) = (0.0, 0.0);

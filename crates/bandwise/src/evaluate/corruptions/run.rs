@@ -200,7 +200,7 @@ impl Store {
         };
         if !records.iter().all(same) {
             return Err(Error::config(format!(
-                "{} holds results of another model, of other pictures or settings; choose another folder",
+                "{} holds results of another model, of other images or settings; choose another folder",
                 path.display()
             )));
         }

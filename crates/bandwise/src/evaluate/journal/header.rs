@@ -1,4 +1,4 @@
-//! What a journal's judgements depend on, and whether two headers describe the same evaluation.
+//! What a journal's judgments depend on, and whether two headers describe the same evaluation.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -16,7 +16,7 @@ use crate::{Error, Result};
 /// The format of the journals that this version writes and reads.
 pub const FORMAT: u32 = 2;
 
-/// Everything that the judgements depend on.
+/// Everything that the judgments depend on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Header {
     /// [`FORMAT`].

@@ -8,7 +8,7 @@ use super::header::Header;
 use crate::attack::{Attack, Outcome, Warning};
 use crate::{Error, Result, files};
 
-/// One judgement: of an image under an attack, or under one part of AutoAttack.
+/// One judgment: of an image under an attack, or under one part of AutoAttack.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
     /// Index in the data set.
@@ -41,7 +41,7 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// The judgement that the outcome of an attack, or of a part of it, amounts to.
+    /// The judgment that the outcome of an attack, or of a part of it, amounts to.
     pub fn of(image: usize, attack: &str, part: Option<&str>, outcome: Outcome) -> Self {
         let Outcome { broken, margin, queries, gradients, restart, distance, by, no_gradient } = outcome;
         let (attack, part) = (attack.to_string(), part.map(str::to_string));

@@ -13,7 +13,7 @@ use crate::{Error, Result};
 /// run of the whole.
 ///
 /// # Errors
-/// [`Error::Config`] if they belong to different evaluations, [`Error::Format`] if judgements are
+/// [`Error::Config`] if they belong to different evaluations, [`Error::Format`] if judgments are
 /// missing or contradict each other, or `out` is a file that is no journal.
 pub fn merge(inputs: &[PathBuf], out: &Path) -> Result<Journal> {
     let mut journals = inputs.iter().map(|path| Journal::read(path)).collect::<Result<Vec<_>>>()?.into_iter();
@@ -62,7 +62,7 @@ pub fn merge(inputs: &[PathBuf], out: &Path) -> Result<Journal> {
 }
 
 impl Journal {
-    /// Whether this very judgement is there.
+    /// Whether this very judgment is there.
     fn holds(&self, entry: &super::Entry) -> bool {
         let parts = self.task(&entry.attack).map_or(&[][..], |task| &task.parts);
         parts.iter().any(|part| part.name == entry.part && part.entries.contains_key(&entry.image))

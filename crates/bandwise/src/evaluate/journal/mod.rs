@@ -1,6 +1,6 @@
 //! The journal of an evaluation: one line per (image, attack), appended while it runs.
 //!
-//! The first line ([`Header`]) holds everything that the outcomes depend on. Then come judgements
+//! The first line ([`Header`]) holds everything that the outcomes depend on. Then come judgments
 //! ([`Entry`]), warnings ([`Noted`]), and a line where an attack began with so many images. An evaluation
 //! continued with more images or attacks adds a line that says so. Once everything is judged, the file
 //! is brought into one canonical order, in which it does not tell how the work was divided. Every line
@@ -42,7 +42,7 @@ pub struct Journal {
     tasks: Vec<Task>,
     /// Places of the attacks that the present evaluation asks for; `None` for all.
     chosen: Option<Vec<usize>>,
-    /// As far as they cannot be told from the judgements.
+    /// As far as they cannot be told from the judgments.
     warnings: Vec<Noted>,
     /// The images that were begun with last, if none of them was judged.
     unfinished: Option<Begun>,
@@ -50,7 +50,7 @@ pub struct Journal {
     lock: Option<Lock>,
 }
 
-/// The judgements under one attack.
+/// The judgments under one attack.
 #[derive(Debug)]
 struct Task {
     label: String,
@@ -61,7 +61,7 @@ struct Task {
 #[derive(Debug)]
 struct Part {
     name: Option<String>,
-    /// By image: the judgement and its line as written, so that merging never re-formats a number.
+    /// By image: the judgment and its line as written, so that merging never re-formats a number.
     entries: HashMap<usize, (Entry, String)>,
 }
 
@@ -87,7 +87,7 @@ impl Task {
         Some(true)
     }
 
-    fn judgement(&self, image: usize) -> Option<Entry> {
+    fn judgment(&self, image: usize) -> Option<Entry> {
         self.correct(image)?;
         if let [Part { name: None, entries }] = &self.parts[..] {
             return entries.get(&image).map(|(entry, _)| entry.clone());
@@ -256,9 +256,9 @@ impl Journal {
         all.filter(|(index, _)| is_asked(index)).map(|(_, attack)| attack).collect()
     }
 
-    /// The judgement of `image` under the attack with this label; `None` before it is final.
+    /// The judgment of `image` under the attack with this label; `None` before it is final.
     pub fn get(&self, attack: &str, image: usize) -> Option<Entry> {
-        self.task(attack)?.judgement(image)
+        self.task(attack)?.judgment(image)
     }
 
     /// Whether `image` is right, and not broken by the attack with this label; `None` before it is known.
@@ -270,7 +270,7 @@ impl Journal {
         self.tasks.iter().find(|task| task.label == attack)
     }
 
-    /// Appends judgements, with warnings that came up while they were made, and flushes them to the disk.
+    /// Appends judgments, with warnings that came up while they were made, and flushes them to the disk.
     pub fn append(&mut self, entries: Vec<Entry>, warnings: Vec<Noted>) -> Result<()> {
         let mut text = String::new();
         for noted in &warnings {
@@ -351,12 +351,12 @@ impl Journal {
 
     /// Images that survived an attack which saw no gradient there.
     fn zero_gradients(&self, task: &Task, attack: &Attack) -> Option<Warning> {
-        let judged = self.header.image_numbers().filter_map(|image| task.judgement(image));
+        let judged = self.header.image_numbers().filter_map(|image| task.judgment(image));
         let unseen = judged.filter(|entry| entry.outcome().survived_unseen()).count();
         Warning::zero_gradients(unseen, advice(attack.norm(), &self.header.attacks))
     }
 
-    /// The official sign of gradient masking, from the judgements of AutoAttack's parts.
+    /// The official sign of gradient masking, from the judgments of AutoAttack's parts.
     fn square_better(&self, task: &Task) -> Option<Warning> {
         let attacked = self.header.image_numbers().filter(|&image| self.correct(CLEAN, image) == Some(true));
         let total = attacked.count();
@@ -376,7 +376,7 @@ impl Journal {
         Ok(self.header.image_numbers().map(|image| right(CLEAN, image) && right(attack, image)).collect())
     }
 
-    /// Images still to be judged under an attack: those without a final judgement, except where the
+    /// Images still to be judged under an attack: those without a final judgment, except where the
     /// clean image is already wrong.
     pub fn missing(&self, attack: &str) -> Vec<usize> {
         let wrong = |image| attack != CLEAN && self.correct(CLEAN, image) == Some(false);
@@ -422,7 +422,7 @@ impl Journal {
         ))
     }
 
-    /// Puts a judgement in its place; a different one for the same image is an error.
+    /// Puts a judgment in its place; a different one for the same image is an error.
     fn take(&mut self, entry: Entry, line: &str) -> Result<(), String> {
         let what = match &entry.part {
             None => format!("judges image {} under `{}`", entry.image, entry.attack),
@@ -516,7 +516,7 @@ fn read_header(path: &Path, line: &str) -> Result<Header> {
 fn content(path: &Path, bytes: &[u8]) -> String {
     let Ok(text) = std::str::from_utf8(bytes) else { return "binary data".into() };
     if text.starts_with("{\"kind\":") && text.contains("\"kind\":\"image\"") {
-        return "judgements without the first line of a journal".into();
+        return "judgments without the first line of a journal".into();
     }
     if let Ok(records) = record::parse(path, text)
         && !records.is_empty()

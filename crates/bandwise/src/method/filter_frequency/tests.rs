@@ -480,7 +480,7 @@ fn side_seven_counts_its_upper_half() {
 }
 
 #[test]
-fn initialisations_have_the_published_spread() {
+fn initializations_have_the_published_spread() {
     let spread = |kind, init| {
         let mut model = resnet9("plain", Some(32), 10);
         decompose(&mut model, &Decomposition { kind, init, min_kernel_size: 3 }, 7).unwrap();

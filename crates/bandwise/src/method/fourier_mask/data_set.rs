@@ -32,7 +32,7 @@ pub struct DataSetConfig {
     pub batch_size: usize,
     /// How a batch forms its invariance.
     pub invariance: Invariance,
-    /// Invariance above which a step's gradient grows no more. The default only keeps numbers finite: one picture
+    /// Invariance above which a step's gradient grows no more. The default only keeps numbers finite: one image
     /// whose class has turned still outweighs all others for thousands of steps, because Adam divides by the
     /// largest gradients it remembers. Around 1 it cannot, and masks become sparse much faster.
     pub largest_exponent: f64,

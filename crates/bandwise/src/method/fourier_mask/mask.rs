@@ -64,8 +64,8 @@ impl Mask {
         Self { height, width, values }
     }
 
-    /// The even part with the mean in the centre `[height / 2, width / 2]`, for pictures and bands.
-    pub fn centred(&self) -> Vec<f32> {
+    /// The even part with the mean in the center `[height / 2, width / 2]`, for images and bands.
+    pub fn centered(&self) -> Vec<f32> {
         bands::shift(&self.even().values, self.height, self.width)
     }
 

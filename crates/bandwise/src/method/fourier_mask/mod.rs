@@ -22,7 +22,7 @@
 //! | `per_image` | [`ImageLearner`]: one mask per image, many side by side |
 //!
 //! Only the even part of a mask acts on real images, and gradients are even, so learned masks are even
-//! up to rounding. What was learned is stored, un-shifted; pictures show the even part, centred.
+//! up to rounding. What was learned is stored, un-shifted; images show the even part, centered.
 
 mod data_set;
 mod mask;

@@ -137,7 +137,7 @@ fn all(model: &FrozenModel, images: &Tensor, config: &ImageConfig) -> Vec<ImageM
 }
 
 #[test]
-fn image_masks_do_not_depend_on_their_neighbours() {
+fn image_masks_do_not_depend_on_their_neighbors() {
     let (model, images) = (small_model(), images(7));
     let config =
         ImageConfig { max_steps: 60, patience: 5, l1_tolerance: 1e-3, batch_size: 3, ..Default::default() };

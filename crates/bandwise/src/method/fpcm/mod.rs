@@ -223,7 +223,7 @@ pub struct Fpcm {
 }
 
 impl Fpcm {
-    /// A freshly initialised block behind stage `number` (from 1) of `channels` channels.
+    /// A freshly initialized block behind stage `number` (from 1) of `channels` channels.
     pub fn new(config: &FpcmConfig, number: usize, channels: usize, builder: &mut Builder) -> Result<Self> {
         let inputs = config.projection.inputs(channels);
         let bound = (inputs as f64).powf(-0.5);

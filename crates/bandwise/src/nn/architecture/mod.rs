@@ -17,7 +17,7 @@ use crate::Result;
 /// What every architecture needs to know.
 #[derive(Clone, Copy, Debug)]
 pub struct Interface {
-    /// Channels of the input pictures.
+    /// Channels of the input images.
     pub channels: usize,
     /// Number of classes.
     pub classes: usize,

@@ -13,7 +13,7 @@ pub struct ResNet {
     pub blocks: [usize; 4],
     /// 1×1, 3×3, 1×1 blocks with four times the channels, instead of two 3×3.
     pub bottleneck: bool,
-    /// Stem and names of torchvision, for pictures of 64 pixels and more.
+    /// Stem and names of torchvision, for images of 64 pixels and more.
     pub imagenet_stem: bool,
 }
 

@@ -1,5 +1,5 @@
 //! VGG with batch norm (Simonyan and Zisserman 2015): torchvision's `features`, and either its head of
-//! three linear layers or one linear layer on the globally averaged map, as is usual for small pictures.
+//! three linear layers or one linear layer on the globally averaged map, as is usual for small images.
 
 use bandwise_kernels::ConvConfig;
 

@@ -37,7 +37,7 @@ impl Matched {
 /// Finds the tensors of a model in a state dict.
 ///
 /// Wrappers leave prefixes in names (`module.`, `model.`, `attacker.model.`, `1.` of a
-/// `Sequential(normalise, network)`): the prefix under which most names are found is taken.
+/// `Sequential(normalize, network)`): the prefix under which most names are found is taken.
 /// Where names are still missing, usual other names of the same layers (`fc` for `linear`,
 /// `downsample` for `shortcut`) are tried.
 ///

@@ -181,7 +181,7 @@ pub fn shapes(model: &Model) -> Vec<(String, Shape)> {
 }
 
 fn read_bytes(path: &Path, bytes: &[u8], entry: Option<&str>) -> Result<StateFile> {
-    let result = match recognise(bytes) {
+    let result = match recognize(bytes) {
         Ok(Container::Safetensors) => safetensors::read(bytes, entry),
         Ok(Container::TorchZip) => torch::read_zip(bytes, entry),
         Ok(Container::TorchLegacy) => torch::read_legacy(bytes, entry),
@@ -202,7 +202,7 @@ fn check_count(count: usize) -> Result<(), String> {
 }
 
 /// Tells the container from the first bytes, or says what the file seems to be instead.
-fn recognise(bytes: &[u8]) -> Result<Container, String> {
+fn recognize(bytes: &[u8]) -> Result<Container, String> {
     const EXPECTED: &str = "expected weights: a safetensors file or a PyTorch checkpoint (.pt, .pth, .th)";
     let starts = |magic: &[u8]| bytes.starts_with(magic);
     let text = String::from_utf8_lossy(&bytes[..bytes.len().min(200)]).trim_start().to_lowercase();

@@ -258,7 +258,7 @@ fn safetensors_come_back_with_their_metadata_and_equal_content_makes_equal_bytes
 }
 
 #[test]
-fn the_normaliser_of_a_sequential_is_recognised() {
+fn the_normalizer_of_a_sequential_is_recognized() {
     let state = StateDict::from([
         ("0.mean".to_owned(), tensor(&[0.25, 0.5, 0.75], &[1, 3, 1, 1])),
         ("0.std".to_owned(), tensor(&[0.5, 0.5, 0.25], &[1, 3, 1, 1])),

@@ -9,7 +9,7 @@ use super::matrix;
 use super::operator::{FilterOp, ForwardOp, InverseOp};
 use crate::{Error, Result};
 
-/// Real and imaginary part of the un-normalised 2-D transform of every channel, each `[batch, height, width,
+/// Real and imaginary part of the un-normalized 2-D transform of every channel, each `[batch, height, width,
 /// channels]`, un-shifted. Differentiable.
 pub fn dft2(x: &Tensor) -> Result<(Tensor, Tensor)> {
     x.dims4()?;

@@ -79,7 +79,7 @@ impl<T: FftNum> Fft2<T> {
         Scratch { plane: vec![zero; self.height * self.width], line: vec![zero; line.unwrap_or(0)] }
     }
 
-    /// Un-normalised forward transform of one plane `[height, width]` in place.
+    /// Un-normalized forward transform of one plane `[height, width]` in place.
     pub fn forward(&self, plane: &mut [Complex<T>], scratch: &mut Scratch<T>) {
         self.forward_transposed(plane, scratch);
         transpose(plane, &mut scratch.plane, self.width, self.height);
@@ -126,7 +126,7 @@ fn transpose<T: Copy>(from: &[T], to: &mut [T], rows: usize, columns: usize) {
     }
 }
 
-/// Un-normalised spectrum of one real plane `[height, width]`.
+/// Un-normalized spectrum of one real plane `[height, width]`.
 pub fn spectrum<T: Real>(image: &[T], height: usize, width: usize) -> Vec<Complex<T>> {
     let plan = T::plan(height, width);
     let mut plane: Vec<Complex<T>> = image.iter().map(|&x| Complex::new(x, T::real(0.0))).collect();

@@ -5,17 +5,17 @@ use super::picture::Picture;
 /// Raises the HSV value by `amount`.
 pub(super) fn brightness(picture: &Picture, amount: f64) -> Picture {
     if picture.channels == 1 {
-        // A grey pixel's value is the pixel.
+        // A gray pixel's value is the pixel.
         return picture
             .with_unit(picture.bytes.iter().map(|&byte| (f64::from(byte) / 255.0 + amount).clamp(0.0, 1.0)));
     }
     map_hsv(picture, |[h, s, v]| [h, s, (v + amount).clamp(0.0, 1.0)])
 }
 
-/// Turns the HSV saturation `s` into `s · factor + offset`. A grey pixel counts as red.
+/// Turns the HSV saturation `s` into `s · factor + offset`. A gray pixel counts as red.
 pub(super) fn saturate(picture: &Picture, factor: f64, offset: f64) -> Picture {
     if picture.channels == 1 {
-        return saturate(&picture.to_colour(), factor, offset).to_grey();
+        return saturate(&picture.to_color(), factor, offset).to_gray();
     }
     map_hsv(picture, |[h, s, v]| [h, (s * factor + offset).clamp(0.0, 1.0), v])
 }
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn colours_survive_the_round_trip() {
+    fn colors_survive_the_round_trip() {
         for code in 0..4096u32 {
             let rgb = [code >> 8, code >> 4 & 15, code & 15].map(|v| f64::from(v) / 15.0);
             let back = hsv_to_rgb(rgb_to_hsv(rgb));
