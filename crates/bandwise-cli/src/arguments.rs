@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use bandwise::data::{DataSpec, Split};
 use bandwise::evaluate::overview;
 use bandwise::evaluate::subject::Compute;
-use bandwise::method::ModelSource;
+use bandwise::network::ModelSource;
 use bandwise::nn::Normalization;
 use bandwise::{Error, Result};
 use bandwise_kernels::Precision;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use assert_cmd::Command;
 use bandwise::data::{DataSpec, Split};
 use bandwise::evaluate::record::{self, Record};
-use bandwise::method::{Network, NetworkConfig};
+use bandwise::network::{Network, NetworkConfig};
 
 fn bandwise() -> Command {
     Command::new(assert_cmd::cargo::cargo_bin!("bandwise"))

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use bandwise::method::{Network, NetworkConfig};
+use bandwise::network::{Network, NetworkConfig};
 
 /// The evaluation under test, writing its journal to `results`.
 fn evaluate(weights: &Path, results: &Path, more: &[&str]) -> Command {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
 use bandwise::data::Image;
-use bandwise::method::{Network, NetworkConfig};
+use bandwise::network::{Network, NetworkConfig};
 use bandwise::nn::weights::write_safetensors;
 use candle_core::Device;
 

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use bandwise::method::{Network, NetworkConfig};
+use bandwise::network::{Network, NetworkConfig};
 
 const DATA: &str = "synthetic:count=20,test_count=20";
 

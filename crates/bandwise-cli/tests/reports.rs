@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Output;
 
-use bandwise::method::{Network, NetworkConfig};
+use bandwise::network::{Network, NetworkConfig};
 
 fn bandwise(arguments: &[&str]) -> Output {
     std::process::Command::new(assert_cmd::cargo::cargo_bin!("bandwise")).args(arguments).output().unwrap()

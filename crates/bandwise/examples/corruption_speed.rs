@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use bandwise::corruption::{Corruption, Corruptor, Picture, Protocol, Severity};
-use bandwise::data::npy;
+use bandwise::formats::npy;
 use bandwise::{Error, Result, files};
 
 fn main() -> Result<()> {

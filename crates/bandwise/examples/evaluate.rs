@@ -6,7 +6,7 @@
 use bandwise::data::Split;
 use bandwise::evaluate::attacks::{self, AttacksConfig};
 use bandwise::evaluate::subject::{Compute, Subject, TestSet};
-use bandwise::method::{ModelSource, Network, NetworkConfig};
+use bandwise::network::{ModelSource, Network, NetworkConfig};
 use bandwise::{Job, Result, candle_core::Device};
 
 fn main() -> Result<()> {

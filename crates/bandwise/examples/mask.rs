@@ -9,7 +9,7 @@ use bandwise::analyze::masks::data_set::{self, DataSetMasksConfig};
 use bandwise::data::Split;
 use bandwise::evaluate::subject::{Compute, Subject, TestSet};
 use bandwise::method::fourier_mask::DataSetConfig;
-use bandwise::method::{ModelSource, Network, NetworkConfig};
+use bandwise::network::{ModelSource, Network, NetworkConfig};
 use bandwise::report::write_analysis;
 use bandwise::{Job, Result, candle_core::Device};
 

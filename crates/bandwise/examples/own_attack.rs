@@ -5,7 +5,7 @@
 use bandwise::attack::{Classifier, FrozenModel, verdicts};
 use bandwise::candle_core::{Device, Tensor, Var};
 use bandwise::data::{DataSpec, Split, load_all};
-use bandwise::method::{Network, NetworkConfig};
+use bandwise::network::{Network, NetworkConfig};
 use bandwise::nn::loss;
 use bandwise::spectral::{bands, fourier};
 use bandwise::{Error, Result};

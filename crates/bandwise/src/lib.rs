@@ -12,7 +12,8 @@
 //! | [`corruption`] | common corruptions and other shifts |
 //! | [`nn`] | layers, architectures, weights in and out |
 //! | [`attack`] | one file per attack |
-//! | [`method`] | the published methods, networks out of files |
+//! | [`method`] | the published methods, one file each |
+//! | [`network`] | networks with their configuration, out of files and into them |
 //! | [`evaluate`] | accuracies with intervals, under attacks and corruptions; records |
 //! | [`analyze`] | what networks do with frequencies: masks, bands, spectra |
 //! | [`report`] | pages from records and figures, folders of analyses |
@@ -27,7 +28,7 @@
 //! use bandwise::analyze::heatmap::{self, HeatMapConfig};
 //! use bandwise::data::Split;
 //! use bandwise::evaluate::subject::{Compute, Subject, TestSet};
-//! use bandwise::method::ModelSource;
+//! use bandwise::network::ModelSource;
 //!
 //! # fn main() -> bandwise::Result<()> {
 //! let images = TestSet::open(&"cifar10:data/cifar10".parse()?, Split::Test, Some(1000))?;
@@ -62,6 +63,7 @@ mod golden;
 pub mod job;
 pub mod lock;
 pub mod method;
+pub mod network;
 pub mod nn;
 pub mod outputs;
 pub mod plot;

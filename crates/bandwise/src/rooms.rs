@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the ground up, as the crate's front page lists them.
-const ROOMS: [&str; 12] = [
+const ROOMS: [&str; 13] = [
     "formats",
     "spectral",
     "plot",
@@ -13,6 +13,7 @@ const ROOMS: [&str; 12] = [
     "nn",
     "attack",
     "method",
+    "network",
     "evaluate",
     "analyze",
     "report",

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use bandwise::method::ModelSource;
+use bandwise::network::ModelSource;
 use bandwise::nn::weights;
 use bandwise::outputs::{self, Kind};
 use bandwise::wording::counted;

@@ -8,7 +8,7 @@ use super::masks::per_image::{self, ImageMasksConfig};
 use super::*;
 use crate::data::{DataSpec, Split};
 use crate::evaluate::subject::{Compute, TestSet};
-use crate::method::{ModelSource, Network, NetworkConfig};
+use crate::network::{ModelSource, Network, NetworkConfig};
 
 fn subject(width: usize, data: &str) -> Subject {
     let folder = tempfile::tempdir().unwrap();

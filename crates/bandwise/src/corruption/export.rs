@@ -10,7 +10,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::{Corruption, CorruptionConfig, Corruptor, Picture, Protocol, Severity};
-use crate::data::{Dataset, npy};
+use crate::data::Dataset;
+use crate::formats::npy;
 use crate::lock::Lock;
 use crate::{Error, Job, Result, files};
 

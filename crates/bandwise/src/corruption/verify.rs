@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::export::{CHUNK, read_pictures};
 use super::{Corruption, CorruptionConfig, Corruptor, Severity};
-use crate::data::{Dataset, npy};
+use crate::data::Dataset;
+use crate::formats::npy;
 use crate::{Error, Result};
 
 /// Share of values that may differ by more than one gray level where nothing is random.

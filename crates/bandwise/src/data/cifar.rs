@@ -12,7 +12,8 @@ use std::sync::Arc;
 
 use super::array::{ArrayDataset, Pixels, numbered_classes};
 use super::spec::Request;
-use super::{Dataset, Split, pickle};
+use super::{Dataset, Split};
+use crate::formats::pickle;
 use crate::{Error, Result, files};
 
 const SIDE: usize = 32;
@@ -277,9 +278,9 @@ fn pickled_class_names(path: &Path) -> Result<Option<Vec<String>>> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::pickle::writer::Writer;
     use super::*;
     use crate::data::DataSpec;
+    use crate::formats::pickle::writer::Writer;
 
     /// A record whose red plane is 1, green 2, blue 3.
     fn record(labels: &[u8]) -> Vec<u8> {

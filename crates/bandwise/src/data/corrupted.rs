@@ -18,7 +18,8 @@ use super::array::{ArrayDataset, Pixels, check_labels, numbered_classes};
 use super::cifar::CIFAR10_CLASSES;
 use super::folder::{file_name, subfolders};
 use super::spec::{Request, unknown};
-use super::{Dataset, FileDataset, npy};
+use super::{Dataset, FileDataset, numpy};
+use crate::formats::npy;
 use crate::{Error, Result, files};
 
 /// Severities in every published set.
@@ -174,7 +175,7 @@ pub(super) fn open_cifar10_1(request: &Request) -> Result<Arc<dyn Dataset>> {
     if !path.is_file() {
         return Err(Error::format(request.path, format!("expected `{data}` here or in `datasets`")));
     }
-    let (shape, pixels) = npy::pixels(npy::read(&path)?, &path)?;
+    let (shape, pixels) = numpy::pixels(npy::read(&path)?, &path)?;
     let labels = npy::read(&label_path)?.labels(&label_path)?;
     let classes = CIFAR10_CLASSES.map(str::to_owned).to_vec();
     check_labels(&label_path, &labels, classes.len())?;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Dataset, Split, cifar, corrupted, cue_conflict, folder, idx, npy, published};
+use super::{Dataset, Split, cifar, corrupted, cue_conflict, folder, idx, numpy, published};
 use crate::Result;
 
 /// A format that can be named on the command line.
@@ -95,7 +95,7 @@ pub static FORMATS: &[Format] = &[
         location: "DIR",
         help: "NumPy arrays: train_images.npy, train_labels.npy, …, images.npy, labels.npy, or an .npz file",
         options: &[],
-        open: npy::open,
+        open: numpy::open,
     },
     Format {
         name: "parquet",

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `spec` | the name on the command line |
 //! | `array`, `folder` | sets held in memory, sets read file by file |
-//! | `cifar`, `idx`, `npy`, `mat`, `parquet`, `pickle` | one file format each |
+//! | `cifar`, `idx`, `numpy`, `parquet` | one layout of files each |
 //! | `published` | sets with a layout of their own: TinyImageNet, Flowers-102, … |
 //! | `corrupted`, `cue_conflict` | published test sets for robustness and shape bias |
 //! | `formats` | the table of everything that can be named |
@@ -35,11 +35,9 @@ pub mod image;
 pub mod limits;
 pub mod loader;
 pub mod mapping;
-pub mod mat;
-pub mod npy;
+mod numpy;
 #[cfg(feature = "parquet")]
 mod parquet;
-pub mod pickle;
 mod published;
 #[cfg(test)]
 mod robustness_tests;

@@ -3,8 +3,9 @@
 use std::io::{Cursor, Write};
 use std::path::Path;
 
-use super::mat::writer;
-use super::{DataSpec, Image, Split, idx, mat, npy, pickle};
+use super::{DataSpec, Image, Split, idx, numpy};
+use crate::formats::mat::writer;
+use crate::formats::{mat, npy, pickle};
 use crate::fuzz::survive;
 
 const ORIGIN: &str = "damaged";
@@ -22,7 +23,7 @@ fn idx_and_npy_and_npz() {
     survive("npy", &arrays, |bytes| {
         if let Ok(array) = npy::parse(bytes, Path::new(ORIGIN)) {
             drop(array.labels(Path::new(ORIGIN)));
-            drop(npy::pixels(array, Path::new(ORIGIN)));
+            drop(numpy::pixels(array, Path::new(ORIGIN)));
         }
     });
 

@@ -3,7 +3,7 @@
 //! ```no_run
 //! use bandwise::evaluate::attacks::{self, AttacksConfig};
 //! use bandwise::evaluate::subject::{Compute, Subject, TestSet};
-//! use bandwise::{Job, data::Split, method::ModelSource};
+//! use bandwise::{Job, data::Split, network::ModelSource};
 //!
 //! # fn main() -> bandwise::Result<()> {
 //! let data = TestSet::open(&"cifar10:data/cifar10".parse()?, Split::Test, Some(1000))?;

@@ -11,7 +11,7 @@ use super::record::{Provenance, Record};
 use crate::attack::FrozenModel;
 use crate::corruption::{ChangedDataset, Shift};
 use crate::data::{DataSpec, Dataset, Split, limits, load_all};
-use crate::method::{LoadedNetwork, ModelSource, Network};
+use crate::network::{LoadedNetwork, ModelSource, Network};
 use crate::wording::counted;
 use crate::{Error, Result};
 

@@ -2,7 +2,7 @@ use std::path::Path;
 
 use super::*;
 use crate::data::array::{ArrayDataset, Pixels};
-use crate::method::NetworkConfig;
+use crate::network::NetworkConfig;
 
 fn names(text: &str) -> Vec<String> {
     text.split(' ').map(str::to_owned).collect()

@@ -1,4 +1,4 @@
-//! The published methods, one file each, and the network configuration that brings them together.
+//! The published methods, one file each.
 
 pub mod filter_frequency;
 pub mod fourier_mask;
@@ -7,11 +7,7 @@ pub mod grad_align;
 pub mod gradient_penalty;
 pub mod input_gradient;
 pub mod jafr;
-pub mod loading;
-pub mod network;
 
 pub use grad_align::GradAlign;
 pub use gradient_penalty::{GradientNorm, GroupSparsity};
 pub use jafr::Jafr;
-pub use loading::{ArchitectureSource, LoadedNetwork, ModelSource, NormalizationSource};
-pub use network::{Network, NetworkConfig};

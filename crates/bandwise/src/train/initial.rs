@@ -11,8 +11,8 @@ use candle_core::{DType, Device};
 
 use super::history::InitialWeights;
 use crate::method::filter_frequency::{self, Decomposition, Init};
-use crate::method::loading::Strictness;
-use crate::method::{Network, NetworkConfig};
+use crate::network::loading::Strictness;
+use crate::network::{Network, NetworkConfig};
 use crate::nn::weights::{self, LoadReport};
 use crate::{Error, Result};
 

@@ -18,6 +18,5 @@ pub mod run;
 pub mod run_folder;
 pub mod schedule;
 pub mod step;
-pub mod tensorboard;
 pub mod trainer;
 pub mod update;

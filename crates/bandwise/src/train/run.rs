@@ -18,7 +18,7 @@ use crate::evaluate::cues;
 use crate::evaluate::record::{Provenance, Record};
 use crate::evaluate::subject::{Compute, Subject, TestSet};
 use crate::evaluate::suite::accuracy_record;
-use crate::method::{ModelSource, Network};
+use crate::network::{ModelSource, Network};
 use crate::wording::counted;
 use crate::{Error, Interrupt, Job, Result};
 

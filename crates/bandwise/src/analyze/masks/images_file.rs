@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::per_image::ImageLine;
-use crate::data::npy;
 use crate::evaluate::record::append_lines;
+use crate::formats::npy;
 use crate::method::fourier_mask::{ImageMask, Mask};
 use crate::{Error, Result, differences, files, outputs};
 

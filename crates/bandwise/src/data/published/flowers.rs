@@ -6,8 +6,9 @@
 use std::sync::Arc;
 
 use super::super::spec::Request;
-use super::super::{Dataset, FileDataset, Split, mat};
+use super::super::{Dataset, FileDataset, Split};
 use super::{locate, tests_validation};
+use crate::formats::mat;
 use crate::{Error, Result};
 
 const CLASSES: usize = 102;

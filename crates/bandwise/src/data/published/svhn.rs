@@ -4,10 +4,11 @@
 
 use std::sync::Arc;
 
+use super::super::Dataset;
 use super::super::array::{ArrayDataset, Pixels, numbered_classes};
 use super::super::spec::Request;
-use super::super::{Dataset, mat};
 use super::locate;
+use crate::formats::mat;
 use crate::{Error, Result};
 
 /// `svhn:DIR`

@@ -1,6 +1,6 @@
-use super::super::mat::writer;
 use super::super::{DataSpec, Dataset, Image, Split};
 use super::*;
+use crate::formats::mat::writer;
 use std::sync::Arc;
 
 /// A folder under construction.

@@ -252,7 +252,7 @@ fn explain_stop(error: Error, kept: bool) -> Error {
 mod tests {
     use super::*;
     use crate::evaluate::subject::Compute;
-    use crate::method::{ModelSource, Network, NetworkConfig};
+    use crate::network::{ModelSource, Network, NetworkConfig};
 
     #[test]
     fn the_library_evaluates_keeps_and_resumes() {

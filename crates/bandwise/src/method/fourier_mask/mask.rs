@@ -4,7 +4,7 @@ use std::path::Path;
 
 use candle_core::{Device, Tensor};
 
-use crate::data::npy::{self, Data};
+use crate::formats::npy::{self, Data};
 use crate::spectral::bands;
 use crate::spectral::fourier::filter2;
 use crate::{Error, Result, outputs};

@@ -245,6 +245,6 @@ fn masks_go_through_files() {
     assert_eq!(Mask::read_npy(&path).unwrap(), [mask.clone(), mask.even()]);
     assert_eq!(mask.even().values, [0.0, 0.375, 0.375, 1.0, 0.0625, 0.0625]);
     assert_eq!(mask.complement(1e-8).values, [1.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
-    crate::files::write_atomic(&path, &crate::data::npy::encode_integers(&[1], &[3])).unwrap();
+    crate::files::write_atomic(&path, &crate::formats::npy::encode_integers(&[1], &[3])).unwrap();
     assert!(Mask::read_npy(&path).unwrap_err().to_string().contains("[height, width]"));
 }

@@ -339,4 +339,4 @@ fn gain(frequency: f64, cutoff: f64) -> f64 {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -9,7 +9,7 @@ use candle_core::Tensor;
 use super::element::Element;
 use super::torch::element_of;
 use super::{Container, StateDict, StateFile, check_count};
-use crate::data::pickle::{Object, Value};
+use crate::formats::pickle::{Object, Value};
 
 /// Entries of a checkpoint that hold the state dict, the likeliest first.
 const ENTRIES: [&str; 12] = [

@@ -3,7 +3,7 @@ use std::io::Write;
 use candle_core::{DType, Device};
 
 use super::*;
-use crate::data::pickle::writer::Writer;
+use crate::formats::pickle::writer::Writer;
 use crate::golden;
 
 /// Written by PyTorch itself: see `fixtures/make.py`.

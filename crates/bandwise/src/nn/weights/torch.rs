@@ -11,7 +11,7 @@ use zip::ZipArchive;
 use super::element::Element;
 use super::rebuild::{Storage, Storages, storages_of, unpack};
 use super::{Container, StateFile};
-use crate::data::pickle::{self, Value};
+use crate::formats::pickle::{self, Value};
 
 /// `torch.serialization.MAGIC_NUMBER`, the first pickle of a legacy file.
 const LEGACY_MAGIC: i128 = 0x1950_a86a_20f9_469c_fc6c;

@@ -20,7 +20,7 @@ use super::regularizers::Regularizers;
 use super::schedule::Schedule;
 use crate::attack::Norm;
 use crate::data::Augment;
-use crate::method::NetworkConfig;
+use crate::network::NetworkConfig;
 use crate::{Error, Result, files};
 
 pub use changes::{Change, Influence};

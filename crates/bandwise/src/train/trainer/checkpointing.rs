@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{Observer, Position, Trainer, prepare};
-use crate::method::Network;
+use crate::network::Network;
 use crate::train::averaging::Statistics;
 use crate::train::batch_statistics;
 use crate::train::checkpoint::{self, Checkpoints, Point, Snapshot};

@@ -10,7 +10,7 @@ use crate::analyze::gradients::GradientSummary;
 use crate::attack::FrozenModel;
 use crate::data::{Batch, load_all};
 use crate::evaluate::accuracy;
-use crate::method::Network;
+use crate::network::Network;
 use crate::nn::{Pass, Recorder};
 use crate::train::epoch_metrics::Sums;
 use crate::train::overfitting::Action;

@@ -23,10 +23,10 @@ use super::recipe::Recipe;
 use super::run_folder::{RunFolder, Status};
 use super::schedule;
 use super::step::Step;
-use super::tensorboard::EventWriter;
 use super::update::{StepOutput, update};
 use crate::data::{Batch, Dataset, Loader};
-use crate::method::Network;
+use crate::formats::events::EventWriter;
+use crate::network::Network;
 use crate::nn::Mode;
 use crate::{Error, Interrupt, Result};
 

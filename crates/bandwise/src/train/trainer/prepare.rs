@@ -6,7 +6,7 @@ use candle_core::{Device, Tensor};
 
 use crate::data::{Batch, Dataset, Loader, LoaderConfig, Split, Subset, limits};
 use crate::evaluate::fit::{self, Classes};
-use crate::method::{Network, NetworkConfig};
+use crate::network::{Network, NetworkConfig};
 use crate::nn::Pass;
 use crate::train::averaging::Average;
 use crate::train::history::InitialWeights;

@@ -1,18 +1,21 @@
 //! A model together with the configuration that rebuilds it.
 
+pub mod loading;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device};
 use serde::{Deserialize, Serialize};
 
-use super::filter_frequency::{self, Decomposition};
-use super::fpcm::{self, FpcmConfig};
-use super::loading::ModelSource;
+use crate::method::filter_frequency::{self, Decomposition};
+use crate::method::fpcm::{self, FpcmConfig};
 use crate::nn::architecture::Construct;
 use crate::nn::weights::{self, StateDict, StateFile};
 use crate::nn::{Interface, Model, Normalization, Plan, zoo};
 use crate::{Error, Result};
+
+pub use loading::{ArchitectureSource, LoadedNetwork, ModelSource, NormalizationSource};
 
 /// The key of the safetensors header that holds the configuration.
 pub(super) const CONFIG_KEY: &str = "bandwise.network";
@@ -237,3 +240,6 @@ impl Network {
         Ok(entries)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -75,7 +75,7 @@ pub fn parse(bytes: &[u8], origin: &Path) -> Result<Vec<Matrix>> {
 }
 
 /// The variable `name` of a file.
-pub(super) fn find(matrices: &[Matrix], name: &str, origin: &Path) -> Result<Matrix> {
+pub fn find(matrices: &[Matrix], name: &str, origin: &Path) -> Result<Matrix> {
     let found = matrices.iter().find(|matrix| matrix.name == name);
     found.cloned().ok_or_else(|| {
         let names: Vec<&str> = matrices.iter().map(|matrix| matrix.name.as_str()).collect();
@@ -209,10 +209,10 @@ fn values(element: &Element, big_endian: bool) -> Option<Values> {
 
 /// Writes level 5 files for tests.
 #[cfg(test)]
-pub(super) mod writer {
+pub(crate) mod writer {
     use std::io::Write;
 
-    pub(in super::super) fn header() -> Vec<u8> {
+    pub(crate) fn header() -> Vec<u8> {
         let mut bytes = b"MATLAB 5.0 MAT-file".to_vec();
         bytes.resize(124, b' ');
         bytes.extend([0, 1, b'I', b'M']);
@@ -227,7 +227,7 @@ pub(super) mod writer {
     }
 
     /// A matrix element; `kind` is the type of `data`.
-    pub(in super::super) fn matrix(name: &str, shape: &[u32], class: u32, kind: u32, data: &[u8]) -> Vec<u8> {
+    pub(crate) fn matrix(name: &str, shape: &[u32], class: u32, kind: u32, data: &[u8]) -> Vec<u8> {
         let words = |words: &[u32]| words.iter().flat_map(|w| w.to_le_bytes()).collect::<Vec<u8>>();
         let parts = [
             element(6, &words(&[class, 0])),
@@ -238,7 +238,7 @@ pub(super) mod writer {
         element(14, &parts.concat())
     }
 
-    pub(in super::super) fn compressed(element: &[u8]) -> Vec<u8> {
+    pub(crate) fn compressed(element: &[u8]) -> Vec<u8> {
         let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
         encoder.write_all(element).unwrap();
         let data = encoder.finish().unwrap();

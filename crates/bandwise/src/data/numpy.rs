@@ -11,10 +11,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::super::array::{ArrayDataset, Pixels, numbered_classes};
-use super::super::spec::Request;
-use super::super::{Dataset, Split};
-use super::{Array, Data, read, read_npz};
+use super::array::{ArrayDataset, Pixels, numbered_classes};
+use super::spec::Request;
+use super::{Dataset, Split};
+use crate::formats::npy::{Array, Data, read, read_npz};
 use crate::{Error, Result};
 
 /// Names of the two arrays, best first.
@@ -30,7 +30,7 @@ fn names(split: Split) -> [(&'static str, &'static str); 4] {
 }
 
 /// `npy:DIR`
-pub(in super::super) fn open(request: &Request) -> Result<Arc<dyn Dataset>> {
+pub(super) fn open(request: &Request) -> Result<Arc<dyn Dataset>> {
     let (path, split) = (request.path, request.split);
     let Found { images, labels, image_file: origin, label_file } = find(path, split)?;
     let labels = labels.labels(&label_file)?;
@@ -148,3 +148,6 @@ fn channels_last<T: Copy>(values: &[T], [height, width, channels]: [usize; 3]) -
     }
     result
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,12 +3,9 @@
 //! Own code rather than a crate: what is needed is a header of a few keys, and candle's reader takes
 //! neither Fortran order nor big-endian numbers nor all integer types.
 
-mod dataset;
 mod header;
 #[cfg(test)]
-mod tests;
-
-pub(super) use dataset::{open, pixels};
+pub(crate) mod tests;
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use candle_core::Device;
 use serde::{Deserialize, Serialize};
 
-use super::fpcm::Projection;
-use super::network::{CLASSES_KEY, Network, NetworkConfig};
+use super::{CLASSES_KEY, Network, NetworkConfig};
+use crate::method::fpcm::Projection;
 use crate::nn::decomposed::Domain;
 use crate::nn::weights::{self, LoadReport, Names, StateDict, StateFile};
 use crate::nn::{Normalization, Plan, zoo};
