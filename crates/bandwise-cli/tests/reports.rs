@@ -128,7 +128,7 @@ fn a_mask_folder_has_the_numbers_of_its_own_page() {
     let line = table.lines().find(|line| line.trim_end().ends_with("clean")).unwrap();
     assert_eq!(line.trim().split(" %").next().unwrap(), clean, "{table}");
     let other =
-        bandwise(&[&["mask", "--epochs", "1", "--lambda", "0.3", "--out", text(&out)], &base[..]].concat());
+        bandwise(&[&["mask", "--epochs", "1", "--sparsity", "0.3", "--out", text(&out)], &base[..]].concat());
     let message = String::from_utf8_lossy(&other.stderr).into_owned();
     assert_eq!(other.status.code(), Some(2), "{message}");
     assert!(message.contains("config.decay: the mask has 0.2, the command 0.3"), "{message}");

@@ -15,9 +15,9 @@ use crate::progress::TrainingProgress;
 
 /// The demo's networks.
 const RECIPES: [&str; 3] = [
-    include_str!("../../../../recipes/demo/plain.toml"),
-    include_str!("../../../../recipes/demo/frequency.toml"),
-    include_str!("../../../../recipes/demo/adversarial.toml"),
+    include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/recipes/demo/plain.toml")),
+    include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/recipes/demo/frequency.toml")),
+    include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/recipes/demo/adversarial.toml")),
 ];
 
 /// Train a plain, a frequency-regularized and an adversarially trained network, compare them, report.

@@ -34,8 +34,8 @@ pub struct MaskArguments {
     #[arg(long)]
     per_class: bool,
     /// Weight of sparsity, λ·‖M₀‖₁ [default: 0.2, per image 0.07]
-    #[arg(long, value_name = "DECAY")]
-    lambda: Option<f64>,
+    #[arg(long, value_name = "WEIGHT", alias = "lambda")]
+    sparsity: Option<f64>,
     /// Peak learning rate [default: 0.001, per image 0.2]
     #[arg(long, value_name = "RATE")]
     lr: Option<f64>,
@@ -43,12 +43,12 @@ pub struct MaskArguments {
     #[arg(long, value_name = "N", default_value_t = 100, conflicts_with = "per_image")]
     epochs: usize,
     /// Images per step of a mask for all; larger batches average over images
-    #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "per_image")]
-    step_batch: usize,
-    /// Invariance above which an image's pull on a mask for all grows no more: with the default (30, as published
-    /// but for overflow) single images stall the mask; 1 makes it sparse quickly
-    #[arg(long, value_name = "INVARIANCE", conflicts_with = "per_image")]
-    bound: Option<f64>,
+    #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "per_image", alias = "step-batch")]
+    learner_batch: usize,
+    /// Cap on one image's invariance term in a mask for all: with the default (30, as published but for overflow)
+    /// single images stall the mask; 1 makes it sparse quickly
+    #[arg(long, value_name = "INVARIANCE", conflicts_with = "per_image", alias = "bound")]
+    max_invariance: Option<f64>,
     /// Most steps per image [default: 20000 as published, 1000 corrected]
     #[arg(long, value_name = "N", requires = "per_image")]
     max_steps: Option<usize>,
@@ -83,11 +83,11 @@ impl MaskArguments {
     fn data_set(&self) -> DataSetMasksConfig {
         let defaults = DataSetConfig::default();
         let learning = DataSetConfig {
-            decay: self.lambda.unwrap_or(defaults.decay),
+            decay: self.sparsity.unwrap_or(defaults.decay),
             learning_rate: self.lr.unwrap_or(defaults.learning_rate),
             epochs: self.epochs,
-            batch_size: self.step_batch,
-            largest_exponent: self.bound.unwrap_or(defaults.largest_exponent),
+            batch_size: self.learner_batch,
+            largest_exponent: self.max_invariance.unwrap_or(defaults.largest_exponent),
             seed: self.subjects.seed,
             ..defaults
         };
@@ -101,7 +101,7 @@ impl MaskArguments {
             ScheduleArgument::Corrected => (ImageSchedule::Corrected, CORRECTED_STEPS),
         };
         let learning = ImageConfig {
-            decay: self.lambda.unwrap_or(defaults.decay),
+            decay: self.sparsity.unwrap_or(defaults.decay),
             learning_rate: self.lr.unwrap_or(defaults.learning_rate),
             max_steps: self.max_steps.unwrap_or(steps),
             schedule,

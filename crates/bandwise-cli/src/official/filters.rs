@@ -123,7 +123,7 @@ enum SchedulerName {
 const DATA_SETS: [(&str, &str); 14] = {
     macro_rules! recipe {
         ($name:literal) => {
-            include_str!(concat!("../../../../recipes/filter-frequency/", $name, ".toml"))
+            include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/recipes/filter-frequency/", $name, ".toml"))
         };
     }
     [

@@ -287,7 +287,7 @@ impl FpcmFlags {
 fn built_in(model: ModelName, loss: LossName) -> &'static str {
     macro_rules! recipe {
         ($name:literal) => {
-            include_str!(concat!("../../../../recipes/fpcm/", $name, ".toml"))
+            include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/recipes/fpcm/", $name, ".toml"))
         };
     }
     match (model, loss) {

@@ -12,8 +12,8 @@
 mod header;
 mod line;
 mod merge;
+mod task;
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -22,9 +22,10 @@ pub use header::{FORMAT, Header};
 pub use line::{Begun, Entry, Noted};
 use line::{Line, MARK, plain};
 pub use merge::merge;
+use task::Task;
 
 use super::record::{self, append_lines};
-use crate::attack::{Attack, Outcome, Warning, advice, square_better};
+use crate::attack::{Attack, Warning, advice, square_better};
 use crate::lock::Lock;
 use crate::wording::counted;
 use crate::{Error, Result, files};
@@ -48,61 +49,6 @@ pub struct Journal {
     unfinished: Option<Begun>,
     /// Held while the journal may be written.
     lock: Option<Lock>,
-}
-
-/// The judgments under one attack.
-#[derive(Debug)]
-struct Task {
-    label: String,
-    /// One, without a name, for everything but AutoAttack.
-    parts: Vec<Part>,
-}
-
-#[derive(Debug)]
-struct Part {
-    name: Option<String>,
-    /// By image: the judgment and its line as written, so that merging never re-formats a number.
-    entries: HashMap<usize, (Entry, String)>,
-}
-
-impl Task {
-    fn new(label: &str, parts: Vec<String>) -> Self {
-        let mut names: Vec<Option<String>> = parts.into_iter().map(Some).collect();
-        if names.is_empty() {
-            names.push(None);
-        }
-        let parts = names.into_iter().map(|name| Part { name, entries: HashMap::new() }).collect();
-        Self { label: label.to_string(), parts }
-    }
-
-    /// Whether the image withstood; `None` while a part is missing.
-    fn correct(&self, image: usize) -> Option<bool> {
-        for part in &self.parts {
-            match part.entries.get(&image) {
-                None => return None,
-                Some((entry, _)) if !entry.correct => return Some(false),
-                Some(_) => {}
-            }
-        }
-        Some(true)
-    }
-
-    fn judgment(&self, image: usize) -> Option<Entry> {
-        self.correct(image)?;
-        if let [Part { name: None, entries }] = &self.parts[..] {
-            return entries.get(&image).map(|(entry, _)| entry.clone());
-        }
-        let mut total = Outcome { margin: f64::INFINITY, ..Outcome::default() };
-        for part in &self.parts {
-            let Some((entry, _)) = part.entries.get(&image) else { break };
-            total.add_part(part.name.as_deref().unwrap_or_default(), entry.outcome());
-        }
-        Some(Entry::of(image, &self.label, None, total))
-    }
-
-    fn part(&mut self, name: Option<&str>) -> Option<&mut Part> {
-        self.parts.iter_mut().find(|part| part.name.as_deref() == name)
-    }
 }
 
 impl Journal {
