@@ -21,7 +21,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::journal::{Header, Journal, Noted};
-use super::record::Record;
+use super::record::{Provenance, Record};
 use super::shard::Shard;
 use super::subject::Subject;
 use super::{accuracy, cues, engine, naming, preflight, tables};
@@ -97,7 +97,9 @@ pub fn run(subject: &Subject, job: &Job, config: &AttacksConfig) -> Result<Evalu
     let finished =
         engine::run(&subject.classifier, data, &mut journal, job, config.save_adversarial.as_deref())
             .map_err(|error| explain_stop(error, config.journal.is_some()))?;
-    let mut records = tables::records(&journal, &provenance)?;
+    // Some of the images may have been judged on another machine.
+    let judged = Provenance { algorithm: journal.header().algorithm.clone(), ..provenance.clone() };
+    let mut records = tables::records(&journal, &judged)?;
     let mut names = names(&journal, &records);
     for (record, seconds) in records.iter_mut().zip(&finished.seconds) {
         record.wall_seconds = Some(*seconds);

@@ -80,6 +80,7 @@ pub(super) fn header(shard: Shard) -> Header {
         seed: 7,
         attacks: attacks.to_vec(),
         precision: "f32".into(),
+        algorithm: "direct".into(),
         device: "cpu".into(),
         shard,
         version: "0".into(),

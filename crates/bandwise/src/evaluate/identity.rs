@@ -33,6 +33,10 @@ const OUTCOMES: [&str; 17] = [
     super::corruptions::CENTROID,
 ];
 
+/// Of the provenance, what is only told: a machine with other instructions computes the same measurement by another
+/// algorithm. That numbers may differ by it is what `device` and `precision` stand for.
+const TOLD: [&str; 1] = ["algorithm"];
+
 /// Settings of a training run that only name it.
 const NAMES_OF_RUNS: [&str; 2] = ["configuration.name", "configuration.source"];
 
@@ -64,6 +68,7 @@ impl Identity {
         };
         for (key, value) in &all {
             let fields = match of_provenance.contains_key(key) {
+                _ if TOLD.contains(&key.as_str()) => continue,
                 true => &mut identity.provenance,
                 false if OUTCOMES.contains(&key.as_str()) => continue,
                 false => &mut identity.measurement,
@@ -220,6 +225,14 @@ mod tests {
             assert_ne!(other.identity(), record().identity(), "{other:?}");
             assert_eq!(latest(&[record(), other]).len(), 2);
         }
+    }
+
+    #[test]
+    fn the_algorithm_of_a_machine_makes_no_other_measurement() {
+        let mut elsewhere = record();
+        elsewhere.provenance.algorithm = "amx-bf16x3, direct".into();
+        assert_eq!(elsewhere.identity(), record().identity());
+        assert_eq!(latest(&[record(), elsewhere.clone()]), [&elsewhere]);
     }
 
     #[test]

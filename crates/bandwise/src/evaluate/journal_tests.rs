@@ -523,6 +523,29 @@ fn fewer_attacks_run_and_show_these_alone() {
 }
 
 #[test]
+fn a_journal_names_the_algorithms_of_all_machines_that_judged() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal.jsonl");
+    let on = |algorithm: &str, images| Header { algorithm: algorithm.into(), images, ..header(Shard::WHOLE) };
+    judge(&path, on("winograd-f4x3, direct", 3), 8).unwrap();
+    // Another machine that only shows the journal has computed nothing of it.
+    assert_eq!(judge(&path, on("amx-bf16x3", 3), 8).unwrap().header().algorithm, "winograd-f4x3, direct");
+    judge(&path, on("amx-bf16x3, direct", 4), 8).unwrap();
+    let header = Journal::read(&path).unwrap().header().clone();
+    assert_eq!(header.algorithm, "winograd-f4x3, direct, amx-bf16x3");
+    let [first, second] = [1, 2].map(|index| folder.path().join(format!("{index}.jsonl")));
+    let share = |index, algorithm| Header { shard: Shard { index, count: 2 }, ..on(algorithm, 4) };
+    judge(&first, share(1, "direct"), 8).unwrap();
+    judge(&second, share(2, "depthwise"), 8).unwrap();
+    let whole = merge(&[first, second], &folder.path().join("whole.jsonl")).unwrap();
+    assert_eq!(tables::provenance(whole.header()).algorithm, "direct, depthwise");
+    // A header of before has none.
+    let old = serde_json::to_value(Header { algorithm: String::new(), ..header }).unwrap();
+    assert!(old.get("algorithm").is_none());
+    assert_eq!(serde_json::from_value::<Header>(old).unwrap().algorithm, "");
+}
+
+#[test]
 fn headers_hold_what_runs() {
     let provenance = Provenance {
         configuration: serde_json::json!({ "model": { "classes": 4 } }),

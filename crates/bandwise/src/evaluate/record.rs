@@ -114,6 +114,11 @@ pub struct Provenance {
     /// Number format of the computation, for example `f32`.
     #[serde(default)]
     pub precision: String,
+    /// What the network's convolutions ran as, for example `winograd-f4x3`: the names of
+    /// [`Algorithm`](bandwise_kernels::Algorithm), those of most convolutions first, joined by `, `. It follows from
+    /// network, precision and machine.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub algorithm: String,
     /// The complete configuration of the run or command.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub configuration: Value,
@@ -138,6 +143,7 @@ impl Default for Provenance {
             seeds: Vec::new(),
             device: "cpu".into(),
             precision: "f32".into(),
+            algorithm: String::new(),
             configuration: Value::Null,
             training: Value::Null,
             version: env!("CARGO_PKG_VERSION").into(),
@@ -289,7 +295,7 @@ pub fn write_csv(path: &Path, records: &[Record]) -> Result<()> {
 /// The columns of [`write_csv`] as text.
 pub fn to_csv(records: &[Record]) -> String {
     let columns = "metric,attack,norm,epsilon,corruption,severity,value,correct,total,ci95_low,ci95_high,model,\
-         weights_sha256,data,data_sha256,split,seeds,device,precision,version,wall_seconds,created";
+         weights_sha256,data,data_sha256,split,seeds,device,precision,algorithm,version,wall_seconds,created";
     let mut csv = Csv::new(&columns.split(',').collect::<Vec<_>>());
     for r in records {
         let p = &r.provenance;
@@ -314,6 +320,7 @@ pub fn to_csv(records: &[Record]) -> String {
             &seeds,
             &p.device,
             &p.precision,
+            &p.algorithm,
             &p.version,
             &optional(r.wall_seconds),
             &r.created,

@@ -205,6 +205,9 @@ impl Subject {
         provenance.split = data.split.to_string();
         provenance.device = compute.device_name.clone();
         provenance.precision = compute.precision.to_string();
+        let algorithms = loaded.network.model.algorithms()?;
+        let algorithms: Vec<&str> = algorithms.into_iter().map(|(algorithm, _)| algorithm.name()).collect();
+        provenance.algorithm = algorithms.join(", ");
         provenance.configuration["limit"] = data.limit.into();
         let LoadedNetwork { network, mut warnings, .. } = loaded;
         warnings.extend(doubts);

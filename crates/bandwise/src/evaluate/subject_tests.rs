@@ -80,5 +80,7 @@ fn one_line_says_what_is_evaluated() {
                 image, 2 classes";
     assert_eq!(subject.describe(), line);
     assert_eq!(subject.sign(Record::scalar("accuracy", 1.0)).provenance.subject, line);
+    // Two channels are too few for anything else.
+    assert_eq!(subject.provenance.algorithm, "direct");
     assert_eq!(subject.provenance.configuration["model"]["architecture"], "smallcnn");
 }

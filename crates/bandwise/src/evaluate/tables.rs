@@ -288,6 +288,7 @@ pub fn provenance(header: &Header) -> Provenance {
         seeds: vec![header.seed],
         device: header.device.clone(),
         precision: header.precision.clone(),
+        algorithm: header.algorithm.clone(),
         version: header.version.clone(),
         configuration: json!({ "model": header.configuration, "limit": header.images }),
         ..Provenance::default()

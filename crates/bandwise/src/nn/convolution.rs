@@ -1,6 +1,6 @@
 //! The convolution slot: every convolution of every architecture is one of these.
 
-use bandwise_kernels::{ConvConfig, conv2d};
+use bandwise_kernels::{Algorithm, ConvConfig, algorithm, conv2d};
 use candle_core::Tensor;
 
 use super::decomposed::{Decomposed, FilterBasis};
@@ -52,6 +52,16 @@ impl Convolution {
             Filters::Plain { weight } => Ok(weight.tensor().clone()),
             Filters::Decomposed(filters) => filters.weight(),
         }
+    }
+
+    /// What it runs as where its filters do not change, as in attacks and evaluations: batch norm that is folded into
+    /// it, or the other parametrisation of its filters, do not matter then.
+    pub fn algorithm(&self) -> Result<Algorithm> {
+        let (values, shape) = match &self.filters {
+            Filters::Plain { weight } => (weight.tensor(), weight.tensor().dims4()?.into()),
+            Filters::Decomposed(filters) => (filters.coefficients.tensor(), filters.shape()),
+        };
+        Ok(algorithm(shape, &self.config, values.dtype(), values.device()))
     }
 
     /// The kernel's rows and columns.

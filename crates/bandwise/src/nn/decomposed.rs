@@ -122,6 +122,11 @@ impl Decomposed {
         Ok(Self { domain, coefficients, basis, shape, recomposed: None })
     }
 
+    /// The shape of the spatial weights, `[out, in/groups, height, width]`.
+    pub fn shape(&self) -> [usize; 4] {
+        self.shape
+    }
+
     /// The coefficients `[filters, frequency]` with `filters = out · in/groups`.
     pub fn matrix(&self) -> Result<Tensor> {
         Ok(self.coefficients.tensor().reshape(((), self.basis.area()))?)

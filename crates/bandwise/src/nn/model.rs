@@ -1,13 +1,16 @@
 //! A network with its input normalization: pixels in [0, 1] in, logits out.
 
-use bandwise_kernels::Precision;
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use bandwise_kernels::{Algorithm, Precision};
 use candle_core::{DType, Device, Tensor, Var};
 use serde::{Deserialize, Serialize};
 
 use super::architecture::Interface;
 use super::build::{Builder, Initialization};
 use super::fold::fold;
-use super::layer::{Layer, forward, visit_convolutions_mut, visit_stages};
+use super::layer::{Layer, forward, visit_convolutions, visit_convolutions_mut, visit_stages};
 use super::parameter::{Parameter, Role};
 use super::pass::Pass;
 use super::plan::Plan;
@@ -244,6 +247,19 @@ impl Model {
     /// the weights as they are now; later updates do not reach it.
     pub fn folded(&self) -> Result<Self> {
         Ok(Self { layers: fold(&self.layers)?, ..self.clone() })
+    }
+
+    /// What convolutions run as in evaluation mode, and how many of them; most first.
+    pub fn algorithms(&self) -> Result<Vec<(Algorithm, usize)>> {
+        let mut convolutions = Vec::new();
+        visit_convolutions(&self.layers, &mut |convolution| convolutions.push(convolution));
+        let mut counts = BTreeMap::new();
+        for convolution in convolutions {
+            *counts.entry(convolution.algorithm()?).or_insert(0) += 1;
+        }
+        let mut counts: Vec<_> = counts.into_iter().collect();
+        counts.sort_by_key(|(_, count)| Reverse(*count));
+        Ok(counts)
     }
 
     /// Chooses the arithmetic of all convolutions.

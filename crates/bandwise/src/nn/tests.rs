@@ -168,6 +168,28 @@ fn golden_resnet9_plain() {
 }
 
 #[test]
+fn a_network_says_what_its_convolutions_run_as() {
+    use bandwise_kernels::{ConvConfig, Precision, algorithm};
+
+    let mut network = model("resnet20", 16, DType::F32);
+    let mut counts = |precision| {
+        network.set_precision(precision).unwrap();
+        let counts = network.algorithms().unwrap();
+        // 19 of 3 × 3, and those that shorten the image.
+        assert!(counts.iter().map(|(_, count)| count).sum::<usize>() >= 19, "{counts:?}");
+        assert!(counts.is_sorted_by_key(|(_, count)| std::cmp::Reverse(*count)), "{counts:?}");
+        counts.into_iter().map(|(algorithm, _)| algorithm.name()).collect::<Vec<_>>()
+    };
+    for precision in Precision::ALL {
+        let inner = ConvConfig { padding: 1, precision, ..ConvConfig::default() };
+        let expected = algorithm([16, 16, 3, 3], &inner, DType::F32, &Device::Cpu).name();
+        assert!(counts(precision).contains(&expected), "{precision}");
+    }
+    // The first convolution has three channels.
+    assert!(counts(Precision::F32).contains(&"direct"));
+}
+
+#[test]
 fn adaptive_pooling_takes_pytorchs_windows() {
     let rows: Vec<f64> = (0..4 * 14).map(|i| (i / 14) as f64).collect();
     let x = Tensor::from_vec(rows, (1, 4, 14, 1), &Device::Cpu).unwrap();

@@ -44,6 +44,10 @@ pub struct Header {
     pub attacks: Vec<Attack>,
     /// Number format of the computation.
     pub precision: String,
+    /// What convolutions ran as (not compared: it follows from the machine, and a journal may be continued on another
+    /// one; then the names of both stand here).
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub algorithm: String,
     /// Kind of device: `cpu`, `cuda`, `metal`.
     pub device: String,
     /// Which share of the images this journal holds.
@@ -78,10 +82,23 @@ impl Header {
             seed,
             attacks,
             precision: provenance.precision.clone(),
+            algorithm: provenance.algorithm.clone(),
             device: provenance.device.split(':').next().unwrap_or_default().to_string(),
             shard,
             version: provenance.version.clone(),
         }
+    }
+
+    /// This header with the algorithms of another machine that judges some of the images.
+    pub(super) fn also_by(&self, algorithm: &str) -> Self {
+        let names = self.algorithm.split(", ").chain(algorithm.split(", ")).filter(|name| !name.is_empty());
+        let mut distinct: Vec<&str> = Vec::new();
+        for name in names {
+            if !distinct.contains(&name) {
+                distinct.push(name);
+            }
+        }
+        Self { algorithm: distinct.join(", "), ..self.clone() }
     }
 
     /// The name of each attack in the journal: its own with ε, and `#2`, `#3` … where that is not enough.
@@ -121,7 +138,7 @@ impl Header {
     /// # Errors
     /// One sentence that names what differs otherwise.
     pub(super) fn grown_to(&self, asked: &Self) -> Result<Self, String> {
-        let mut differences = self.differences(asked, &["data", "subject", "images", "attacks"]);
+        let mut differences = self.differences(asked, &["data", "subject", "algorithm", "images", "attacks"]);
         if asked.images < self.images {
             let [here, there] = [self.images, asked.images].map(Value::from);
             differences.push(Difference::new("images", Some(&here), Some(&there)));
@@ -176,7 +193,7 @@ impl Header {
     /// # Errors
     /// One sentence that names what differs between the evaluations of two shares.
     pub(super) fn must_fit(&self, ours: &Path, other: &Self, theirs: &Path) -> Result<(), String> {
-        let differences = self.differences(other, &["data", "subject", "shard"]);
+        let differences = self.differences(other, &["data", "subject", "algorithm", "shard"]);
         if differences.is_empty() {
             return Ok(());
         }

@@ -102,9 +102,14 @@ pub struct Begun {
 pub(super) enum Line {
     #[serde(rename = "journal")]
     Header(Box<Header>),
-    /// The evaluation was continued with more images or attacks: the new numbers of both.
+    /// The evaluation was continued with more images or attacks, or by other algorithms: the new values.
     #[serde(rename = "extension")]
-    Extension { images: usize, attacks: Vec<Attack> },
+    Extension {
+        images: usize,
+        attacks: Vec<Attack>,
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        algorithm: String,
+    },
     #[serde(rename = "begun")]
     Begun(Begun),
     #[serde(rename = "warning")]

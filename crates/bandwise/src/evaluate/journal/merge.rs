@@ -36,6 +36,7 @@ pub fn merge(inputs: &[PathBuf], out: &Path) -> Result<Journal> {
         merged.header.must_fit(&first_path, &journal.header, &journal.path).map_err(|difference| {
             Error::config(format!("these journals belong to different evaluations: {difference}"))
         })?;
+        merged.header = merged.header.also_by(&journal.header.algorithm);
         let mut adds = false;
         for part in journal.tasks.iter().flat_map(|task| &task.parts) {
             for (entry, line) in part.entries.values() {

@@ -81,14 +81,25 @@ impl Journal {
             ))
         })?;
         journal.lock = Some(lock);
-        if grown != journal.header {
-            let (images, attacks) = (grown.images, grown.attacks.clone());
-            journal.write(&Line::Extension { images, attacks }.sealed()?)?;
-            journal.set_header(grown);
-        }
+        journal.extend(grown)?;
         let (chosen, _) = journal.header.choice(&header.attacks);
         journal.chosen = (chosen.len() < journal.header.attacks.len()).then_some(chosen);
+        // Who only shows a journal computes nothing of it.
+        let labels: Vec<String> = journal.attacks().into_iter().map(|(label, _)| label).collect();
+        if labels.iter().map(String::as_str).chain([CLEAN]).any(|label| !journal.missing(label).is_empty()) {
+            journal.extend(journal.header.also_by(&header.algorithm))?;
+        }
         Ok(journal)
+    }
+
+    /// Takes over a header that has more, and writes what that is.
+    fn extend(&mut self, grown: Header) -> Result<()> {
+        if grown != self.header {
+            let Header { images, attacks, algorithm, .. } = grown.clone();
+            self.write(&Line::Extension { images, attacks, algorithm }.sealed()?)?;
+            self.set_header(grown);
+        }
+        Ok(())
     }
 
     /// A journal that is not kept on disk.
@@ -167,8 +178,8 @@ impl Journal {
     fn take_line(&mut self, line: &str) -> Result<(), String> {
         match Line::open(line)? {
             Line::Header(_) => return Err("begins a second journal".into()),
-            Line::Extension { images, attacks } => {
-                let grown = Header { images, attacks, ..self.header.clone() };
+            Line::Extension { images, attacks, algorithm } => {
+                let grown = Header { images, attacks, ..self.header.also_by(&algorithm) };
                 let is_more = images >= self.header.images && grown.attacks.starts_with(&self.header.attacks);
                 if !is_more {
                     return Err("takes images or attacks away from the journal".into());

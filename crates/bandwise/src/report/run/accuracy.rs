@@ -257,7 +257,9 @@ fn provenance_table(results: &Results) -> Table {
             known.push(identity);
             let data = if p.split.is_empty() { p.data.clone() } else { format!("{} ({})", p.data, p.split) };
             let hash = |text: &str| text.chars().take(12).collect::<String>();
-            let computed = format!("{}, {}", p.device, p.precision);
+            let computed = [&p.device, &p.precision, &p.algorithm].map(String::as_str);
+            let computed =
+                computed.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ");
             let cells = [&column.name, &p.model, &hash(&p.weights_sha256), &data, &hash(&p.data_sha256)];
             let cells = cells.into_iter().chain([&seeds, &computed, &p.version, &record.created]);
             table = table.row(cells.map(Cell::text).collect());

@@ -24,6 +24,7 @@ fn write_run(folder: &Path, model: &str, right: usize) {
             split: split.into(),
             data: "synthetic".into(),
             data_sha256: format!("images of {split}"),
+            algorithm: "winograd-f4x3, direct".into(),
             ..Provenance::default()
         };
         let flags: Vec<bool> = (0..100).map(|i| i < right).collect();
@@ -69,6 +70,7 @@ fn one_run_becomes_a_page() {
     assert_eq!(find(&report, "Other measurements").blocks.len(), 1);
     assert_eq!(find(&report, "Filters").blocks.len(), 1);
     let html = report.to_html();
+    assert!(html.contains("cpu, f32, winograd-f4x3, direct"));
     assert!(html.contains("resnet9") && html.contains("cosine") && html.contains("gaussian noise"));
     assert!(html.contains("loss &lt;b&gt;rises") && html.contains("epoch 2: training was stopped"));
 }
