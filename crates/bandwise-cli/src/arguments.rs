@@ -5,6 +5,7 @@ pub mod subjects;
 
 use std::path::PathBuf;
 
+use bandwise::corruption::Corruption;
 use bandwise::data::{DataSpec, Split};
 use bandwise::evaluate::overview;
 use bandwise::evaluate::subject::Compute;
@@ -128,4 +129,14 @@ pub fn each_once(paths: &[PathBuf]) -> Vec<PathBuf> {
         note!("note: {} is named more than once; it is shown once", path.display());
     }
     kept
+}
+
+/// Help that says which corruptions there are.
+pub fn corruptions_help(what: &str) -> String {
+    format!("{what}: names separated by commas, {}", Corruption::groups())
+}
+
+/// The same with a line per corruption.
+pub fn corruptions_long_help(what: &str) -> String {
+    format!("{}\n{}", corruptions_help(what), Corruption::help())
 }

@@ -12,7 +12,7 @@ use bandwise::{Interrupt, Result};
 use candle_core::Device;
 use clap::Args;
 
-use crate::arguments::{SplitArgument, data_spec};
+use crate::arguments::{SplitArgument, corruptions_help, corruptions_long_help, data_spec};
 use crate::progress;
 
 /// Write corrupted versions of a data set as files in the layout of CIFAR-10-C, or compare with published ones.
@@ -27,8 +27,10 @@ pub struct CorruptArguments {
     /// Folder for the files
     #[arg(long, value_name = "DIR", required_unless_present = "verify")]
     out: Option<PathBuf>,
-    /// Names, main (15), extra (4) or all (19); several with commas or by repeating
-    #[arg(long, value_name = "NAME", value_delimiter = ',', default_value = "all")]
+    #[arg(
+        long, value_name = "NAME", value_delimiter = ',', default_value = "all",
+        help = corruptions_help("Corruptions"), long_help = corruptions_long_help("Corruptions")
+    )]
     corruption: Vec<String>,
     /// Severities, as in 3, 1,5 or 1-5
     #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1-5")]

@@ -1,14 +1,11 @@
 //! Accuracy under corruptions by where in the spectrum they do their damage: the trade-off between low-frequency and
 //! high-frequency robustness as one image.
 
-use crate::corruption::Corruption;
+use crate::corruption::{Corruption, Family};
 use crate::evaluate::corruptions::{by_frequency, centroid, of_corruption};
 use crate::evaluate::record::Record;
 use crate::formats::csv::{Csv, optional};
 use crate::plot::{Axis, Cell, LinePlot, Section, Series, Table};
-
-/// The families in the order of legends.
-const FAMILIES: [&str; 5] = ["noise", "blur", "weather", "digital", "extra"];
 
 /// `corruption,family,spectrum_centroid,severity,accuracy,correct,total,ci95_low,ci95_high,official_protocol`, from low to
 /// high frequency.
@@ -61,14 +58,14 @@ fn plot(records: &[Record], order: &[Corruption]) -> LinePlot {
         Axis::new("mean frequency of the change (share of the highest)"),
         Axis::percent("accuracy"),
     );
-    let plot = FAMILIES.iter().enumerate().fold(plot, |plot, (color, family)| {
-        let members = order.iter().filter(|corruption| corruption.family() == *family);
+    let plot = Family::ALL.into_iter().map(Family::name).enumerate().fold(plot, |plot, (color, family)| {
+        let members = order.iter().filter(|corruption| corruption.family() == family);
         let points: Vec<[f64; 2]> = members
             .filter_map(|&corruption| Some([centroid(records, corruption)?, mean(records, corruption)]))
             .collect();
         match points.is_empty() {
             true => plot,
-            false => plot.series(Series::new(*family, points).color(color).scatter()),
+            false => plot.series(Series::new(family, points).color(color).scatter()),
         }
     });
     plot.caption("One point per corruption, mean over the severities that were measured.").full_width()

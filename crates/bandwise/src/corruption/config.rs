@@ -8,12 +8,12 @@ use super::{Corruption, Corruptor, FrostTextures, Protocol, Severity};
 use crate::Result;
 use crate::data::Dataset;
 
-/// Corruptions to make or to evaluate on; by default the whole benchmark (Hendrycks and Dietterich 2019): all nineteen at
+/// Corruptions to make or to evaluate on; by default the whole benchmark (Hendrycks and Dietterich 2019): all at
 /// five severities.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CorruptionConfig {
-    /// Names, or the groups `main` (15), `extra` (4) and `all` (19).
+    /// Names, or the groups `main`, `extra` and `all`.
     pub corruptions: Vec<String>,
     /// How strong.
     pub severities: Vec<Severity>,

@@ -3,12 +3,13 @@
 use rand::Rng;
 use rayon::prelude::*;
 
-use super::constants::*;
-use super::elastic::{Elastic, elastic_transform};
+use super::constants::elastic_side;
+use super::elastic::Elastic;
 use super::frost::{FrostTextures, procedural};
-use super::kinds::{Corruption, Protocol, Severity};
+use super::kinds::{Protocol, Severity};
 use super::picture::Picture;
-use super::{blur, color, jpeg, noise, pixelate, plasma, spatter, weather, zoom};
+use super::table::{Corruption, Strength};
+use super::weather;
 use crate::data::Image;
 use crate::random::{Stream, stream, tag};
 use crate::{Error, Result};
@@ -83,59 +84,7 @@ impl Corruptor {
         check(picture)?;
         let tags = [tag(corruption.name()), u64::from(severity.level()), index];
         let random = &mut stream(self.seed, &tags);
-        let protocol = self.protocol;
-        Ok(match corruption {
-            Corruption::GaussianNoise => {
-                noise::gaussian_noise(picture, GAUSSIAN_NOISE.at(protocol, severity), || {
-                    noise::normal(random)
-                })
-            }
-            Corruption::ShotNoise => noise::shot_noise(picture, SHOT_NOISE.at(protocol, severity), random),
-            Corruption::ImpulseNoise => {
-                noise::impulse_noise(picture, IMPULSE_NOISE.at(protocol, severity), random)
-            }
-            Corruption::SpeckleNoise => {
-                noise::speckle_noise(picture, SPECKLE_NOISE.at(protocol, severity), || noise::normal(random))
-            }
-            Corruption::GaussianBlur => blur::gaussian_blur(picture, GAUSSIAN_BLUR.at(protocol, severity)),
-            Corruption::GlassBlur => {
-                let (sigma, step, passes) = GLASS_BLUR.at(protocol, severity);
-                blur::glass_blur(picture, sigma, step, passes, random)
-            }
-            Corruption::DefocusBlur => {
-                let (radius, alias_sigma) = DEFOCUS_BLUR.at(protocol, severity);
-                blur::defocus_blur(picture, radius, alias_sigma)
-            }
-            Corruption::MotionBlur => {
-                let (radius, sigma) = MOTION_BLUR.at(protocol, severity);
-                blur::motion_blur(picture, radius, sigma, random.random_range(-45.0..45.0))
-            }
-            Corruption::ZoomBlur => {
-                let (end, step) = ZOOM_BLUR.at(protocol, severity);
-                zoom::zoom_blur(picture, end, step)
-            }
-            Corruption::Snow => weather::snow(picture, SNOW.at(protocol, severity), random),
-            Corruption::Frost => self.frost(picture, severity, random)?,
-            Corruption::Fog => {
-                let (amount, decay) = FOG.at(protocol, severity);
-                let side = weather::fog_side(picture.height, picture.width);
-                weather::fog(picture, amount, &plasma::plasma_fractal(side, decay, random), side)
-            }
-            Corruption::Brightness => color::brightness(picture, BRIGHTNESS.at(protocol, severity)),
-            Corruption::Contrast => color::contrast(picture, CONTRAST.at(protocol, severity)),
-            Corruption::Saturate => {
-                let (factor, offset) = SATURATE.at(protocol, severity);
-                color::saturate(picture, factor, offset)
-            }
-            Corruption::ElasticTransform => {
-                elastic_transform(picture, self.elastic(picture, severity), random)
-            }
-            Corruption::Pixelate => pixelate::pixelate(picture, PIXELATE.at(protocol, severity)),
-            Corruption::JpegCompression => {
-                jpeg::jpeg_compression(picture, JPEG_COMPRESSION.at(protocol, severity))
-            }
-            Corruption::Spatter => spatter::spatter(picture, SPATTER.at(protocol, severity), random),
-        })
+        corruption.apply(&Strength { corruptor: self, severity }, picture, random)
     }
 
     /// As [`apply`](Self::apply) for pixels in [0, 1]: the image is taken as bytes, and so is the result.
@@ -164,9 +113,14 @@ impl Corruptor {
             .collect()
     }
 
-    fn frost(&self, picture: &Picture, severity: Severity, random: &mut Stream) -> Result<Picture> {
+    /// Frost of this corruptor's textures: so much of the image is kept, so much frost added.
+    pub(super) fn frost(
+        &self,
+        picture: &Picture,
+        (keep, amount): (f64, f64),
+        random: &mut Stream,
+    ) -> Result<Picture> {
         let Picture { height, width, .. } = *picture;
-        let (keep, amount) = FROST.at(self.protocol, severity);
         match &self.frost {
             FrostTextures::Procedural => {
                 let texture = procedural(height, width, random);
@@ -187,8 +141,11 @@ impl Corruptor {
     }
 
     /// The published constants are for one size; other sizes scale with their shorter side.
-    fn elastic(&self, picture: &Picture, severity: Severity) -> Elastic {
-        let (displacement, sigma, corner) = ELASTIC_TRANSFORM.at(self.protocol, severity);
+    pub(super) fn elastic(
+        &self,
+        picture: &Picture,
+        (displacement, sigma, corner): (f64, f64, f64),
+    ) -> Elastic {
         let shorter = picture.height.min(picture.width) as f64;
         let side = elastic_side(self.protocol) * shorter / self.protocol.side() as f64;
         Elastic { displacement: displacement * side, sigma: sigma * side, corner: corner * side }

@@ -1,4 +1,4 @@
-//! Names: which corruption, how severe, by whose constants.
+//! How severe, and by whose constants.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,170 +6,6 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
-
-/// One of the common corruptions of Hendrycks and Dietterich (ICLR 2019).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Corruption {
-    /// Additive normal noise.
-    GaussianNoise,
-    /// Poisson noise: the light's own grain.
-    ShotNoise,
-    /// Salt and pepper.
-    ImpulseNoise,
-    /// Blur with a disk, as out of focus.
-    DefocusBlur,
-    /// Pixels copied from random neighbors between two Gaussian blurs.
-    GlassBlur,
-    /// Half-Gaussian streak in a random direction.
-    MotionBlur,
-    /// Mean over a range of magnifications.
-    ZoomBlur,
-    /// Streaks of snow over a whitened image.
-    Snow,
-    /// Photographs of frost, added.
-    Frost,
-    /// A fractal height map, added.
-    Fog,
-    /// Raised value in the HSV color model.
-    Brightness,
-    /// Contrast reduced around the mean of each channel.
-    Contrast,
-    /// A random affine map and a smooth random displacement field.
-    ElasticTransform,
-    /// Box down- and upsampling.
-    Pixelate,
-    /// JPEG compression with 4:2:0 chroma.
-    JpegCompression,
-    /// Multiplicative normal noise (extra).
-    SpeckleNoise,
-    /// Gaussian blur (extra).
-    GaussianBlur,
-    /// Drops of water or mud (extra).
-    Spatter,
-    /// Changed saturation in the HSV color model (extra).
-    Saturate,
-}
-
-impl Corruption {
-    /// The fifteen whose mean is the benchmark's number, in the published order.
-    pub const MAIN: [Self; 15] = [
-        Self::GaussianNoise,
-        Self::ShotNoise,
-        Self::ImpulseNoise,
-        Self::DefocusBlur,
-        Self::GlassBlur,
-        Self::MotionBlur,
-        Self::ZoomBlur,
-        Self::Snow,
-        Self::Frost,
-        Self::Fog,
-        Self::Brightness,
-        Self::Contrast,
-        Self::ElasticTransform,
-        Self::Pixelate,
-        Self::JpegCompression,
-    ];
-
-    /// The four held out for validation.
-    pub const EXTRA: [Self; 4] = [Self::SpeckleNoise, Self::GaussianBlur, Self::Spatter, Self::Saturate];
-
-    /// All nineteen, main ones first.
-    pub fn all() -> impl Iterator<Item = Self> {
-        Self::MAIN.into_iter().chain(Self::EXTRA)
-    }
-
-    /// The published name, which is also the file name: `gaussian_noise`, …
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::GaussianNoise => "gaussian_noise",
-            Self::ShotNoise => "shot_noise",
-            Self::ImpulseNoise => "impulse_noise",
-            Self::DefocusBlur => "defocus_blur",
-            Self::GlassBlur => "glass_blur",
-            Self::MotionBlur => "motion_blur",
-            Self::ZoomBlur => "zoom_blur",
-            Self::Snow => "snow",
-            Self::Frost => "frost",
-            Self::Fog => "fog",
-            Self::Brightness => "brightness",
-            Self::Contrast => "contrast",
-            Self::ElasticTransform => "elastic_transform",
-            Self::Pixelate => "pixelate",
-            Self::JpegCompression => "jpeg_compression",
-            Self::SpeckleNoise => "speckle_noise",
-            Self::GaussianBlur => "gaussian_blur",
-            Self::Spatter => "spatter",
-            Self::Saturate => "saturate",
-        }
-    }
-
-    /// Which family the benchmark counts it to: `noise`, `blur`, `weather`, `digital` or `extra`.
-    pub fn family(self) -> &'static str {
-        match self {
-            Self::GaussianNoise | Self::ShotNoise | Self::ImpulseNoise => "noise",
-            Self::DefocusBlur | Self::GlassBlur | Self::MotionBlur | Self::ZoomBlur => "blur",
-            Self::Snow | Self::Frost | Self::Fog | Self::Brightness => "weather",
-            Self::Contrast | Self::ElasticTransform | Self::Pixelate | Self::JpegCompression => "digital",
-            Self::SpeckleNoise | Self::GaussianBlur | Self::Spatter | Self::Saturate => "extra",
-        }
-    }
-
-    /// Whether the result depends on nothing but the image, so that it can be compared with a published file.
-    pub fn is_deterministic(self) -> bool {
-        matches!(
-            self,
-            Self::DefocusBlur
-                | Self::ZoomBlur
-                | Self::Brightness
-                | Self::Contrast
-                | Self::Pixelate
-                | Self::JpegCompression
-                | Self::GaussianBlur
-                | Self::Saturate
-        )
-    }
-
-    /// Corruptions from names, `all` (nineteen), `main` (fifteen) or `extra` (four), in order and without repetition.
-    ///
-    /// # Errors
-    /// [`Error::Config`] for an unknown name.
-    pub fn parse_list<S: AsRef<str>>(names: &[S]) -> Result<Vec<Self>> {
-        let mut list = Vec::new();
-        for name in names {
-            let group: Vec<Self> = match name.as_ref() {
-                "all" => Self::all().collect(),
-                "main" => Self::MAIN.to_vec(),
-                "extra" => Self::EXTRA.to_vec(),
-                name => vec![name.parse()?],
-            };
-            group.into_iter().for_each(|corruption| {
-                if !list.contains(&corruption) {
-                    list.push(corruption);
-                }
-            });
-        }
-        Ok(list)
-    }
-}
-
-impl fmt::Display for Corruption {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-impl FromStr for Corruption {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self> {
-        let wanted = name.trim().to_ascii_lowercase().replace([' ', '-'], "_");
-        Self::all().find(|corruption| corruption.name() == wanted).ok_or_else(|| {
-            let known: Vec<_> = Self::all().map(Self::name).chain(["all", "main", "extra"]).collect();
-            crate::suggest::unknown("corruption", name, &known)
-        })
-    }
-}
 
 /// How strong: 1 to 5.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -317,14 +153,10 @@ impl FromStr for Protocol {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::corruption::Corruption;
 
     #[test]
     fn names_round_trip() {
-        for corruption in Corruption::all() {
-            assert_eq!(corruption.name().parse::<Corruption>().unwrap(), corruption);
-            assert_eq!(serde_json::to_value(corruption).unwrap(), corruption.name());
-        }
-        assert_eq!(Corruption::all().count(), 19);
         for protocol in [Protocol::Cifar, Protocol::Side64, Protocol::Side224] {
             assert_eq!(protocol.to_string().parse::<Protocol>().unwrap(), protocol);
             assert_eq!(Protocol::for_size(protocol.side(), protocol.side()), protocol);
@@ -332,15 +164,9 @@ mod tests {
     }
 
     #[test]
-    fn misspelt_names_get_a_hint() {
-        let message = "gausian-noise".parse::<Corruption>().unwrap_err().to_string();
-        assert!(message.contains("did you mean `gaussian_noise`"), "{message}");
+    fn lists() {
         assert!("6".parse::<Severity>().is_err());
         assert!(Severity::parse_list("2-").is_err());
-    }
-
-    #[test]
-    fn lists() {
         assert_eq!(Corruption::parse_list(&["fog", "main"]).unwrap().len(), 15);
         let levels: Vec<u8> =
             Severity::parse_list("1,3-5").unwrap().into_iter().map(Severity::level).collect();

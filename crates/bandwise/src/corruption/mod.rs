@@ -1,7 +1,7 @@
 //! The common corruptions of Hendrycks and Dietterich (ICLR 2019) and other distribution shifts of our own making.
 //!
-//! Fifteen corruptions in four families and four extra ones, at five severities, under the constants of CIFAR-10-C,
-//! TinyImageNet-C or ImageNet-C. [`Corruptor`] applies them to images of any size, gray or color; each family has a
+//! [`Corruption`] has one row per corruption in `table.rs`: families and extra ones, at five severities, under the
+//! constants of CIFAR-10-C, TinyImageNet-C or ImageNet-C. [`Corruptor`] applies them to images of any size, gray or color; each family has a
 //! file, with the parts of OpenCV, Pillow, ImageMagick, scikit-image and scipy that the published scripts lean on
 //! rebuilt in their own arithmetic. [`Shift`] holds the other shifts, [`ChangedDataset`] makes either while a set is
 //! read, [`export`] writes files in CIFAR-10-C's layout, and [`verify`] compares with published ones, which
@@ -27,6 +27,7 @@ mod poisson;
 mod shift;
 mod spatter;
 mod spectrum;
+mod table;
 pub mod verify;
 mod weather;
 mod zoom;
@@ -38,7 +39,9 @@ pub use config::CorruptionConfig;
 pub use corruptor::Corruptor;
 pub use dataset::ChangedDataset;
 pub use frost::FrostTextures;
-pub use kinds::{Corruption, Protocol, Severity};
+pub use kinds::{Protocol, Severity};
 pub use picture::Picture;
 pub use shift::Shift;
 pub use spectrum::DifferenceSpectrum;
+pub use table::Corruption;
+pub(crate) use table::Family;

@@ -4,6 +4,7 @@ use std::path::Path;
 use candle_core::Tensor;
 use serde_json::Value;
 
+use super::table::Draws;
 use super::*;
 use crate::golden;
 
@@ -182,9 +183,9 @@ fn golden_stochastic_statistics() {
     let mut failures = Vec::new();
     for (name, case) in json["stochastic"].as_object().unwrap() {
         let corruption: Corruption = name.parse().unwrap();
-        let (of_values, of_rings) = match corruption {
-            Corruption::Snow | Corruption::Frost | Corruption::Spatter => (0.15, 0.5),
-            _ => (0.05, 0.25),
+        let (of_values, of_rings) = match corruption.draws() {
+            Draws::Apart => (0.15, 0.5),
+            Draws::Same | Draws::Alike => (0.05, 0.25),
         };
         for level in case["levels"].as_array().unwrap() {
             let severity = Severity::new(level["severity"].as_u64().unwrap() as u8).unwrap();

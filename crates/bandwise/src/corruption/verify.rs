@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::export::{CHUNK, read_pictures};
+use super::table::Draws;
 use super::{Corruption, CorruptionConfig, Corruptor, Severity};
 use crate::data::Dataset;
 use crate::formats::npy;
@@ -38,14 +39,12 @@ pub struct Difference {
 
 impl Difference {
     /// Whether both do the same: without randomness, all but 1 % of the values within one gray level; with it, a mean
-    /// change of the clean images within 5 % (snow, frost and spatter: 15 %).
+    /// change of the clean images within 5 % (of few large shapes, such as snow's: 15 %).
     pub fn agrees(&self) -> bool {
-        if self.corruption.is_deterministic() {
-            return self.beyond_one <= MOST_BEYOND_ONE;
-        }
-        let tolerance = match self.corruption {
-            Corruption::Snow | Corruption::Frost | Corruption::Spatter => 0.15,
-            _ => 0.05,
+        let tolerance = match self.corruption.draws() {
+            Draws::Same => return self.beyond_one <= MOST_BEYOND_ONE,
+            Draws::Alike => 0.05,
+            Draws::Apart => 0.15,
         };
         (self.change - self.published_change).abs() <= tolerance * self.published_change
     }

@@ -66,7 +66,7 @@ impl Source {
         }
     }
 
-    /// The corruptions that can be had, in the published order; names that are not among the nineteen are passed over.
+    /// The corruptions that can be had, in the published order; other names are passed over.
     ///
     /// # Errors
     /// If a published set cannot be read or holds none.
@@ -205,8 +205,8 @@ pub fn by_frequency(records: &[Record]) -> Vec<Corruption> {
 
 /// What the records of single corruptions add up to.
 ///
-/// * `mean_corruption_accuracy_15`, `mean_corruption_accuracy_19`: the benchmark's mean over the fifteen main and over all
-///   corruptions, where all of them were measured; otherwise `mean_corruption_accuracy` over those that were.
+/// * `mean_corruption_accuracy_15`, `mean_corruption_accuracy_19`: the benchmark's mean over the main and over all
+///   corruptions, named by how many these are, where all of them were measured; otherwise `mean_corruption_accuracy` over those that were.
 /// * `mean_corruption_accuracy_low_frequency`, `…_middle_frequency`, `…_high_frequency`: over the thirds of the
 ///   corruptions from low to high frequency.
 /// * `corruption_error` per corruption and `mce`, the mean over the main ones, if `baseline` holds the same conditions
@@ -223,12 +223,12 @@ pub fn summary(records: &[Record], baseline: Option<&[Record]>) -> Result<Vec<Re
     let has = |list: &[Corruption]| list.iter().all(|corruption| measured.contains(corruption));
     let all: Vec<Corruption> = Corruption::all().collect();
     if has(&Corruption::MAIN) {
-        summary.extend(mean("mean_corruption_accuracy_15", records, &Corruption::MAIN));
+        summary.extend(mean(&mean_over(Corruption::MAIN.len()), records, &Corruption::MAIN));
     }
     if has(&all) {
-        summary.extend(mean("mean_corruption_accuracy_19", records, &all));
+        summary.extend(mean(&mean_over(Corruption::COUNT), records, &all));
     }
-    if !has(&Corruption::MAIN) || (measured.len() > 15 && !has(&all)) {
+    if !has(&Corruption::MAIN) || (measured.len() > Corruption::MAIN.len() && !has(&all)) {
         summary.extend(mean("mean_corruption_accuracy", records, &measured));
     }
     if measured.len() >= 3 && measured.iter().all(|&corruption| centroid(records, corruption).is_some()) {
@@ -240,6 +240,11 @@ pub fn summary(records: &[Record], baseline: Option<&[Record]>) -> Result<Vec<Re
         summary.extend(corruption_errors(records, baseline, &measured)?);
     }
     Ok(summary)
+}
+
+/// The name of the mean over a whole group.
+fn mean_over(corruptions: usize) -> String {
+    format!("mean_corruption_accuracy_{corruptions}")
 }
 
 /// A list in three parts of nearly the same length, the middle one taking what is left.

@@ -12,16 +12,17 @@ use bandwise::{Error, Interrupt, Result};
 use clap::Args;
 
 use super::EvaluateArguments;
-use crate::arguments::data_spec;
+use crate::arguments::{corruptions_help, corruptions_long_help, data_spec};
 use crate::{output, progress};
 
 /// Corrupted or shifted images instead of clean ones.
 #[derive(Args, Clone)]
 #[command(next_help_heading = "Corruptions and shifts")]
 pub struct CorruptionArguments {
-    /// Common corruptions, made while images are read, or of a published set such as cifar10c:DIR: names separated by
-    /// commas, main (15), extra (4) or all (19)
-    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    #[arg(
+        long, value_name = "NAME", value_delimiter = ',',
+        help = corruptions_help(MADE), long_help = corruptions_long_help(MADE)
+    )]
     corruption: Vec<String>,
     /// Severities, as in 3, 1,5 or 1-5 [default: 1-5]
     #[arg(long, value_name = "N")]
@@ -48,6 +49,9 @@ pub struct CorruptionArguments {
     #[arg(long, value_name = "SHIFT")]
     pub shift: Option<Shift>,
 }
+
+const MADE: &str =
+    "Common corruptions, made while images are read, or of a published set such as cifar10c:DIR";
 
 /// Whether accuracy under corruptions is wanted: asked for, or all that the data can give.
 pub fn are_asked_for(arguments: &EvaluateArguments) -> Result<bool> {
