@@ -14,10 +14,10 @@ use std::collections::HashMap;
 use std::io::{BufRead, Write};
 use std::time::Instant;
 
-use bandwise::method::Jafr;
 use bandwise::method::filter_frequency::{Decomposition, Penalty, decompose};
 use bandwise::method::fpcm::{self, FpcmConfig};
 use bandwise::method::input_gradient::{InputGradient, joint_gradients};
+use bandwise::method::{InputPenalty, Jafr};
 use bandwise::nn::loss::mean_cross_entropy;
 use bandwise::nn::{Interface, Model, Pass};
 use bandwise_kernels::{Precision, RecyclingAllocator, capabilities, sign_step};

@@ -23,7 +23,8 @@
 use candle_core::{D, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::input_gradient::{Penalty, safe_sqrt};
+use super::input_gradient::safe_sqrt;
+use super::input_penalty::InputPenalty;
 use crate::spectral::fourier::dft2;
 use crate::{Error, Result};
 
@@ -79,9 +80,16 @@ impl Default for Jafr {
     }
 }
 
-impl Jafr {
-    /// Refuses values that make no sense.
-    pub fn validate(&self) -> Result<()> {
+impl InputPenalty for Jafr {
+    fn lambda(&self) -> f64 {
+        self.lambda
+    }
+
+    fn warmup(&self) -> u64 {
+        self.warmup
+    }
+
+    fn validate(&self) -> Result<()> {
         if !self.lambda.is_finite() || !self.max_pow.is_finite() {
             return Err(Error::config("jafr: lambda and max_pow must be finite numbers"));
         }
@@ -91,6 +99,13 @@ impl Jafr {
         Ok(())
     }
 
+    /// −λ·r.
+    fn weighted(&self, gradient: &Tensor) -> Result<Tensor> {
+        Ok((self.bias(gradient)? * -self.lambda)?)
+    }
+}
+
+impl Jafr {
     /// The low-frequency bias r of an input gradient `[batch, height, width, channels]`, a differentiable
     /// scalar.
     pub fn bias(&self, gradient: &Tensor) -> Result<Tensor> {
@@ -99,11 +114,6 @@ impl Jafr {
             false => gradient.clone(),
         };
         self.bias_of_map(&low_frequencies(&amplitude_map(&gradient)?)?)
-    }
-
-    /// The penalty −λ·r and its derivative with respect to the input gradient.
-    pub fn penalty(&self, gradient: &Tensor) -> Result<Penalty> {
-        Penalty::of(gradient, |gradient| Ok((self.bias(gradient)? * -self.lambda)?))
     }
 
     /// The low-frequency bias r of an amplitude map `[U, V]` whose entry `[0, 0]` is the mean, a

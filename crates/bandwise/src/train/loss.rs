@@ -10,9 +10,10 @@ use candle_core::backprop::GradStore;
 use rand::RngCore;
 
 use super::objective::{CROSS_ENTROPY, Objective, Outcome, Terms};
-use super::regularizers::Regularizers;
+use super::regularizers::{Kinds, Regularizers};
 use super::step::Step;
 use crate::attack::Epsilon;
+use crate::method::InputPenalty;
 use crate::method::grad_align::uniform_noise;
 use crate::method::input_gradient::{InputGradient, Penalty, joint_gradients, pull_back};
 use crate::nn::{Mode, Pass};
@@ -76,71 +77,27 @@ impl TrainingLoss<'_> {
         Ok((loss + (value * penalty.lambda)?)?)
     }
 
-    /// The penalty of J that `jafr`, `gradient_norm` and `group_sparsity` give together, if one is on in this epoch;
-    /// each is noted by itself.
-    fn penalty_of(&self, gradient: &Tensor, epoch: u64, found: &mut Penalties) -> Result<Option<Penalty>> {
-        // Without a rest: a new penalty must be taken up here, in `penalties` or in `with_filters`.
-        let Regularizers {
-            filter_frequency: _,
-            jafr,
-            grad_align: _,
-            gradient_norm,
-            group_sparsity,
-            gradient_noise: _,
-        } = self.regularizers;
-        let on = |warmup: u64| epoch >= warmup;
-        let mut sum: Option<Penalty> = None;
-        let mut add = |name, lambda, penalty: Result<Penalty>| -> Result<()> {
-            let penalty = penalty?;
-            found.note(name, penalty.value, lambda);
-            sum = Some(match sum.take() {
-                None => penalty,
-                Some(sum) => sum.plus(penalty)?,
-            });
-            Ok(())
-        };
-        if let Some(jafr) = jafr.as_ref().filter(|r| on(r.warmup)) {
-            add("penalty/jafr", jafr.lambda, jafr.penalty(gradient))?;
-        }
-        if let Some(norm) = gradient_norm.as_ref().filter(|r| on(r.warmup)) {
-            add("penalty/gradient_norm", norm.lambda, norm.penalty(gradient))?;
-        }
-        if let Some(sparsity) = group_sparsity.as_ref().filter(|r| on(r.warmup)) {
-            add("penalty/group_sparsity", sparsity.lambda, sparsity.penalty(gradient))?;
-        }
-        Ok(sum)
-    }
-
     /// The penalties of the input gradient, by the images it is taken at.
     fn penalties(&self, step: &Step) -> Result<Penalties> {
-        let Regularizers {
-            filter_frequency: _,
-            jafr,
-            grad_align,
-            gradient_norm,
-            group_sparsity,
-            gradient_noise,
-        } = self.regularizers;
+        // The filters' penalty is of the weights: see `with_filters`.
+        let Kinds { filter_frequency: _, grad_align, gradient_noise, of_input_gradient } =
+            self.regularizers.by_kind();
+        let on: Vec<(&'static str, &dyn InputPenalty)> =
+            of_input_gradient.into_iter().filter(|(_, penalty)| step.epoch >= penalty.warmup()).collect();
         let mut found = Penalties::default();
-        let warmups = [
-            jafr.as_ref().map(|r| r.warmup),
-            gradient_norm.as_ref().map(|r| r.warmup),
-            group_sparsity.as_ref().map(|r| r.warmup),
-        ];
-        let looks = warmups.into_iter().flatten().any(|warmup| step.epoch >= warmup);
-        if !looks && grad_align.is_none() {
+        if on.is_empty() && grad_align.is_none() {
             return Ok(found);
         }
-        let clean = match *gradient_noise {
-            Some(noise) if looks => {
+        let clean = match gradient_noise {
+            Some(noise) if !on.is_empty() => {
                 let moved = moved_images("gradient_noise", noise, step)?;
-                let penalty = self.penalty_of(&input_gradient(step, &moved)?, step.epoch, &mut found)?;
+                let penalty = found.sum_of(&on, &input_gradient(step, &moved)?)?;
                 found.elsewhere.extend(penalty.map(|penalty| (moved, penalty)));
                 None
             }
             _ => {
                 let clean = input_gradient(step, &step.images)?;
-                found.at_clean = self.penalty_of(&clean, step.epoch, &mut found)?;
+                found.at_clean = found.sum_of(&on, &clean)?;
                 Some(clean)
             }
         };
@@ -174,6 +131,24 @@ impl Penalties {
         if lambda != 0.0 {
             self.values.push((name, weighted / lambda));
         }
+    }
+
+    /// The sum of penalties of J, if there are any; each is noted by itself.
+    fn sum_of(
+        &mut self,
+        penalties: &[(&'static str, &dyn InputPenalty)],
+        gradient: &Tensor,
+    ) -> Result<Option<Penalty>> {
+        let mut sum: Option<Penalty> = None;
+        for (name, function) in penalties {
+            let penalty = function.penalty(gradient)?;
+            self.note(name, penalty.value, function.lambda());
+            sum = Some(match sum {
+                None => penalty,
+                Some(sum) => sum.plus(penalty)?,
+            });
+        }
+        Ok(sum)
     }
 
     fn add_at_clean(&mut self, penalty: Penalty) -> Result<()> {

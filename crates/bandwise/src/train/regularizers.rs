@@ -5,32 +5,68 @@ use serde::{Deserialize, Serialize};
 use crate::attack::Epsilon;
 use crate::method::filter_frequency::Penalty as FilterPenalty;
 use crate::method::grad_align::GradAlign;
-use crate::method::{GradientNorm, GroupSparsity, Jafr};
+use crate::method::{GradientNorm, GroupSparsity, InputPenalty, Jafr};
 use crate::{Error, Result};
 
-/// All regularizers of a run; absent ones cost nothing.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Regularizers {
-    /// Filter frequency regularization: λ times the norms of high-frequency filter coefficients.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub filter_frequency: Option<FilterPenalty>,
+macro_rules! regularizers {
+    ($($(#[$documentation:meta])* $name:ident: $penalty:ty,)*) => {
+        /// All regularizers of a run; absent ones cost nothing.
+        #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        pub struct Regularizers {
+            /// Filter frequency regularization: λ times the norms of high-frequency filter coefficients.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pub filter_frequency: Option<FilterPenalty>,
+            /// Gradient alignment.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pub grad_align: Option<GradAlign>,
+            $(
+                $(#[$documentation])*
+                #[serde(skip_serializing_if = "Option::is_none")]
+                pub $name: Option<$penalty>,
+            )*
+            /// Takes the J of all penalties of J but `grad_align` at x + δ instead of x, δ uniform in ± this, new in each
+            /// epoch and not clipped (official `delta_type_for_grad_backprop = random_uniform`).
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pub gradient_noise: Option<Epsilon>,
+        }
+
+        impl Regularizers {
+            /// The regularizers by how they are computed.
+            pub(super) fn by_kind(&self) -> Kinds<'_> {
+                let Self { filter_frequency, grad_align, gradient_noise, $($name,)* } = self;
+                let mut of_input_gradient: Vec<(&str, &dyn InputPenalty)> = Vec::new();
+                $(
+                    if let Some(penalty) = $name {
+                        of_input_gradient.push((concat!("penalty/", stringify!($name)), penalty));
+                    }
+                )*
+                let (filter_frequency, grad_align) = (filter_frequency.as_ref(), grad_align.as_ref());
+                Kinds { filter_frequency, grad_align, gradient_noise: *gradient_noise, of_input_gradient }
+            }
+        }
+    };
+}
+
+regularizers! {
     /// Jacobian frequency regularization.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub jafr: Option<Jafr>,
-    /// Gradient alignment.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub grad_align: Option<GradAlign>,
+    jafr: Jafr,
     /// The input gradient's L2 norm.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub gradient_norm: Option<GradientNorm>,
+    gradient_norm: GradientNorm,
     /// The input gradient's group sparsity.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub group_sparsity: Option<GroupSparsity>,
-    /// Takes the J of `jafr`, `gradient_norm` and `group_sparsity` at x + δ instead of x, δ uniform in ± this, new in
-    /// each epoch and not clipped (official `delta_type_for_grad_backprop = random_uniform`).
-    #[serde(skip_serializing_if = "Option::is_none")]
+    group_sparsity: GroupSparsity,
+}
+
+/// The regularizers by how they are computed. It is taken apart without `..`, so that no kind can be forgotten.
+pub(super) struct Kinds<'a> {
+    /// Of the weights.
+    pub filter_frequency: Option<&'a FilterPenalty>,
+    /// Of J at two places.
+    pub grad_align: Option<&'a GradAlign>,
+    /// Where the others take J.
     pub gradient_noise: Option<Epsilon>,
+    /// Of J at one place, by their names in logs.
+    pub of_input_gradient: Vec<(&'static str, &'a dyn InputPenalty)>,
 }
 
 impl Regularizers {
@@ -41,12 +77,10 @@ impl Regularizers {
 
     /// Refuses values that make no sense.
     pub fn validate(&self) -> Result<()> {
-        let Self { filter_frequency, jafr, grad_align, gradient_norm, group_sparsity, gradient_noise } = self;
-        filter_frequency.as_ref().map_or(Ok(()), FilterPenalty::validate)?;
-        jafr.as_ref().map_or(Ok(()), Jafr::validate)?;
-        grad_align.as_ref().map_or(Ok(()), GradAlign::validate)?;
-        gradient_norm.as_ref().map_or(Ok(()), GradientNorm::validate)?;
-        group_sparsity.as_ref().map_or(Ok(()), GroupSparsity::validate)?;
+        let Kinds { filter_frequency, grad_align, gradient_noise, of_input_gradient } = self.by_kind();
+        filter_frequency.map_or(Ok(()), FilterPenalty::validate)?;
+        grad_align.map_or(Ok(()), GradAlign::validate)?;
+        of_input_gradient.into_iter().try_for_each(|(_, penalty)| penalty.validate())?;
         match gradient_noise.map(|noise| noise.value()) {
             Some(noise) if noise > 1.0 => {
                 Err(Error::config("gradient_noise must lie within [0, 1] (pixels do): 8/255, for example"))

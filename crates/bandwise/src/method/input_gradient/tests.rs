@@ -5,7 +5,7 @@ use candle_core::{DType, Device, Tensor};
 use super::*;
 use crate::golden;
 use crate::method::filter_frequency::{Decomposition, decompose};
-use crate::method::{GradAlign, GradientNorm, GroupSparsity, Jafr};
+use crate::method::{GradAlign, GradientNorm, GroupSparsity, InputPenalty, Jafr};
 use crate::nn::decomposed::Domain;
 use crate::nn::tests::{FAMILIES, disturb, model, noise};
 use crate::nn::{Model, Pass};

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::*;
 use crate::golden;
 use crate::method::grad_align::{GradAlign, cosines};
-use crate::method::input_gradient::{InputGradient, pull_back};
+use crate::method::input_gradient::{InputGradient, Penalty, pull_back};
 use crate::nn::build::{Builder, Initialization, average_pool, residual};
 use crate::nn::layer::Activation;
 use crate::nn::{Interface, Layer, Model, Pass};
