@@ -4,7 +4,8 @@ use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
 
-use super::chart::{self, Entry, Figure, Width};
+use super::chart::{self, Entry, Width};
+use super::figure::Figure;
 use super::numbers;
 use super::scale::{Axis, Scale};
 use super::svg::{Anchor, Area, Svg, number, shorten, text_width, wrap};

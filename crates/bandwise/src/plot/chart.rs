@@ -26,20 +26,6 @@ impl Width {
     }
 }
 
-/// A plot: what a page and a folder of figures need to know of it.
-pub(crate) trait Figure {
-    /// What it shows.
-    fn title(&self) -> &str;
-    /// The sentence below it.
-    fn caption_text(&self) -> &str;
-    /// Whether it takes the whole width of a page.
-    fn is_wide(&self) -> bool;
-    /// The drawing.
-    fn draw(&self) -> Svg;
-    /// The data behind it.
-    fn csv(&self) -> String;
-}
-
 const TITLE_SIZE: f64 = 14.0;
 const LEGEND_SIZE: f64 = 12.0;
 const TICK_SIZE: f64 = 12.0;

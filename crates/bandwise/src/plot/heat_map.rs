@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::chart::{self, Figure, Width};
+use super::chart::{self, Width};
 use super::color::{ColorMap, is_bright};
+use super::figure::Figure;
 use super::numbers;
 use super::picture::Picture;
 use super::scale::{Axis, NumberFormat, Scale};

@@ -3,7 +3,8 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `line_plot`, `bar_plot`, `heat_map`, `picture` | the figures |
+//! | `line_plot`, `bar_plot`, `heat_map` | the figures, by the trait in `figure` |
+//! | `picture` | images and grids of them |
 //! | `table` | tables with intervals, facts |
 //! | `section` | a heading with text, tables and figures: what an analysis leaves for a report |
 //! | `chart`, `scale`, `color`, `svg` | axes, ticks, colors, drawing |
@@ -13,6 +14,7 @@
 mod bar_plot;
 pub(crate) mod chart;
 pub(crate) mod color;
+pub(crate) mod figure;
 mod heat_map;
 mod line_plot;
 mod numbers;
@@ -29,5 +31,6 @@ pub use heat_map::{HeatMap, HeatPanel};
 pub use line_plot::{LinePlot, Series};
 pub use picture::{ImageGrid, ImageRow, Picture};
 pub use scale::{Axis, NumberFormat, ScaleKind};
+pub(crate) use section::Part;
 pub use section::{Block, Section};
 pub use table::{Cell, Facts, Number, Table};

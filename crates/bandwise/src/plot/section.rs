@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::bar_plot::BarPlot;
+use super::figure::Figure;
 use super::heat_map::HeatMap;
 use super::line_plot::LinePlot;
 use super::picture::ImageGrid;
@@ -22,42 +23,86 @@ pub struct Section {
     pub blocks: Vec<Block>,
 }
 
-/// One piece of a section.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub enum Block {
-    /// A paragraph; `` `code` `` and `**strong**` are marked up.
-    Text {
-        /// The paragraph.
-        text: String,
-    },
-    /// A remark set off from the text.
-    Note {
-        /// The remark.
-        text: String,
-        /// Whether it warns of something.
-        #[serde(default)]
-        warning: bool,
-    },
-    /// Names and values.
-    Facts(Facts),
-    /// A table.
-    Table(Table),
-    /// Curves.
-    LinePlot(LinePlot),
-    /// Bars.
-    BarPlot(BarPlot),
-    /// Arrays as color.
-    HeatMap(HeatMap),
-    /// Images.
-    Images(ImageGrid),
-    /// Blocks behind a line that opens them.
-    Details {
-        /// The line.
-        summary: String,
-        /// What it opens.
-        blocks: Vec<Block>,
-    },
+macro_rules! blocks {
+    ($($variant:ident($figure:ty), $add:ident, $what:literal;)*) => {
+        /// One piece of a section.
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[serde(tag = "kind", rename_all = "snake_case")]
+        pub enum Block {
+            /// A paragraph; `` `code` `` and `**strong**` are marked up.
+            Text {
+                /// The paragraph.
+                text: String,
+            },
+            /// A remark set off from the text.
+            Note {
+                /// The remark.
+                text: String,
+                /// Whether it warns of something.
+                #[serde(default)]
+                warning: bool,
+            },
+            /// Names and values.
+            Facts(Facts),
+            /// A table.
+            Table(Table),
+            $(
+                #[doc = concat!($what, ".")]
+                $variant($figure),
+            )*
+            /// Images.
+            Images(ImageGrid),
+            /// Blocks behind a line that opens them.
+            Details {
+                /// The line.
+                summary: String,
+                /// What it opens.
+                blocks: Vec<Block>,
+            },
+        }
+
+        impl Block {
+            /// The block as a page and a folder of files see it.
+            pub(crate) fn part(&self) -> Part<'_> {
+                match self {
+                    Self::Text { text } => Part::Text(text),
+                    Self::Note { text, warning } => Part::Note { text, warning: *warning },
+                    Self::Facts(facts) => Part::Facts(facts),
+                    Self::Table(table) => Part::Table(table),
+                    $(Self::$variant(figure) => Part::Figure(figure),)*
+                    Self::Images(grid) => Part::Images(grid),
+                    Self::Details { summary, blocks } => Part::Details { summary, blocks },
+                }
+            }
+        }
+
+        impl Section {
+            $(
+                #[doc = concat!("Adds a figure. ", $what, ".")]
+                pub fn $add(self, figure: $figure) -> Self {
+                    self.block(Block::$variant(figure))
+                }
+            )*
+        }
+    };
+}
+
+// The figures: one line each.
+blocks! {
+    LinePlot(LinePlot), line_plot, "Curves";
+    BarPlot(BarPlot), bar_plot, "Bars";
+    HeatMap(HeatMap), heat_map, "Arrays as color";
+}
+
+/// A [`Block`], whatever figure it is.
+pub(crate) enum Part<'a> {
+    Text(&'a str),
+    Note { text: &'a str, warning: bool },
+    Facts(&'a Facts),
+    Table(&'a Table),
+    Figure(&'a dyn Figure),
+    Images(&'a ImageGrid),
+    Details { summary: &'a str, blocks: &'a [Block] },
 }
 
 impl Section {
@@ -95,21 +140,6 @@ impl Section {
     /// Adds a table.
     pub fn table(self, table: Table) -> Self {
         self.block(Block::Table(table))
-    }
-
-    /// Adds curves.
-    pub fn line_plot(self, plot: LinePlot) -> Self {
-        self.block(Block::LinePlot(plot))
-    }
-
-    /// Adds bars.
-    pub fn bar_plot(self, plot: BarPlot) -> Self {
-        self.block(Block::BarPlot(plot))
-    }
-
-    /// Adds arrays as color.
-    pub fn heat_map(self, map: HeatMap) -> Self {
-        self.block(Block::HeatMap(map))
     }
 
     /// Adds images.

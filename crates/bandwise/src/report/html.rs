@@ -7,10 +7,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::{Report, file_stem};
-use crate::plot::chart::Figure;
 use crate::plot::color;
+use crate::plot::figure::Figure;
 use crate::plot::svg::{FIGURE_CSS, escape};
-use crate::plot::{Block, Cell, Facts, ImageGrid, Picture, Section, Table};
+use crate::plot::{Block, Cell, Facts, ImageGrid, Part, Picture, Section, Table};
 
 const PAGE_CSS: &str = include_str!("page.css");
 
@@ -88,21 +88,19 @@ fn write_section(html: &mut String, index: usize, section: &Section, given: &mut
 }
 
 fn write_block(html: &mut String, block: &Block, names: &mut FileNames) {
-    match block {
-        Block::Text { text } => {
+    match block.part() {
+        Part::Text(text) => {
             let _ = write!(html, "<p class=\"wide\">{}</p>", markup(text));
         }
-        Block::Note { text, warning } => {
-            let class = if *warning { "wide note warning" } else { "wide note" };
+        Part::Note { text, warning } => {
+            let class = if warning { "wide note warning" } else { "wide note" };
             let _ = write!(html, "<p class=\"{class}\">{}</p>", markup(text));
         }
-        Block::Facts(facts) => write_facts(html, facts),
-        Block::Table(table) => write_table(html, table, names),
-        Block::LinePlot(plot) => write_figure(html, plot, names),
-        Block::BarPlot(plot) => write_figure(html, plot, names),
-        Block::HeatMap(map) => write_figure(html, map, names),
-        Block::Images(grid) => write_images(html, grid, names),
-        Block::Details { summary, blocks } => {
+        Part::Facts(facts) => write_facts(html, facts),
+        Part::Table(table) => write_table(html, table, names),
+        Part::Figure(figure) => write_figure(html, figure, names),
+        Part::Images(grid) => write_images(html, grid, names),
+        Part::Details { summary, blocks } => {
             let summary = escape(summary);
             let _ =
                 write!(html, "<details class=\"wide\"><summary>{summary}</summary><div class=\"blocks\">");
@@ -115,7 +113,7 @@ fn write_block(html: &mut String, block: &Block, names: &mut FileNames) {
     html.push('\n');
 }
 
-fn write_figure(html: &mut String, figure: &impl Figure, names: &mut FileNames) {
+fn write_figure(html: &mut String, figure: &dyn Figure, names: &mut FileNames) {
     let class = if figure.is_wide() { " class=\"wide\"" } else { "" };
     let svg = figure.draw();
     let _ = write!(html, "<figure{class}><div class=\"scroll\">{}</div>", svg.inline());

@@ -21,7 +21,7 @@ pub use page::write_report;
 pub use run::report_for_runs;
 
 use crate::calendar::utc_timestamp;
-use crate::plot::chart;
+use crate::plot::Part;
 pub use crate::plot::{
     Axis, Bar, BarPlot, BarSeries, Block, Cell, ColorMap, Facts, HeatMap, HeatPanel, ImageGrid, ImageRow,
     LinePlot, Number, NumberFormat, Picture, ScaleKind, Section, Series, Table, Width,
@@ -123,27 +123,23 @@ fn head_of(path: &Path) -> Result<String> {
 }
 
 fn collect_figures(block: &Block, files: &mut Vec<(String, Vec<u8>)>) {
-    match block {
-        Block::LinePlot(plot) => collect_plot(plot, files),
-        Block::BarPlot(plot) => collect_plot(plot, files),
-        Block::HeatMap(map) => collect_plot(map, files),
-        Block::Table(t) => files.push((format!("{}.csv", file_stem(&t.title)), t.csv().into_bytes())),
-        Block::Images(grid) => {
+    match block.part() {
+        Part::Figure(figure) => {
+            let stem = file_stem(figure.title());
+            files.push((format!("{stem}.svg"), figure.draw().standalone().into_bytes()));
+            files.push((format!("{stem}.csv"), figure.csv().into_bytes()));
+        }
+        Part::Table(t) => files.push((format!("{}.csv", file_stem(&t.title)), t.csv().into_bytes())),
+        Part::Images(grid) => {
             let pictures = grid.rows.iter().flat_map(|r| r.pictures.iter().map(move |p| (&r.label, p)));
             for (label, picture) in pictures {
                 let name = file_stem(&format!("{} {label} {}", grid.title, picture.caption));
                 files.extend(picture.bytes().map(|bytes| (format!("{name}.png"), bytes)));
             }
         }
-        Block::Details { blocks, .. } => blocks.iter().for_each(|b| collect_figures(b, files)),
-        Block::Text { .. } | Block::Note { .. } | Block::Facts(_) => {}
+        Part::Details { blocks, .. } => blocks.iter().for_each(|b| collect_figures(b, files)),
+        Part::Text(_) | Part::Note { .. } | Part::Facts(_) => {}
     }
-}
-
-fn collect_plot(figure: &impl chart::Figure, files: &mut Vec<(String, Vec<u8>)>) {
-    let stem = file_stem(figure.title());
-    files.push((format!("{stem}.svg"), figure.draw().standalone().into_bytes()));
-    files.push((format!("{stem}.csv"), figure.csv().into_bytes()));
 }
 
 /// A title as a file name: lower-case letters, digits and hyphens.
