@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 /// Everything that can go wrong, grouped by what the user can do about it.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// The operating system refused a file operation.
     #[error("{}: {source}", path.display())]

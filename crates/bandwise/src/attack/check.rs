@@ -15,6 +15,7 @@ use crate::wording::counted;
 /// Something a reader of the result must know.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "warning", rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Warning {
     /// The same images got different logits: a randomized defense.
     #[serde(alias = "randomised")]
