@@ -189,6 +189,7 @@ fn a_precision_says_what_it_is_and_enters_the_records() {
     assert!(said.contains("convolutions in f32-fast by"), "{said}");
     let records = std::fs::read_to_string(out.join("results.jsonl")).unwrap();
     assert!(records.lines().all(|line| line.contains(r#""precision":"f32-fast""#)), "{records}");
+    assert!(records.lines().all(|line| line.contains(r#""algorithm":""#)), "{records}");
     // masks learned in another arithmetic are not gone on with
     let message = refused(&[&["mask", "--per-image"], &arguments[..]].concat());
     assert!(message.contains("choose another --out"), "{message}");
