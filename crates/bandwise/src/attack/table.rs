@@ -295,6 +295,16 @@ impl Attack {
         one == two
     }
 
+    /// The attack with its step length written out.
+    pub(crate) fn written_out(&self) -> Self {
+        let mut own = self.clone();
+        if let Some(step) = own.settings().step_size {
+            let value = step.value();
+            *step.given = Some(value);
+        }
+        own
+    }
+
     /// Each attack once, and those that were left out.
     pub fn distinct(attacks: Vec<Self>) -> (Vec<Self>, Vec<Self>) {
         let (mut kept, mut left_out) = (Vec::<Self>::new(), Vec::new());

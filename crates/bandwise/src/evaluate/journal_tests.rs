@@ -77,6 +77,17 @@ fn another_evaluation_is_refused_by_the_parameter_and_both_values() {
             }),
             "attacks[1].epsilon: the journal has 3/255, the command 2/255 (and 1 more);",
         ),
+        // A step that was left out is compared by what was used.
+        (
+            Box::new(|h| {
+                h.attacks[1] = Attack::Pgd(crate::attack::Pgd {
+                    epsilon: Epsilon::of_255(3.0),
+                    step_size: Some(Epsilon::of_255(1.0)),
+                    ..Default::default()
+                })
+            }),
+            "attacks[1].step_size: the journal has 0.75/255, the command 1/255;",
+        ),
         (Box::new(|h| h.attacks[2] = attack("rfgsm", 3.0)), "attacks: the journal has Square"),
         (
             Box::new(|h| {

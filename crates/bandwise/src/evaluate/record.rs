@@ -406,9 +406,27 @@ pub fn parse(path: &Path, text: &str) -> Result<Vec<Record>> {
         Error::format(path, format!("line {}: expected a JSON object {{\"records\": [...]}}: {e}", e.line()))
     };
     if text.trim_start().starts_with('[') {
-        return serde_json::from_str(text).map(unwrapped).map_err(invalid);
+        let records = serde_json::from_str(text).map(unwrapped).map_err(invalid)?;
+        return consistent(path, records);
     }
-    Ok(unwrapped(serde_json::from_str::<RecordFile<Vec<Stored>>>(text).map_err(invalid)?.records))
+    let file = serde_json::from_str::<RecordFile<Vec<Stored>>>(text).map_err(invalid)?;
+    consistent(path, unwrapped(file.records))
+}
+
+/// Refuses records whose number is not what they counted.
+fn consistent(path: &Path, records: Vec<Record>) -> Result<Vec<Record>> {
+    for record in &records {
+        if let (Some(correct), Some(total @ 1..)) = (record.correct, record.total)
+            && (record.value - correct as f64 / total as f64).abs() > 1e-6
+        {
+            let (metric, value) = (&record.metric, record.value);
+            return Err(Error::format(
+                path,
+                format!("a record contradicts itself: {metric} {value} with {correct} of {total}"),
+            ));
+        }
+    }
+    Ok(records)
 }
 
 fn parse_lines(path: &Path, text: &str) -> Result<Vec<Record>> {
@@ -430,7 +448,7 @@ fn parse_lines(path: &Path, text: &str) -> Result<Vec<Record>> {
             .map_err(|e| Error::format(path, format!("line {}: not a result record: {e}", index + 1)))?;
         records.push(record);
     }
-    Ok(records)
+    consistent(path, records)
 }
 
 fn unwritable(path: &Path, error: &serde_json::Error) -> Error {

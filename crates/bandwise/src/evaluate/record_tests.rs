@@ -16,6 +16,16 @@ fn sample() -> Record {
 }
 
 #[test]
+fn records_that_contradict_themselves_are_refused() {
+    let path = Path::new("x.json");
+    let record = Record::accuracy(&[true, true, false, true]);
+    let text = serde_json::to_string(&record).unwrap();
+    assert_eq!(parse(path, &text).unwrap()[0].value, 0.75);
+    let message = parse(path, &text.replace("\"value\":0.75", "\"value\":0.3")).unwrap_err().to_string();
+    assert!(message.contains("accuracy 0.3 with 3 of 4"), "{message}");
+}
+
+#[test]
 fn an_accuracy_has_the_documented_json_shape() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a/result.json");

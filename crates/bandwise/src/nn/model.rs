@@ -30,6 +30,8 @@ pub struct Normalization {
     pub std: Vec<f64>,
 }
 
+/// Images whose pixels deviate by less are of one color each.
+const LEAST_DEVIATION: f64 = 1e-3;
 /// No pixels in [0, 1] deviate by more, and no scaling that anybody uses divides by more.
 const MOST_DEVIATION: f64 = 10.0;
 
@@ -54,6 +56,9 @@ impl Normalization {
         }
         if let Some(std) = self.std.iter().find(|std| **std <= 0.0) {
             return refuse(&format!("deviations must be positive, not {std}"));
+        }
+        if let Some(std) = self.std.iter().find(|std| **std < LEAST_DEVIATION) {
+            return refuse(&format!("a deviation of {std} is smaller than the step between two bytes"));
         }
         if let Some(mean) = self.mean.iter().find(|mean| !(0.0..=1.0).contains(*mean)) {
             return refuse(&format!("a mean of {mean} does not lie in [0, 1], where pixels are; {OF_BYTES}"));

@@ -150,7 +150,7 @@ impl Header {
         for (index, attack) in left_out.iter().filter(|_| !added.is_empty()) {
             let path = format!("attacks[{index}]");
             match added.iter().find(|other| other.name() == attack.name()) {
-                Some(other) => walk(&path, Some(&plain(attack)), Some(&plain(other)), &mut differences),
+                Some(other) => walk_attack(&path, attack, other, &mut differences),
                 None => {
                     let [here, there] = [attack, &&added[0]].map(|attack| Value::from(attack.protocol()));
                     differences.push(Difference::new("attacks", Some(&here), Some(&there)));
@@ -193,7 +193,19 @@ impl Header {
     /// # Errors
     /// One sentence that names what differs between the evaluations of two shares.
     pub(super) fn must_fit(&self, ours: &Path, other: &Self, theirs: &Path) -> Result<(), String> {
-        let differences = self.differences(other, &["data", "subject", "algorithm", "shard"]);
+        let mut differences = self.differences(other, &["data", "subject", "algorithm", "shard", "attacks"]);
+        for index in 0..self.attacks.len().max(other.attacks.len()) {
+            let path = format!("attacks[{index}]");
+            match (self.attacks.get(index), other.attacks.get(index)) {
+                (Some(one), Some(two)) if one.name() == two.name() => {
+                    walk_attack(&path, one, two, &mut differences)
+                }
+                (one, two) => {
+                    let [one, two] = [one, two].map(|attack| attack.map(|a| Value::from(a.protocol())));
+                    differences.push(Difference::new(&path, one.as_ref(), two.as_ref()));
+                }
+            }
+        }
         if differences.is_empty() {
             return Ok(());
         }
@@ -210,6 +222,17 @@ impl Header {
         }
         differences
     }
+}
+
+/// What differs between two variants of an attack. A step length that only one of them gives is compared with what the
+/// other one uses.
+fn walk_attack(path: &str, one: &Attack, two: &Attack, differences: &mut Vec<Difference>) {
+    let [mut ours, mut theirs] = [one, two].map(plain);
+    if ours.get("step_size").is_none_or(Value::is_null) != theirs.get("step_size").is_none_or(Value::is_null)
+    {
+        [ours, theirs] = [one, two].map(|attack| plain(&attack.written_out()));
+    }
+    walk(path, Some(&ours), Some(&theirs), differences);
 }
 
 /// The attack as it runs on a model of that configuration.

@@ -118,6 +118,7 @@ fn later_records_replace_earlier_ones_and_seeds_are_averaged() {
     let with_seed = |seed: u64, value: f64| {
         let mut record = Record::scalar("accuracy", value);
         record.provenance.seeds = vec![seed];
+        record.provenance.configuration = serde_json::json!({"seed": seed, "epochs": 2});
         record
     };
     let records = [with_seed(1, 0.1), with_seed(1, 0.5), with_seed(2, 0.7)];
