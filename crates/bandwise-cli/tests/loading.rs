@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use assert_cmd::Command;
 use bandwise::data::Image;
 use bandwise::network::{Network, NetworkConfig};
+use bandwise::nn::Normalization;
 use bandwise::nn::weights::write_safetensors;
+use bandwise::train::checkpoint::{Checkpoints, Point, Snapshot};
 use candle_core::Device;
 
 fn run(arguments: &[&str]) -> (Option<i32>, String) {
@@ -104,6 +106,56 @@ fn ten_classes_are_not_evaluated_on_two() {
     let out = folder.path().join("bands");
     let bands = ["analyze", "bands", "--weights", text(&weights), "--data", &data, "--out", text(&out)];
     assert!(refused(&bands).contains("the network knows 10 classes"));
+}
+
+/// What was doubtful before is doubtful afterwards.
+#[test]
+fn converting_hides_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (weights, out) = (foreign(folder.path(), "resnet32"), folder.path().join("out.safetensors"));
+    done(&["convert", text(&weights), text(&out), "--model", "resnet20", "--width", "4", "--allow-mismatch"]);
+    let evaluate = [&["evaluate", "--weights", text(&out)], &DATA[..]].concat();
+    let printed = done(&evaluate);
+    for expected in [
+        "resnet20 of width 4 (from the file), 0.02 M parameters; no normalization;",
+        "warning: said when this file was converted: the weights do not fit the network",
+        "warning: no input normalization is known for this file",
+    ] {
+        assert!(printed.contains(expected), "{expected}: {printed}");
+    }
+}
+
+/// A checkpoint is converted with its network's configuration, and what is no network is refused.
+#[test]
+fn a_checkpoint_is_converted_into_a_file_that_can_be_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let normalization = Some(Normalization { mean: vec![0.5], std: vec![0.25] });
+    let config = NetworkConfig { width: Some(4), normalization, ..NetworkConfig::new("smallcnn") };
+    let network = Network::new(config, 3, &Device::Cpu).unwrap();
+    let state: BTreeMap<_, _> = network.model.state().into_iter().collect();
+    let snapshot = Snapshot {
+        point: Point::after(4),
+        model: state.clone(),
+        optimizer: state
+            .iter()
+            .map(|(name, tensor)| (format!("momentum/{name}"), tensor.clone()))
+            .take(1)
+            .collect(),
+        average: BTreeMap::new(),
+        perturbation: BTreeMap::new(),
+        metadata: serde_json::Value::Null,
+        network: network.metadata().unwrap(),
+        recipe: None,
+    };
+    let checkpoint = Checkpoints::new(folder.path()).save(&snapshot).unwrap();
+    let out = folder.path().join("out.safetensors");
+    done(&["convert", text(&checkpoint), text(&out)]);
+    for weights in [&checkpoint, &out] {
+        let printed = done(&[&["evaluate", "--weights", text(weights)], &DATA[..]].concat());
+        assert!(printed.contains("normalization mean 0.5, std 0.25 (from the file)"), "{printed}");
+        assert!(!printed.contains("warning"), "{printed}");
+    }
+    refused(&["convert", &format!("{}#optimizer", checkpoint.display()), text(&out)]);
 }
 
 /// None of these may take memory or time: they are judged before anything is made.

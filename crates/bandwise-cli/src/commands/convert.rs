@@ -16,7 +16,7 @@ use crate::arguments::ModelArguments;
 ///
 /// Reads .safetensors and PyTorch .pt/.pth/.th (zip and pre-1.6 format) without executing code, and
 /// writes .safetensors under PyTorch's parameter names. With --model, names and shapes are checked strictly,
-/// prefixes such as `module.` are removed, and the architecture is stored in the file.
+/// prefixes such as `module.` are removed, and the architecture is stored in the file, with what was doubtful.
 #[derive(Args)]
 pub struct ConvertArguments {
     /// File to read
@@ -59,18 +59,19 @@ pub fn run(arguments: &ConvertArguments) -> Result<bool> {
     }
     outputs::check(&arguments.output, &Kind::Safetensors)?;
     let named = arguments.model.is_some() || arguments.recompose || arguments.allow_mismatch;
-    if named || arguments.mean.is_some() || arguments.width.is_some() {
-        let loaded = arguments.source().load(&Device::Cpu)?;
+    let named = named || arguments.mean.is_some() || arguments.width.is_some();
+    let file = weights::open(&arguments.input)?;
+    // A checkpoint is more than a network: of it, only a network is taken.
+    if named || file.metadata.contains_key(weights::CHECKPOINT_MARK) {
+        let mut loaded = arguments.source().load(&Device::Cpu)?;
         say!("{}", loaded.describe());
         loaded.report.to_string().lines().for_each(|line| say!("{line}"));
-        let mismatch = (!loaded.report.is_exact()).then(|| loaded.report.mismatch());
-        let network = if arguments.recompose { loaded.network.recomposed()? } else { loaded.network };
-        network.save(&arguments.output)?;
-        if let Some(mismatch) = mismatch {
-            note!("warning: the weights do not fit the network, converted all the same ({mismatch})");
+        if arguments.recompose {
+            loaded.network = loaded.network.recomposed()?;
         }
+        loaded.save(&arguments.output)?;
+        loaded.warnings.iter().for_each(|warning| note!("warning: {warning}"));
     } else {
-        let file = weights::open(&arguments.input)?;
         weights::write_safetensors(&arguments.output, &file.tensors, &file.metadata)?;
         say!("{}", counted(file.tensors.len(), "tensor"));
     }

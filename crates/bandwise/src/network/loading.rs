@@ -1,18 +1,22 @@
 //! From a file of weights to a network: which architecture it is for, which normalization it was trained with, and
 //! whether everything in it was used.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod guess;
+pub(crate) mod stored;
+
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use candle_core::Device;
 use serde::{Deserialize, Serialize};
 
-use super::{CLASSES_KEY, Network, NetworkConfig};
+use guess::{completed, fitting};
+
+use super::{Network, NetworkConfig};
 use crate::method::fpcm::Projection;
 use crate::nn::decomposed::Domain;
-use crate::nn::weights::{self, LoadReport, Names, StateDict, StateFile};
-use crate::nn::{Normalization, Plan, zoo};
+use crate::nn::weights::{self, LoadReport, StateFile};
+use crate::nn::{Normalization, zoo};
 use crate::{Error, Result};
 
 /// What the official WideResNets of FPCM normalize every data set with, inside the network.
@@ -22,6 +26,10 @@ const FPCM_WIDE_STD: [f64; 3] = [0.2471, 0.2435, 0.2616];
 const AMBIGUOUS: &str = "preactresnet18";
 /// Architectures that are listed where several fit.
 const LISTED: usize = 6;
+
+/// What is said where nobody knows the normalization. A copy says it by itself, until one is given.
+const UNKNOWN_NORMALIZATION: &str = "no input normalization is known for this file: pixels in [0, 1] go into the \
+    network as they are; if it was trained with a mean and a deviation, give them with --mean and --std";
 
 /// Which weights, and how to read them. What is left open is read from the file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -87,6 +95,8 @@ pub struct LoadedNetwork {
     pub normalization: NormalizationSource,
     /// What makes numbers of this network doubtful.
     pub warnings: Vec<String>,
+    /// What of that stays doubtful in a copy; [`LoadedNetwork::save`] writes it down.
+    pub doubts: Vec<String>,
 }
 
 /// How much of a network a file of weights must fill, and what may be left over.
@@ -151,6 +161,7 @@ impl ModelSource {
         }
         let file = weights::open(&self.weights)?;
         let stored = NetworkConfig::found_in(&file)?;
+        let earlier = stored::doubts(&file)?;
         let (config, architecture) = self.config(&file, stored.as_ref())?;
         let same = |stored: &NetworkConfig| stored.architecture == config.architecture;
         let foreign = !stored.as_ref().is_some_and(same);
@@ -166,17 +177,22 @@ impl ModelSource {
             true => report.normalization.as_ref().map(|found| found.constants.clone()),
             false => stored.as_ref().and_then(|stored| stored.normalization.clone()),
         };
-        let (config, normalization) = self.normalized(config, &report, foreign);
-        let trained_without = !foreign && own.is_none();
+        let unknown = !foreign && own.is_none() && stored::is_normalization_unknown(&file);
+        let (config, normalization) = match unknown && self.normalization.is_none() {
+            true => (config, NormalizationSource::None),
+            false => self.normalized(config, &report, foreign),
+        };
+        let trained_without = !foreign && !unknown && own.is_none();
         let mut network = if report.is_complete() {
             Network::unfilled(config, device)?
         } else {
             Network::new(config, 0, device)?
         };
         network.model.set_present(&matched.tensors)?;
-        network.class_names = class_names(&file)?;
+        network.class_names = stored::class_names(&file)?;
         let mut loaded = LoadedNetwork {
-            warnings: Vec::new(),
+            warnings: stored::stale_statistics(&file).into_iter().collect(),
+            doubts: Vec::new(),
             sha256: file.sha256,
             network,
             report,
@@ -184,7 +200,15 @@ impl ModelSource {
             architecture,
             normalization,
         };
-        loaded.warnings = loaded.doubts(own.as_ref(), trained_without);
+        loaded.doubts = loaded.warnings.clone();
+        let new = loaded.doubtful(own.as_ref(), trained_without);
+        loaded.doubts.extend(new);
+        loaded.warnings.clone_from(&loaded.doubts);
+        loaded.warnings.extend(stored::warnings(&earlier));
+        loaded.doubts.extend(earlier);
+        if loaded.normalization == NormalizationSource::None {
+            loaded.warnings.push(UNKNOWN_NORMALIZATION.into());
+        }
         loaded.warnings.extend(other_copies(&file.entry, &file.others, &loaded.report));
         Ok(loaded)
     }
@@ -251,23 +275,7 @@ impl ModelSource {
         let names: Vec<&str> = fitting.iter().map(|config| config.architecture.as_str()).collect();
         match names[..] {
             [_] => Ok(fitting.remove(0)),
-            [] => Err(Error::model(format!(
-                "{}: the file does not say which architecture it is for, and its {} tensors ({}, …) fit none that is \
-                 built in (see `bandwise models`); {}",
-                file.path.display(),
-                file.tensors.len(),
-                file.tensors.keys().take(3).cloned().collect::<Vec<_>>().join(", "),
-                match &twins(&file.tensors)[..] {
-                    [] => "if one nearly fits, name it with --model to see what differs".into(),
-                    all => format!(
-                        "it holds {} networks of the same names: {}; choose with --weights {}#{}",
-                        all.len(),
-                        all.join(" and "),
-                        file.path.display(),
-                        all[0]
-                    ),
-                },
-            ))),
+            [] => Err(guess::nothing_fits(file)),
             _ => Err(Error::model(format!(
                 "{}: the names and shapes in the file fit {}; choose with --model",
                 file.path.display(),
@@ -343,7 +351,7 @@ impl ModelSource {
 impl LoadedNetwork {
     /// What makes numbers of this network doubtful; `own` is the normalization that the file brings, unless it says
     /// that there is none.
-    fn doubts(&self, own: Option<&Normalization>, trained_without: bool) -> Vec<String> {
+    fn doubtful(&self, own: Option<&Normalization>, trained_without: bool) -> Vec<String> {
         let mut doubts = Vec::new();
         if !self.report.is_exact() {
             let mismatch = self.report.mismatch();
@@ -351,13 +359,6 @@ impl LoadedNetwork {
             doubts.push(format!(
                 "the weights do not fit the network, loaded all the same ({mismatch}){random}"
             ));
-        }
-        if self.normalization == NormalizationSource::None {
-            doubts.push(
-                "no input normalization is known for this file: pixels in [0, 1] go into the network as they are; if \
-                 it was trained with a mean and a deviation, give them with --mean and --std"
-                    .into(),
-            );
         }
         if let (NormalizationSource::Given, Some(own)) = (&self.normalization, own)
             && self.network.config.normalization.as_ref() != Some(own)
@@ -378,6 +379,24 @@ impl LoadedNetwork {
             ));
         }
         doubts
+    }
+
+    /// Writes the network as safetensors, atomically, with what is doubtful about it and whether its normalization is
+    /// known: a file read from it is warned of as this one.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let mut metadata = self.network.metadata()?;
+        if !self.doubts.is_empty() {
+            let doubts = serde_json::to_string(&self.doubts)
+                .map_err(|e| Error::model(format!("the doubts cannot be stored: {e}")))?;
+            metadata.insert(stored::DOUBTS_KEY.to_owned(), doubts);
+        }
+        if self.normalization == NormalizationSource::None {
+            metadata.insert(stored::NORMALIZATION_KEY.to_owned(), stored::UNKNOWN.to_owned());
+        }
+        weights::write_safetensors(path, &self.network.model.state().into_iter().collect(), &metadata)
     }
 
     /// One line: architecture, size, normalization, and where each comes from.
@@ -436,71 +455,6 @@ impl fmt::Display for NormalizationSource {
             Self::None => f.write_str("none"),
         }
     }
-}
-
-/// What stands before the first dot where the same names follow several of such beginnings: several networks.
-fn twins(tensors: &StateDict) -> Vec<String> {
-    let mut groups: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-    for (first, rest) in tensors.keys().filter_map(|name| name.split_once('.')) {
-        groups.entry(first).or_default().insert(rest);
-    }
-    let Some(largest) = groups.values().max_by_key(|names| names.len()).cloned() else { return Vec::new() };
-    let alike: Vec<String> =
-        groups.iter().filter(|(_, names)| **names == largest).map(|(first, _)| (*first).to_owned()).collect();
-    // Blocks of one network are alike as well.
-    if largest.len() * 2 * alike.len() > tensors.len() && alike.len() > 1 { alike } else { Vec::new() }
-}
-
-/// The class names that Bandwise stored; empty if there are none.
-fn class_names(file: &StateFile) -> Result<Vec<String>> {
-    let Some(text) = file.metadata.get(CLASSES_KEY) else { return Ok(Vec::new()) };
-    serde_json::from_str(text)
-        .map_err(|e| Error::format(&file.path, format!("its stored class names are not readable: {e}")))
-}
-
-/// Every built-in network that a state dict fits exactly, sizes read from its shapes.
-pub(crate) fn fitting(tensors: &StateDict) -> Vec<NetworkConfig> {
-    let fits = |name: String| {
-        let config = completed(NetworkConfig::new(&name), tensors).ok()?;
-        let plan = config.plan().ok()?;
-        weights::compare(plan.tensors(), tensors).report.is_exact().then_some(config)
-    };
-    zoo::candidates(&Names(tensors)).into_iter().filter_map(fits).collect()
-}
-
-/// The configuration with everything that names and shapes of the file tell where it is open: blocks and
-/// decomposition of official files, channels, classes, width.
-fn completed(mut config: NetworkConfig, tensors: &StateDict) -> Result<NetworkConfig> {
-    config = config.completed_by_file(None, tensors);
-    let published = config.plan()?;
-    let shapes = published.tensors();
-    let located = weights::locate(shapes, tensors);
-    let found = |index: usize| Some(tensors.get(located.keys.get(index).copied()??)?.elem_count());
-    let planned = |index: usize| shapes.get(index).map(|(_, shape)| shape.elem_count());
-    // The first batch norm has as many channels as the network is wide, in every architecture.
-    let norm = shapes.iter().position(|(name, _)| name.ends_with(".running_mean"));
-    if let (Some(index), None) = (norm, config.width)
-        && let (Some(width), Some(usual)) = (found(index), planned(index))
-        && width != usual
-    {
-        config.width = Some(width);
-    }
-    let plan = config.plan()?;
-    // The first tensor is a convolution of the image: its size is proportional to the channels.
-    if let (None, Some(there)) = (config.channels, found(0)) {
-        let per_channel = plan.tensors()[0].1.elem_count() / NetworkConfig::USUAL_CHANNELS;
-        config.channels = there.checked_div(per_channel).filter(|&channels| channels > 0);
-    }
-    if let (None, Some(head)) = (config.classes, head(&plan)) {
-        let key = located.keys.get(head).copied().flatten();
-        config.classes = key.and_then(|key| tensors[key].dims().first().copied());
-    }
-    Ok(config)
-}
-
-/// Where the last tensor of the network proper stands, the head's bias or weight: blocks come behind it.
-fn head(plan: &Plan) -> Option<usize> {
-    plan.tensors().iter().rposition(|(name, _)| !name.starts_with("attn"))
 }
 
 #[cfg(test)]

@@ -67,16 +67,12 @@ impl NetworkConfig {
         }
     }
 
-    /// The configuration that a file of ours holds; `None` for others.
+    /// The configuration that a file of ours holds, weights or a checkpoint; `None` for others.
     ///
     /// # Errors
     /// It is damaged.
     pub fn found_in(file: &StateFile) -> Result<Option<Self>> {
-        let Some(text) = file.metadata.get(CONFIG_KEY) else { return Ok(None) };
-        let config = serde_json::from_str(text).map_err(|e| {
-            Error::format(&file.path, format!("its stored model configuration is not readable: {e}"))
-        })?;
-        Ok(Some(config))
+        loading::stored::config(file)
     }
 
     /// What is left open here, as in a file: in its stored configuration, or as its tensors' names tell.

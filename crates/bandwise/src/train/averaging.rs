@@ -9,11 +9,8 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::schedule::Position;
-use crate::nn::weights::StateDict;
+use crate::nn::weights::{AVERAGE_COUNT as COUNT, StateDict};
 use crate::{Error, Result};
-
-/// Name of the count among the tensors of [`Average::state`].
-const COUNT: &str = "count";
 
 /// Which average of the weights is kept beside them.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]

@@ -9,7 +9,8 @@
 //!
 //! A file holds the tensors of the model, the optimizer, the average and a carried perturbation under the
 //! prefixes `model.`, `optimizer.`, `average.` and `perturbation.`, and the rest of the state as JSON in its header,
-//! the recipe among it. It is an ordinary safetensors file: [`weights::read`] takes the model out of it.
+//! the recipe among it. It is an ordinary safetensors file: [`weights::read`] takes the model out of it, and its
+//! metadata say what those of `model.safetensors` do.
 //! Files appear under their names only when whole, so that a run killed at any moment keeps its
 //! former checkpoint. A SHA-256 sum over tensors and state is stored with them: a file that a disk has damaged
 //! is passed over, loudly, in favor of the one before.
@@ -72,6 +73,8 @@ pub struct Snapshot {
     pub perturbation: StateDict,
     /// Whatever else the run needs: architecture, best values so far, …
     pub metadata: Value,
+    /// What a file of the network's weights says in its metadata; empty in checkpoints of versions that stored none.
+    pub network: BTreeMap<String, String>,
     /// The recipe that it was made with, as TOML; `None` in checkpoints of versions that did not store it.
     pub recipe: Option<String>,
 }
@@ -156,9 +159,10 @@ impl Checkpoints {
         };
         let header = serde_json::to_string(&header).map_err(|e| Error::config(format!("checkpoint: {e}")))?;
         let path = self.path(snapshot.point);
-        let checksum = weights::digest(&tensors, &header)?;
-        let metadata = [(CHECKPOINT_MARK.to_owned(), header), (CHECKSUM.to_owned(), checksum)];
-        weights::write_safetensors(&path, &tensors, &BTreeMap::from(metadata))?;
+        let checksum = weights::digest(&tensors, &state(&header, &snapshot.network)?)?;
+        let mut metadata = snapshot.network.clone();
+        metadata.extend([(CHECKPOINT_MARK.to_owned(), header), (CHECKSUM.to_owned(), checksum)]);
+        weights::write_safetensors(&path, &tensors, &metadata)?;
         Ok(path)
     }
 
@@ -284,13 +288,14 @@ pub fn read(path: &Path) -> Result<Snapshot> {
 
 /// A checkpoint, and whether it has a checksum.
 fn read_verified(path: &Path) -> Result<(Snapshot, bool)> {
-    let file = weights::read_all(path)?;
-    let header = file.metadata.get(CHECKPOINT_MARK).ok_or_else(|| {
+    let mut file = weights::read_all(path)?;
+    let header = &file.metadata.remove(CHECKPOINT_MARK).ok_or_else(|| {
         Error::format(path, "expected a checkpoint of a training run; this file holds weights only")
     })?;
-    let checksum = file.metadata.get(CHECKSUM);
-    if let Some(expected) = checksum
-        && *expected != weights::digest(&file.tensors, header)?
+    let checksum = file.metadata.remove(CHECKSUM);
+    let network = file.metadata;
+    if let Some(expected) = &checksum
+        && *expected != weights::digest(&file.tensors, &state(header, &network)?)?
     {
         return Err(Error::format(
             path,
@@ -312,7 +317,15 @@ fn read_verified(path: &Path) -> Result<(Snapshot, bool)> {
         parts[index].insert(rest.to_owned(), tensor);
     }
     let [model, optimizer, average, perturbation] = parts;
-    Ok((Snapshot { point, model, optimizer, average, perturbation, metadata, recipe }, verified))
+    Ok((Snapshot { point, model, optimizer, average, perturbation, metadata, network, recipe }, verified))
+}
+
+/// What the checksum covers beside the tensors: the header and, where there is any, what is said of the network.
+fn state(header: &str, network: &BTreeMap<String, String>) -> Result<String> {
+    if network.is_empty() {
+        return Ok(header.to_owned());
+    }
+    serde_json::to_string(&(header, network)).map_err(|e| Error::config(format!("checkpoint: {e}")))
 }
 
 /// Which part a tensor belongs to, and its name there.
@@ -339,6 +352,7 @@ mod tests {
             average: StateDict::new(),
             perturbation: StateDict::new(),
             metadata: json!({ "best": 0.25, "architecture": "resnet20" }),
+            network: BTreeMap::from([("bandwise.network".into(), "{\"architecture\":\"resnet20\"}".into())]),
             recipe: Some("name = \"test\"\n".into()),
         }
     }

@@ -11,7 +11,7 @@ use candle_core::{DType, Device};
 
 use super::history::InitialWeights;
 use crate::method::filter_frequency::{self, Decomposition, Init};
-use crate::network::loading::Strictness;
+use crate::network::loading::{Strictness, stored};
 use crate::network::{Network, NetworkConfig};
 use crate::nn::weights::{self, LoadReport};
 use crate::{Error, Result};
@@ -35,8 +35,8 @@ pub struct Started {
 pub fn start_from(wanted: &NetworkConfig, path: &Path, seed: u64, device: &Device) -> Result<Started> {
     let file = weights::open(path)?;
     let path = &file.path.clone();
-    let stored = NetworkConfig::found_in(&file)?;
-    if let Some(stored) = &stored
+    let known = NetworkConfig::found_in(&file)?;
+    if let Some(stored) = &known
         && stored.architecture != wanted.architecture
     {
         return Err(Error::format(
@@ -48,9 +48,9 @@ pub fn start_from(wanted: &NetworkConfig, path: &Path, seed: u64, device: &Devic
         ));
     }
     let mut config = NetworkConfig { weights: None, ..wanted.clone() };
-    config = config.completed_by_file(stored.as_ref(), &file.tensors);
+    config = config.completed_by_file(known.as_ref(), &file.tensors);
     let target = config.decomposition;
-    let in_file = stored
+    let in_file = known
         .as_ref()
         .and_then(|stored| stored.decomposition)
         .or_else(|| filter_frequency::decomposition_of(&file.tensors));
@@ -65,7 +65,8 @@ pub fn start_from(wanted: &NetworkConfig, path: &Path, seed: u64, device: &Devic
     if from_file {
         config.normalization = report.normalization.as_ref().map(|found| found.constants.clone());
     }
-    let notes = notes(path, &config, wanted, report, &at_random);
+    let mut notes = notes(path, &config, wanted, report, &at_random);
+    notes.extend(stored::warnings(&stored::doubts(&file)?));
     let mut network = Network::new(NetworkConfig { decomposition: in_file, ..config.clone() }, seed, device)?;
     for parameter in network.model.parameters() {
         if let Some(value) = matched.tensors.get(parameter.name()) {

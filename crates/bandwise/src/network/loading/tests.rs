@@ -1,9 +1,12 @@
+use std::collections::BTreeMap;
+
 use candle_core::{DType, Tensor};
 
 use super::*;
 use crate::golden;
 use crate::method::filter_frequency::Decomposition;
 use crate::method::fpcm::FpcmConfig;
+use crate::nn::weights::StateDict;
 
 /// A small network of that name as PyTorch would save it: tensors without a word about the architecture.
 fn foreign(config: &NetworkConfig) -> StateDict {
@@ -254,6 +257,75 @@ fn a_foreign_file_without_normalization_is_a_warning() {
     );
     assert!(loaded.warnings.is_empty());
     assert_eq!(loaded.network.class_names, ["cat", "dog"]);
+}
+
+/// A copy is as doubtful as its source, however often it is copied.
+#[test]
+fn a_copy_keeps_what_was_doubtful() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = File::new(&foreign(&NetworkConfig::new("resnet32")));
+    let source = ModelSource { allow_mismatch: true, architecture: Some("resnet44".into()), ..file.source() };
+    let mut loaded = source.load(&Device::Cpu).unwrap();
+    for number in 0..2 {
+        let path = folder.path().join(format!("{number}.safetensors"));
+        loaded.save(&path).unwrap();
+        loaded = ModelSource::new(&path).load(&Device::Cpu).unwrap();
+        assert_eq!(loaded.normalization, NormalizationSource::None);
+        let [first, second] = &loaded.warnings[..] else { panic!("{:?}", loaded.warnings) };
+        assert!(first.starts_with("said when this file was converted: the weights do not fit"), "{first}");
+        assert!(
+            first.contains("what is missing is random") && second.contains("--mean"),
+            "{first}, {second}"
+        );
+        assert!(loaded.describe().ends_with("no normalization"), "{}", loaded.describe());
+        // Nobody said that there was none.
+        let normalization = Some(Normalization { mean: vec![0.5], std: vec![0.5] });
+        let given = ModelSource { normalization, ..ModelSource::new(&path) }.load(&Device::Cpu).unwrap();
+        assert_eq!((given.warnings.len(), given.normalization.clone()), (1, NormalizationSource::Given));
+        let told = folder.path().join("told.safetensors");
+        given.save(&told).unwrap();
+        let told = ModelSource::new(&told).load(&Device::Cpu).unwrap();
+        assert_eq!((told.warnings.len(), told.normalization), (1, NormalizationSource::File));
+    }
+}
+
+/// Stages of one network are alike, and none of them is a network.
+#[test]
+fn the_nearest_architecture_is_named_and_stages_are_no_networks() {
+    let refusal = |state: &StateDict| File::new(state).source().load(&Device::Cpu).unwrap_err().to_string();
+    let whole = foreign(&named("resnet18", 4));
+    let changed = |change: &dyn Fn(&mut StateDict)| {
+        let mut state = whole.clone();
+        change(&mut state);
+        refusal(&state)
+    };
+    let vector = || Tensor::new(&[1f32], &Device::Cpu).unwrap();
+    let last = |state: &StateDict| state.keys().find(|name| name.ends_with("linear.bias")).cloned().unwrap();
+    let messages = [
+        (changed(&|state| drop(state.remove(&last(state)))), "the file has no: linear.bias (1)"),
+        (changed(&|state| drop(state.insert("extra".into(), vector()))), "the model has no: extra (1)"),
+        (
+            changed(&|state| drop(state.remove("layer2.0.bn1.weight"))),
+            "the file has no: layer2.0.bn1.weight (1)",
+        ),
+        (
+            changed(&|state| state.retain(|name, _| !name.contains("running_"))),
+            "the file has no: bn1.running_mean",
+        ),
+    ];
+    for (message, expected) in &messages {
+        assert!(
+            message.contains("the nearest is resnet18 of width 4 (") && message.contains(expected),
+            "{message}"
+        );
+        assert!(!message.contains("choose with") && message.contains("--allow-mismatch"), "{message}");
+    }
+    // PyTorch's `AveragedModel`.
+    let mut averaged: StateDict =
+        whole.iter().map(|(name, tensor)| (format!("module.{name}"), tensor.clone())).collect();
+    averaged.insert("n_averaged".into(), Tensor::new(7i64, &Device::Cpu).unwrap());
+    let loaded = File::new(&averaged).source().load(&Device::Cpu).unwrap();
+    assert!(loaded.report.is_exact() && loaded.network.config.architecture == "resnet18");
 }
 
 #[test]

@@ -14,8 +14,9 @@ use crate::nn::Normalization;
 
 /// Parts of names that are harmless to leave out, and why. Copies of the network's own tensors under another
 /// prefix (with the same numbers) and the constants of an input normalization are harmless, too.
-pub const HARMLESS: [(&str, &str); 5] = [
+pub const HARMLESS: [(&str, &str); 6] = [
     ("num_batches_tracked", "batch norm's counter, which evaluation does not use"),
+    ("n_averaged", "the counter of PyTorch's `AveragedModel`"),
     (
         "basis",
         "the fixed cosine basis of decomposed convolutions (official code of filter frequency regularization)",

@@ -38,6 +38,11 @@ pub use safetensors::{digest, safetensors_bytes, write_safetensors};
 /// are in parts (`model.`, `optimizer.`, `average.`), of which weights are read from the first.
 pub const CHECKPOINT_MARK: &str = "bandwise.checkpoint";
 
+/// The part of a checkpoint with the average of the weights.
+pub(crate) const AVERAGE_PART: &str = "average";
+/// Name of the count among the tensors of that part, which is no weight.
+pub(crate) const AVERAGE_COUNT: &str = "count";
+
 /// The file of weights in a run folder.
 pub const MODEL_FILE: &str = "model.safetensors";
 

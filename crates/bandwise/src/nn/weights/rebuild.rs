@@ -200,7 +200,11 @@ fn not_a_state_dict(value: &Value) -> String {
 fn keys(value: &Value) -> Option<String> {
     let entries = value.as_dict()?;
     let names: Vec<&str> = entries.iter().filter_map(|(key, _)| key.as_str()).take(12).collect();
-    Some(names.join(", "))
+    Some(match (entries.is_empty(), names.is_empty()) {
+        (true, _) => "nothing, the dictionary is empty".into(),
+        (_, true) => "entries without names".into(),
+        _ => names.join(", "),
+    })
 }
 
 fn is_tensor(value: &Value) -> bool {

@@ -13,19 +13,29 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use super::element::{Element, bytes_of};
-use super::{CHECKPOINT_MARK, Container, StateDict, StateFile, check_count};
+use super::{AVERAGE_COUNT, AVERAGE_PART, CHECKPOINT_MARK, Container, StateDict, StateFile, check_count};
 use crate::{Result, files};
 
 /// Reads a safetensors file: one part of it (names that begin with `entry.`), by default the model
 /// of a training checkpoint and everything of any other file.
 pub(super) fn read(bytes: &[u8], entry: Option<&str>) -> Result<StateFile, String> {
     let mut file = read_all(bytes)?;
-    let default = file.metadata.contains_key(CHECKPOINT_MARK).then_some("model");
-    if let Some(entry) = entry.or(default) {
-        let prefix = format!("{entry}.");
+    let is_checkpoint = file.metadata.contains_key(CHECKPOINT_MARK);
+    if let Some(taken) = entry.or(is_checkpoint.then_some("model")) {
+        let prefix = format!("{taken}.");
+        let average = format!("{AVERAGE_PART}.");
+        // The count alone is no average yet.
+        let is_averaged =
+            |name: &String| name.starts_with(&average) && name[average.len()..] != *AVERAGE_COUNT;
+        if is_checkpoint && entry.is_none() && file.tensors.keys().any(is_averaged) {
+            file.others.push(AVERAGE_PART.to_owned());
+        }
         let part = |(name, tensor): (String, Tensor)| Some((name.strip_prefix(&prefix)?.to_owned(), tensor));
         file.tensors = file.tensors.into_iter().filter_map(part).collect();
-        file.entry = entry.to_owned();
+        if is_checkpoint && taken == AVERAGE_PART {
+            file.tensors.remove(AVERAGE_COUNT);
+        }
+        file.entry = taken.to_owned();
         if file.tensors.is_empty() {
             return Err(format!("no tensor of this file begins with {prefix:?}"));
         }

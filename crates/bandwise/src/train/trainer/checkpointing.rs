@@ -99,6 +99,7 @@ impl Trainer<'_> {
             average: self.average.as_ref().map_or(Ok(Default::default()), |average| average.state())?,
             perturbation: carried_delta.collect(),
             metadata,
+            network: self.network.metadata()?,
             recipe: Some(self.recipe.to_toml()?),
         };
         self.checkpoints.save(&snapshot)?;

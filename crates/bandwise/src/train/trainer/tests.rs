@@ -5,7 +5,10 @@ use candle_core::Device;
 
 use super::*;
 use crate::golden;
+use crate::network::{ModelSource, NetworkConfig};
 use crate::nn::weights;
+use crate::train::checkpoint::{self, Point};
+use crate::train::initial::start_from;
 use crate::train::run_folder::MetricsLine;
 
 /// 4 batches, the last a smaller one, in each of 3 epochs.
@@ -179,6 +182,51 @@ fn the_average_is_evaluated_and_saved_where_it_is_wanted() {
     assert!(!same(&swa, &plain));
     let key = swa.keys().find(|name| name.ends_with("running_mean")).unwrap();
     assert!(golden::max_abs_difference(&swa[key], &plain[key]) > 0.0);
+}
+
+/// A checkpoint is a file that Bandwise wrote: its network is as trained, also of versions that stored a recipe only.
+#[test]
+fn a_checkpoint_is_loaded_as_trained() {
+    let guard = tempfile::tempdir().unwrap();
+    let folder = guard.path().join("run");
+    let changes = [
+        "epochs=1",
+        "averaging={name=\"ema\",decay=0.8}",
+        "model.normalization={mean=[0.5,0.4,0.3],std=[0.2,0.2,0.2]}",
+    ];
+    let network = train_whole(&folder, &recipe(&changes));
+    let new = Checkpoints::new(folder.join("checkpoints")).path(Point::after(1));
+    let mut snapshot = checkpoint::read(&new).unwrap();
+    snapshot.network.clear();
+    let old = Checkpoints::new(guard.path().join("old")).save(&snapshot).unwrap();
+    for path in [&new, &old] {
+        let loaded = ModelSource::new(path).load(&Device::Cpu).unwrap();
+        assert_eq!(loaded.network.config, network.config);
+        assert!(loaded.describe().contains("std 0.2, 0.2, 0.2 (from the file)"), "{}", loaded.describe());
+        assert!(
+            loaded.warnings.len() == 1 && loaded.warnings[0].contains("FILE#average"),
+            "{:?}",
+            loaded.warnings
+        );
+        assert!(loaded.report.is_exact());
+        let average = ModelSource::new(format!("{}#average", path.display())).load(&Device::Cpu).unwrap();
+        assert!(average.warnings.is_empty() && average.report.is_exact(), "{:?}", average.warnings);
+        for ((name, a), (_, b)) in average.network.model.state().iter().zip(network.model.state()) {
+            assert_eq!(golden::max_abs_difference(a, &b), 0.0, "{name}");
+        }
+        let wanted = NetworkConfig::new("smallcnn").resolved(10, 3);
+        let started = start_from(&wanted, path, 0, &Device::Cpu).unwrap();
+        assert_eq!(started.network.config.normalization, network.config.normalization);
+    }
+    let classes = ModelSource::new(&new).load(&Device::Cpu).unwrap().network.class_names;
+    assert_eq!(classes, network.class_names);
+
+    // An average whose statistics are computed anew for every use says that these are not.
+    let swa = guard.path().join("swa");
+    train_whole(&swa, &recipe(&["epochs=1", "averaging={name=\"swa\",from=0.0}"]));
+    let path = Checkpoints::new(swa.join("checkpoints")).path(Point::after(1));
+    let average = ModelSource::new(format!("{}#average", path.display())).load(&Device::Cpu).unwrap();
+    assert!(average.warnings[0].contains("statistics of this average"), "{:?}", average.warnings);
 }
 
 #[test]
