@@ -67,6 +67,10 @@ pub fn start_from(wanted: &NetworkConfig, path: &Path, seed: u64, device: &Devic
     }
     let mut notes = notes(path, &config, wanted, report, &at_random);
     notes.extend(stored::warnings(&stored::doubts(&file)?));
+    notes.extend(stored::stale_statistics(&file));
+    if let [first, ..] = &file.others[..] {
+        notes.push(format!("{}#{first} would take other weights of the same file", path.display()));
+    }
     let mut network = Network::new(NetworkConfig { decomposition: in_file, ..config.clone() }, seed, device)?;
     for parameter in network.model.parameters() {
         if let Some(value) = matched.tensors.get(parameter.name()) {

@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::NetworkConfig;
-use crate::Error;
-use crate::Result;
 use crate::nn::weights::{self, LoadReport, Names, StateDict, StateFile};
 use crate::nn::{Plan, zoo};
+use crate::{Error, Result};
 
 /// Beginnings of names under which networks lie beside each other, whatever their architecture.
 const COPIES: [&str; 10] = [
@@ -29,9 +28,9 @@ const TRIED: usize = 8;
 pub(super) fn nothing_fits(file: &StateFile) -> Error {
     let path = file.path.display();
     let names = file.tensors.keys().take(3).cloned().collect::<Vec<_>>().join(", ");
-    let advice = match (&parts(&file.tensors)[..], nearest(&file.tensors)) {
+    let parts = parts(&file.tensors);
+    let advice = match (&parts[..], nearest(&file.tensors)) {
         ([first, _, ..], _) => {
-            let parts = parts(&file.tensors);
             let listed = parts.join(" and ");
             format!("it holds {} networks: {listed}; choose with --weights {path}#{first}", parts.len())
         }

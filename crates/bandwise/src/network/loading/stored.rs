@@ -53,7 +53,7 @@ pub(crate) fn warnings(doubts: &[String]) -> impl Iterator<Item = String> {
 }
 
 /// What to know about the average in a checkpoint whose statistics training computes anew.
-pub(super) fn stale_statistics(file: &StateFile) -> Option<String> {
+pub(crate) fn stale_statistics(file: &StateFile) -> Option<String> {
     let recipe = recipe(file).filter(|_| file.entry == AVERAGE_PART)?;
     let recomputed = recipe.get("averaging")?.get("statistics")?.as_str()? == "recomputed";
     recomputed.then(|| {

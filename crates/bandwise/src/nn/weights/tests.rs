@@ -133,6 +133,16 @@ fn another_entry_can_be_chosen() {
     );
 }
 
+#[test]
+fn an_empty_dictionary_is_called_empty() {
+    let pickle = Writer::new().op(b'}').stop();
+    let error = from_bytes(&zip_members(&[("data.pkl".to_owned(), pickle)])).unwrap_err().to_string();
+    assert!(
+        error.contains("no state dict in this checkpoint; found: nothing, the dictionary is empty"),
+        "{error}"
+    );
+}
+
 /// Written by PyTorch, the same state dict under two names, as training scripts that keep an average do.
 #[test]
 fn other_state_dicts_of_a_checkpoint_are_named() {

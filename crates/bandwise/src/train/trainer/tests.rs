@@ -217,6 +217,7 @@ fn a_checkpoint_is_loaded_as_trained() {
         let wanted = NetworkConfig::new("smallcnn").resolved(10, 3);
         let started = start_from(&wanted, path, 0, &Device::Cpu).unwrap();
         assert_eq!(started.network.config.normalization, network.config.normalization);
+        assert!(started.notes.iter().any(|note| note.contains("#average would take")), "{:?}", started.notes);
     }
     let classes = ModelSource::new(&new).load(&Device::Cpu).unwrap().network.class_names;
     assert_eq!(classes, network.class_names);
