@@ -3,6 +3,9 @@
 //! The lock is a file beside the target (`.NAME.lock`; in a folder, `.lock`) that the operating system
 //! locks for this process, and that names it. However the process ends, `kill -9` included, the lock
 //! ends with it; a lock file left behind locks nobody out.
+//!
+//! A file is one target under all its names: the lock file lies beside what symbolic links lead to, and a file with
+//! several hard links is locked itself ([`Lock::hold`]).
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -18,6 +21,8 @@ pub struct Lock {
     /// `None` on file systems that cannot lock.
     file: Option<File>,
     path: PathBuf,
+    /// The target itself, locked for those who know it by another name.
+    _target: Option<File>,
 }
 
 /// What a lock file says about its holder.
@@ -28,17 +33,51 @@ struct Holder {
 }
 
 impl Lock {
-    /// The right to write the file `target`, which need not exist yet; its folder is created.
+    /// The right to write the file `target`, which need not exist yet; its folder is created. If it does exist, it is
+    /// [held](Self::hold).
     ///
     /// # Errors
     /// [`Error::Config`] naming the process that holds it already.
     pub fn file(target: &Path) -> Result<Self> {
-        let parent = target.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let file = std::fs::canonicalize(target).unwrap_or_else(|_| target.to_path_buf());
+        let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty());
         let parent = parent.unwrap_or(Path::new("."));
         let mut name = std::ffi::OsString::from(".");
-        name.push(target.file_name().unwrap_or_default());
+        name.push(file.file_name().unwrap_or_default());
         name.push(".lock");
-        Self::take(target, parent, parent.join(name))
+        let mut lock = Self::take(target, parent, parent.join(name))?;
+        if target.is_file() {
+            lock.hold(target)?;
+        }
+        Ok(lock)
+    }
+
+    /// Locks the file `target` itself, whatever other names lead to it. To be called again for a file that was made, or
+    /// replaced by one that is written on, under the lock.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if a process holds it under another name.
+    pub fn hold(&mut self, target: &Path) -> Result<()> {
+        // Where locks keep others from reading and writing, they would keep out the holder's own handles, too.
+        if !cfg!(unix) {
+            return Ok(());
+        }
+        // Some file systems lock only what may be written; what may not be opened at all is found out by its reader.
+        let opened = OpenOptions::new().read(true).write(true).open(target).or_else(|_| File::open(target));
+        let Ok(file) = opened else { return Ok(()) };
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => Err(Error::config(format!(
+                "{} is being written by another process, which knows it by another name (a hard link); wait for it to \
+                 end, or stop it",
+                target.display()
+            ))),
+            Ok(()) => {
+                self._target = Some(file);
+                Ok(())
+            }
+            // The lock file keeps out all others.
+            Err(TryLockError::Error(_)) => Ok(()),
+        }
     }
 
     /// The right to write in the folder `target`, which is created if need be.
@@ -64,12 +103,12 @@ impl Lock {
                 Ok(()) if !is_at(&file, &path) => continue,
                 Ok(()) => {
                     name_holder(&mut file).map_err(|e| Error::io(&path, e))?;
-                    return Ok(Self { file: Some(file), path });
+                    return Ok(Self { file: Some(file), path, _target: None });
                 }
                 Err(TryLockError::WouldBlock) => return Err(held(target, &mut file)),
                 Err(TryLockError::Error(error)) if cannot_lock(&error) => {
                     tracing::warn!("{}: this file system cannot lock files ({error})", path.display());
-                    return Ok(Self { file: None, path });
+                    return Ok(Self { file: None, path, _target: None });
                 }
                 Err(TryLockError::Error(error)) => return Err(Error::io(&path, error)),
             }
@@ -152,6 +191,33 @@ mod tests {
         drop((lock, beside, around));
         drop(Lock::file(&target).unwrap());
         assert_eq!(std::fs::read_dir(folder.path().join("new")).unwrap().count(), 0, "lock files are left");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_is_one_target_under_all_its_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let target = path("journal.jsonl");
+        std::fs::write(&target, "").unwrap();
+        std::fs::create_dir(path("elsewhere")).unwrap();
+        std::os::unix::fs::symlink(&target, path("elsewhere/symbolic.jsonl")).unwrap();
+        std::fs::hard_link(&target, path("elsewhere/hard.jsonl")).unwrap();
+        let names = ["journal.jsonl", "elsewhere/symbolic.jsonl", "elsewhere/hard.jsonl"];
+        for one in names {
+            let lock = Lock::file(&path(one)).unwrap();
+            for other in names {
+                let message = Lock::file(&path(other)).unwrap_err().to_string();
+                assert!(message.contains("is being written by"), "{one}, {other}: {message}");
+            }
+            drop(lock);
+        }
+        // A file that was made under the lock is held from then on.
+        let mut lock = Lock::file(&path("new.jsonl")).unwrap();
+        std::fs::write(path("new.jsonl"), "").unwrap();
+        lock.hold(&path("new.jsonl")).unwrap();
+        std::fs::hard_link(path("new.jsonl"), path("other.jsonl")).unwrap();
+        assert!(Lock::file(&path("other.jsonl")).is_err());
     }
 
     #[test]

@@ -66,10 +66,11 @@ impl Journal {
                 path.display()
             )));
         }
-        let lock = Lock::file(path)?;
+        let mut lock = Lock::file(path)?;
         let found = if path.exists() { Self::read_if_any(path)? } else { None };
         let Some(mut journal) = found else {
             files::write_atomic(path, Line::Header(Box::new(header.clone())).sealed()?.as_bytes())?;
+            lock.hold(path)?;
             let mut journal = Self::in_memory(header);
             (journal.path, journal.lock) = (path.to_path_buf(), Some(lock));
             return Ok(journal);
