@@ -1,10 +1,9 @@
 //! The workflow: one network under many corruptions and severities, with what is finished kept in a folder.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::{Source, measure, of_corruption, summary};
 use crate::corruption::{Corruption, CorruptionConfig, Severity};
@@ -13,7 +12,8 @@ use crate::evaluate::accuracy;
 use crate::evaluate::identity::latest;
 use crate::evaluate::record::{self, Provenance, Record};
 use crate::evaluate::subject::{Subject, TestSet};
-use crate::{Error, Job, Result};
+use crate::lock::Lock;
+use crate::{Error, Job, Result, differences};
 
 /// The stage that progress is told of.
 const STAGE: &str = "corruptions";
@@ -117,9 +117,11 @@ impl CorruptionsConfig {
 /// call left there are not made again.
 ///
 /// # Errors
-/// [`Error::Config`] if the folder holds results of something else; [`Error::Interrupted`] after a stop; if images cannot
+/// [`Error::Config`] if the folder holds results of something else (the first difference is named), or another process
+/// writes it; [`Error::Interrupted`] after a stop; if images cannot
 /// be read or do not fit the network.
 pub fn run(subject: &Subject, set: &CorruptedSet, job: &Job, folder: Option<&Path>) -> Result<Vec<Record>> {
+    let _lock = folder.map(Lock::folder).transpose()?;
     let provenance = set.provenance(subject);
     let mut store = Store::open(folder, &provenance, set.data.count())?;
     measure_all(&mut store, subject, set, &provenance, job)
@@ -195,12 +197,14 @@ impl Store {
         let mut records = if path.is_file() { record::read(&path)? } else { Vec::new() };
         // Sums over corruptions are made anew.
         records.retain(|record| record.metric == "accuracy");
-        let same = |record: &Record| {
-            record.total == Some(count as u64) && comparable(&record.provenance) == comparable(provenance)
+        let asked = comparable(Some(count as u64), provenance);
+        let difference = |record: &Record| {
+            let there = comparable(record.total, &record.provenance);
+            differences::between(("the folder", &there), ("the command", &asked))
         };
-        if !records.iter().all(same) {
+        if let Some(difference) = records.iter().find_map(difference) {
             return Err(Error::config(format!(
-                "{} holds results of another model, of other images or settings; choose another folder",
+                "{} belongs to another evaluation: {difference}; choose another folder, or repeat its settings to go on",
                 path.display()
             )));
         }
@@ -230,10 +234,14 @@ impl Store {
 
 /// What all records of a folder have in common: everything but the fingerprint of a single corruption's images and the
 /// words for people.
-fn comparable(provenance: &Provenance) -> BTreeMap<String, String> {
+fn comparable(total: Option<u64>, provenance: &Provenance) -> Value {
     let (data_sha256, subject) = (String::new(), String::new());
     let provenance = Provenance { data_sha256, subject, ..provenance.clone() };
-    Record::scalar("accuracy", 0.0).with_provenance(&provenance).identity().provenance
+    let fields = Record::scalar("accuracy", 0.0).with_provenance(&provenance).identity().provenance;
+    let parsed = |text: String| serde_json::from_str(&text).unwrap_or(Value::String(text));
+    let mut object: Map<String, Value> = fields.into_iter().map(|(key, text)| (key, parsed(text))).collect();
+    object.insert("images".into(), total.into());
+    Value::Object(object)
 }
 
 fn explain_stop(error: Error, kept: bool) -> Error {
@@ -284,6 +292,12 @@ mod tests {
         let other = CorruptionsConfig { corruption: seed, ..config };
         let other = other.open(&data, Split::Test, Some(4)).unwrap();
         let message = run(&subject, &other, &Job::default(), Some(&out)).unwrap_err().to_string();
+        assert!(message.contains("seed: the folder has 0, the command 1"), "{message}");
         assert!(message.contains("choose another folder"), "{message}");
+
+        let lock = Lock::folder(&out).unwrap();
+        let message = run(&subject, &set, &Job::default(), Some(&out)).unwrap_err().to_string();
+        assert!(message.contains("is being written by process"), "{message}");
+        drop(lock);
     }
 }
