@@ -8,8 +8,7 @@ use clap::Args;
 #[derive(Args, Clone, Default)]
 #[command(next_help_heading = "Settings of attacks")]
 pub struct AttackArguments {
-    /// Size of the perturbation, pixels in [0,1], e.g. 8/255; several separated by commas [default: linf 8/255, l2 0.5,
-    /// l1 12]
+    /// Size of the perturbation, pixels in [0,1], e.g. 8/255 [default: linf 8/255, l2 0.5, l1 12]
     #[arg(long, value_name = "EPSILON", value_delimiter = ',', visible_alias = "epsilon")]
     pub eps: Vec<Epsilon>,
     /// Norm that bounds the perturbation: linf, l2 or l1 [default: the attack's own]
@@ -85,6 +84,10 @@ impl AttackArguments {
         }
     }
 }
+
+/// Help for `--eps` where there is room for several attacks.
+pub const SEVERAL_EPSILONS: &str = "Size of the perturbation, pixels in [0,1], e.g. 8/255; several separated by commas [default: \
+    linf 8/255, l2 0.5, l1 12]";
 
 /// Help for a flag that takes an attack's name.
 pub fn help(before: &str) -> String {

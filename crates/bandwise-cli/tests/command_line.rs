@@ -32,6 +32,25 @@ fn text(path: &Path) -> &str {
 }
 
 #[test]
+fn only_commands_with_room_for_several_attacks_offer_several_epsilons() {
+    for (command, several) in [
+        (&["evaluate"][..], true),
+        (&["test"], true),
+        (&["mask"], false),
+        (&["analyze", "perturbations"], false),
+    ] {
+        for help in ["--help", "-h"] {
+            let output = bandwise().args(command).arg(help).output().unwrap();
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            let eps = text.split("--eps").nth(1).unwrap().split("--norm").next().unwrap().to_owned();
+            let words = eps.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert!(words.contains("linf 8/255, l2 0.5, l1 12"), "{command:?}: {words}");
+            assert_eq!(words.contains("several separated by commas"), several, "{command:?}: {words}");
+        }
+    }
+}
+
+#[test]
 fn a_run_trains_evaluates_reports_and_does_not_start_twice() {
     let folder = tempfile::tempdir().unwrap();
     let (recipe, run) = (recipe(folder.path(), TINY), folder.path().join("run"));

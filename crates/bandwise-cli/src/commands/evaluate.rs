@@ -29,6 +29,7 @@ use crate::{output, progress};
 /// `bandwise test` is the same command and takes the flags of FPCM's official test.py. --corruption measures every
 /// corruption at every severity instead, --shift changes the images first.
 #[derive(Args, Clone)]
+#[command(mut_arg("eps", |eps| eps.help(attack_arguments::SEVERAL_EPSILONS)))]
 pub struct EvaluateArguments {
     #[command(flatten)]
     pub(super) model: ModelArguments,
