@@ -19,6 +19,9 @@ use crate::plot::{Axis, Cell, LinePlot, Section, Series, Table};
 use crate::spectral::bands::{self, signed_frequency};
 use crate::{Error, Job, Result};
 
+/// Sections of its page, the first of which is always there.
+pub const SECTIONS: [&str; 2] = ["bands", "masks"];
+
 /// What is left of the spectrum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -115,10 +118,10 @@ pub fn run(subjects: &[Subject], job: &Job, config: &BandConfig) -> Result<Analy
     }
     findings.lines.extend(subjects.iter().filter_map(|subject| headline(&results, &subject.label)));
     findings.lines.extend(through.iter().map(MaskAccuracy::summary));
-    findings = findings.table("bands", csv(&results)).section("bands", section(&results));
+    findings = findings.table("bands", csv(&results)).section(SECTIONS[0], section(&results));
     if !profiles.is_empty() {
         let masks = masks::section(&profiles)?.table(accuracy_table(&through));
-        findings = findings.section("masks", masks);
+        findings = findings.section(SECTIONS[1], masks);
     }
     Ok(Analysis { results, findings })
 }

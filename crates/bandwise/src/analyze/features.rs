@@ -13,6 +13,9 @@ use crate::spectral::bands;
 use crate::spectral::statistics::SpectrumStatistics;
 use crate::{Error, Job, Result};
 
+/// Sections of its page.
+pub const SECTIONS: [&str; 1] = ["features"];
+
 /// Measures the feature maps of each network.
 ///
 /// # Errors
@@ -35,7 +38,7 @@ pub fn run(subjects: &[Subject], job: &Job) -> Result<Analysis<FeatureSpectra>> 
         }
         spectra.push(found);
     }
-    let findings = findings.table("features", csv(&spectra)).section("features", section(&spectra));
+    let findings = findings.table("features", csv(&spectra)).section(SECTIONS[0], section(&spectra));
     Ok(Analysis { results: spectra, findings })
 }
 

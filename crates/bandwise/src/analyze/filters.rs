@@ -20,6 +20,9 @@ use crate::plot::{Axis, Bar, BarPlot, BarSeries, Block, Cell, HeatMap, HeatPanel
 use crate::spectral::dct::DctBasis;
 use crate::{Error, Result};
 
+/// Sections of its page.
+pub const SECTIONS: [&str; 1] = ["filters"];
+
 /// Measures the filters of each network, which needs no images; each has the label it is shown under.
 ///
 /// # Errors
@@ -38,7 +41,7 @@ pub fn run(models: &[(String, LoadedNetwork)]) -> Result<Analysis<FilterSpectrum
         findings.records.push(with_warnings(record.with_provenance(&provenance(loaded)), &loaded.warnings));
         spectra.push(spectrum);
     }
-    let findings = findings.table("filters", csv(&spectra)).section("filters", section(&spectra));
+    let findings = findings.table("filters", csv(&spectra)).section(SECTIONS[0], section(&spectra));
     Ok(Analysis { results: spectra, findings })
 }
 

@@ -1,7 +1,7 @@
 //! What an analysis leaves, whoever keeps it.
 
 use crate::evaluate::record::Record;
-use crate::plot::Section;
+use crate::plot::{Block, Section};
 
 /// Results, one per network, and what is told about them.
 #[derive(Clone, Debug)]
@@ -43,5 +43,13 @@ impl Findings {
     pub fn section(mut self, name: &str, section: Section) -> Self {
         self.sections.push((name.into(), section));
         self
+    }
+
+    /// What is doubtful about a network's numbers, at the head of the page.
+    pub(super) fn warn(&mut self, label: &str, warnings: &[String]) {
+        if let Some((_, section)) = self.sections.first_mut() {
+            let said = warnings.iter().map(|warning| format!("{label}: {warning}"));
+            section.blocks.splice(0..0, said.map(|text| Block::Note { text, warning: true }));
+        }
     }
 }

@@ -14,13 +14,17 @@ pub use presentation::{csv, section};
 
 use super::{Analysis, Findings, advance, shared_images};
 use crate::evaluate::record::Record;
-use crate::evaluate::subject::Subject;
+use crate::evaluate::subject::{Subject, with_warnings};
 use crate::method::grad_align::{alignment, uniform_noise};
 use crate::method::input_gradient::{InputGradient, norms, scalar};
 use crate::method::jafr::{Jafr, low_frequencies};
 use crate::nn::{Model, Pass};
 use crate::spectral::statistics::SpectrumStatistics;
+use crate::wording::counted;
 use crate::{Error, Job, Result};
+
+/// Sections of its page.
+pub const SECTIONS: [&str; 1] = ["gradients"];
 
 /// Measures the input gradient of each network; results carry the network's label.
 ///
@@ -34,28 +38,45 @@ pub fn run(subjects: &[Subject], job: &Job) -> Result<Analysis<(String, Gradient
         advance(job, "input gradients", index, subjects.len())?;
         let model = &subject.network.model;
         let found = GradientSpectrum::measure(model, &data.images, &data.labels, job.batch_size)?;
-        let (bias, norm) = (found.low_frequency_bias()?, found.mean_norm());
         let label = &subject.label;
-        findings.lines.push(format!("{label}: low-frequency bias {bias:.3}, mean norm {norm:.4}"));
+        let (bias, norm) = (found.low_frequency_bias()?, (found.images() > 0).then(|| found.mean_norm()));
+        let warnings: Vec<String> = found.warning().into_iter().collect();
+        findings.lines.push(in_words(label, bias, norm));
+        findings.lines.extend(warnings.iter().map(|warning| format!("warning: {label}: {warning}")));
         for (metric, value) in [("low_frequency_bias", bias), ("gradient_norm", norm)] {
+            let Some(value) = value else { continue };
             let mut record = Record::scalar(metric, value);
             record.extra.insert("label".into(), label.clone().into());
-            findings.records.push(subject.sign(record));
+            findings.records.push(with_warnings(subject.sign(record), &warnings));
         }
         models.push((label.clone(), found));
     }
     let images = SpectrumStatistics::of_tensor(&data.images)?;
-    let findings = findings.table("gradients", csv(&models)).section("gradients", section(&models, &images)?);
+    let findings = findings.table("gradients", csv(&models));
+    let mut findings = findings.section(SECTIONS[0], section(&models, &images)?);
+    for (label, found) in models.iter().rev() {
+        findings.warn(label, &found.warning().into_iter().collect::<Vec<_>>());
+    }
     Ok(Analysis { results: models, findings })
 }
 
-/// Mean Fourier amplitudes of a network's input gradient over many images.
+fn in_words(label: &str, bias: Option<f64>, norm: Option<f64>) -> String {
+    let bias = bias.map_or("no low-frequency bias".into(), |bias| format!("low-frequency bias {bias:.3}"));
+    let norm = norm.map_or("no norm".into(), |norm| format!("mean norm {norm:.4}"));
+    format!("{label}: {bias}, {norm}")
+}
+
+/// Mean Fourier amplitudes of a network's input gradient over many images. Gradients that are not finite are left out.
 #[derive(Clone, Debug)]
 pub struct GradientSpectrum {
     /// Spectra of the gradients as they are.
     pub amplitudes: SpectrumStatistics,
     /// Spectra of the gradients divided by their L2 norms: every image counts alike.
     pub unit: SpectrumStatistics,
+    /// Images whose gradient is zero: they have a norm, but no frequencies.
+    pub zero: usize,
+    /// Images whose gradient is not finite.
+    pub not_finite: usize,
     /// Sum of the gradients' L2 norms.
     norm_sum: f64,
 }
@@ -74,6 +95,8 @@ impl GradientSpectrum {
         let mut found = Self {
             amplitudes: SpectrumStatistics::new(height, width, channels),
             unit: SpectrumStatistics::new(height, width, channels),
+            zero: 0,
+            not_finite: 0,
             norm_sum: 0.0,
         };
         for start in (0..count).step_by(batch_size) {
@@ -87,6 +110,14 @@ impl GradientSpectrum {
 
     fn add(&mut self, gradient: &Tensor) -> Result<()> {
         let gradient = gradient.to_device(&Device::Cpu)?.to_dtype(DType::F64)?;
+        let sizes: Vec<f64> = norms(&gradient)?.flatten_all()?.to_vec1()?;
+        let finite: Vec<u32> = (0..sizes.len()).filter(|i| sizes[*i].is_finite()).map(|i| i as u32).collect();
+        self.not_finite += sizes.len() - finite.len();
+        self.zero += sizes.iter().filter(|size| **size == 0.0).count();
+        if finite.is_empty() {
+            return Ok(());
+        }
+        let gradient = gradient.index_select(&Tensor::new(finite, &Device::Cpu)?, 0)?;
         let norms = norms(&gradient)?;
         self.norm_sum += scalar(&norms.sum_all()?)?;
         let divisors = norms.eq(0.0)?.where_cond(&norms.ones_like()?, &norms)?.reshape(((), 1, 1, 1))?;
@@ -94,22 +125,45 @@ impl GradientSpectrum {
         self.unit.add_tensor(&gradient.broadcast_div(&divisors)?)
     }
 
-    /// Number of images measured.
+    /// Number of images measured: those with a finite gradient.
     pub fn images(&self) -> usize {
         self.amplitudes.images()
     }
 
-    /// Mean L2 norm of the gradients.
+    /// Mean L2 norm of the gradients; not a number if none is finite.
     pub fn mean_norm(&self) -> f64 {
-        self.norm_sum / self.images().max(1) as f64
+        self.norm_sum / self.images() as f64
     }
 
-    /// JaFR's low-frequency bias (sum, exponents ±1) of the mean amplitude map.
-    pub fn low_frequency_bias(&self) -> Result<f64> {
+    /// JaFR's low-frequency bias (sum, exponents ±1) of the mean amplitude map of those gradients that are not zero;
+    /// `None` if there are none.
+    pub fn low_frequency_bias(&self) -> Result<Option<f64>> {
+        let remaining = self.images() - self.zero;
+        if remaining == 0 {
+            return Ok(None);
+        }
         let (height, width) = self.amplitudes.size();
         let map = Tensor::from_vec(self.amplitudes.mean_amplitude(), (height, width), &Device::Cpu)?;
+        let map = (map * (self.images() as f64 / remaining as f64))?;
         let map = low_frequencies(&map)?.narrow(1, 0, width / 2 + 1)?;
-        scalar(&Jafr::default().bias_of_map(&map)?)
+        scalar(&Jafr::default().bias_of_map(&map)?).map(Some)
+    }
+
+    /// What a reader must know if some gradients lead nowhere.
+    fn warning(&self) -> Option<String> {
+        let total = self.images() + self.not_finite;
+        let found = match (self.zero, self.not_finite) {
+            (0, 0) => return None,
+            (zero, 0) => format!("zero on {zero}"),
+            (0, broken) => format!("not finite on {broken}"),
+            (zero, broken) => format!("zero on {zero} and not finite on {broken}"),
+        };
+        let left_out = self.zero + self.not_finite;
+        let rest = match total == left_out {
+            true => "there is no bias".to_string(),
+            false => format!("the bias is that of the other {}", total - left_out),
+        };
+        Some(format!("masked gradients: the gradient is {found} of {}; {rest}", counted(total, "image")))
     }
 }
 
@@ -123,7 +177,7 @@ fn own_gradients(frozen: &Model, images: &Tensor, labels: &Tensor) -> Result<Ten
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GradientSummary {
     /// [`GradientSpectrum::low_frequency_bias`].
-    pub low_frequency_bias: f64,
+    pub low_frequency_bias: Option<f64>,
     /// [`GradientSpectrum::mean_norm`].
     pub norm: f64,
     /// Mean cosine between the gradients at an image and at a random point within ±8/255 of it

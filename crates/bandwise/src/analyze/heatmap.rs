@@ -20,6 +20,9 @@ use crate::plot::{Axis, ColorMap, Facts, HeatMap, HeatPanel, Section};
 use crate::spectral::noise::fourier_basis;
 use crate::{Error, Job, Result, random};
 
+/// Sections of its page.
+pub const SECTIONS: [&str; 1] = ["heatmap"];
+
 /// Measures the heat map of each network.
 ///
 /// # Errors
@@ -40,7 +43,7 @@ pub fn run(subjects: &[Subject], job: &Job, config: &HeatMapConfig) -> Result<An
         findings.records.extend(map.records().map(|record| signed(subject, record, config.seed)));
         maps.push(map);
     }
-    let findings = findings.table("heatmap", csv(&maps)).section("heatmap", section(&maps));
+    let findings = findings.table("heatmap", csv(&maps)).section(SECTIONS[0], section(&maps));
     Ok(Analysis { results: maps, findings })
 }
 

@@ -11,8 +11,9 @@ use super::{
     Analysis, Findings, NOTHING_WRITTEN, advance, frequency_axes, radius_axis, shared_images, signed,
 };
 use crate::attack::{Attack, AttackContext, Classifier, Pgd};
+use crate::evaluate::preflight;
 use crate::evaluate::record::Record;
-use crate::evaluate::subject::{Subject, TestImages};
+use crate::evaluate::subject::{Subject, TestImages, with_warnings};
 use crate::evaluate::suite::attacked;
 use crate::formats::csv::Csv;
 use crate::method::fourier_mask::Mask;
@@ -21,6 +22,9 @@ use crate::spectral::bands;
 use crate::spectral::statistics::SpectrumStatistics;
 use crate::wording::counted;
 use crate::{Error, Job, Result};
+
+/// Sections of its page.
+pub const SECTIONS: [&str; 1] = ["perturbations"];
 
 /// Which perturbations are looked at.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -55,19 +59,43 @@ pub fn run(
     let attack = &config.attack;
     let mut findings = Findings::new("Adversarial perturbations");
     let mut spectra = Vec::new();
+    let mut doubts = Vec::new();
+    announce(attack, config.seed, job);
     for (index, subject) in subjects.iter().enumerate() {
+        let warnings = check(subject, attack, &data, job)?;
         let adversarial = perturb(&subject.label, attack, &subject.classifier, &data, config.seed, job)?;
         let found =
             PerturbationSpectrum::measure(&subject.label, &data.images, &adversarial, masks.get(index))?;
         findings.lines.extend(found.lines());
         let sign = |record| signed(subject, attacked(record, Some(attack)), config.seed);
-        findings.records.extend(found.records().into_iter().map(sign));
+        findings.records.extend(found.records().into_iter().map(|r| with_warnings(sign(r), &warnings)));
         spectra.push(found);
+        doubts.push(warnings);
     }
-    let findings = findings
+    let mut findings = findings
         .table("perturbations", csv(&spectra))
-        .section("perturbations", section(&spectra, &attack.to_string()));
+        .section(SECTIONS[0], section(&spectra, &attack.to_string()));
+    for (subject, warnings) in subjects.iter().zip(&doubts).rev() {
+        findings.warn(&subject.label, warnings);
+    }
     Ok(Analysis { results: spectra, findings })
+}
+
+/// Says which attack runs, in all its parameters.
+pub(super) fn announce(attack: &Attack, seed: u64, job: &Job) {
+    job.note(&format!("attack: {}, seed {seed}", attack.protocol_with_defaults()));
+}
+
+/// Checks on a few images that the network keeps the contract, and that the attack sees a gradient. What is doubtful is
+/// said, and returned for records and pages.
+pub(super) fn check(subject: &Subject, attack: &Attack, data: &TestImages, job: &Job) -> Result<Vec<String>> {
+    let few: Vec<usize> = (0..data.label_values.len().min(preflight::CHECKED_IMAGES)).collect();
+    let few = data.select(&few)?;
+    let attacks = std::slice::from_ref(attack);
+    let found = preflight::check(&subject.classifier, &few.images, &few.labels, attacks)?;
+    let warnings: Vec<String> = found.warnings.iter().map(ToString::to_string).collect();
+    warnings.iter().for_each(|warning| job.note(&format!("warning: {}: {warning}", subject.label)));
+    Ok(warnings)
 }
 
 /// Attacks all images with all steps, a batch at a time, and reports the stage `name`.

@@ -1,6 +1,9 @@
 //! Whole analyses, called as a library's user calls them.
 
-use candle_core::Device;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use candle_core::{Device, Tensor};
 use serde_json::json;
 
 use super::masks::data_set::{self, DataSetMasksConfig};
@@ -8,7 +11,10 @@ use super::masks::per_image::{self, ImageMasksConfig};
 use super::*;
 use crate::data::{DataSpec, Split};
 use crate::evaluate::subject::{Compute, TestSet};
+use crate::job::{Progress, Stage};
+use crate::lock::Lock;
 use crate::network::{ModelSource, Network, NetworkConfig};
+use crate::plot::Block;
 
 fn subject(width: usize, data: &str) -> Subject {
     let folder = tempfile::tempdir().unwrap();
@@ -48,6 +54,109 @@ fn every_analysis_is_a_call() {
         assert!(findings.lines[0].starts_with("width 2"), "{:?}", findings.lines);
         assert!(findings.records.iter().all(|record| record.provenance.weights_sha256.len() == 64));
     }
+}
+
+/// A network whose last layer is scaled, by 0 to a constant, and that favors the class of the first image by `bias`.
+fn scaled(factor: f64, bias: f64) -> Subject {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    subject(2, DATA).network.save(&path).unwrap();
+    let mut tensors: HashMap<String, Tensor> = candle_core::safetensors::load(&path, &Device::Cpu).unwrap();
+    let data = TestSet::open(&DATA.parse::<DataSpec>().unwrap(), Split::Test, Some(4)).unwrap();
+    let right = data.load(&Device::Cpu).unwrap().label_values[0];
+    let favor: Vec<f32> = (0..10).map(|class| if class == right { bias as f32 } else { 0.0 }).collect();
+    let last = |tensors: &HashMap<String, Tensor>, name: &str| (&tensors[name] * factor).unwrap();
+    let weight = last(&tensors, "linear.weight");
+    let bias = (last(&tensors, "linear.bias") + Tensor::new(favor, &Device::Cpu).unwrap()).unwrap();
+    tensors.extend([("linear.weight".into(), weight), ("linear.bias".into(), bias)]);
+    let metadata = {
+        let bytes = std::fs::read(&path).unwrap();
+        let (_, metadata) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+        metadata.metadata().clone()
+    };
+    safetensors::serialize_to_file(tensors, metadata, &path).unwrap();
+    Subject::load(&ModelSource::new(&path), &data, &Compute::default()).unwrap()
+}
+
+/// A job that keeps what is said.
+fn listening() -> (Job, Arc<Mutex<Vec<String>>>) {
+    struct Notes(Arc<Mutex<Vec<String>>>);
+    impl Progress for Notes {
+        fn update(&self, _: &Stage<'_>) {}
+        fn note(&self, line: &str) {
+            self.0.lock().unwrap().push(line.into());
+        }
+    }
+    let notes = Arc::new(Mutex::new(Vec::new()));
+    (Job { progress: Arc::new(Notes(notes.clone())), ..Job::default() }, notes)
+}
+
+fn warns(findings: &Findings, what: &str) {
+    assert!(!findings.records.is_empty());
+    for record in &findings.records {
+        assert!(record.warnings.iter().any(|warning| warning.contains(what)), "{:?}", record.warnings);
+    }
+    let is_told = |block: &Block| matches!(block, Block::Note { text, warning: true } if text.contains(what));
+    assert!(is_told(&findings.sections[0].1.blocks[0]), "{:?}", findings.sections[0].1.blocks[0]);
+}
+
+#[test]
+fn masked_gradients_are_told_by_every_analysis_that_follows_them() {
+    let (job, notes) = listening();
+    let pgd = json!({"name": "pgd", "steps": 2});
+    for (network, what) in [
+        (scaled(0.0, 0.0), "masked gradients: on 4 of 4 images pgd would see no gradient; the logits"),
+        (scaled(1.0, 1e3), "images pgd would see no gradient; its loss is saturated there"),
+    ] {
+        let found = perturbations::run(&[network], &job, &config(json!({"attack": pgd}))).unwrap();
+        warns(&found.findings, what);
+    }
+    let said = notes.lock().unwrap().join("\n");
+    assert!(said.contains("attack: PGD") && said.contains("seed 0"), "{said}");
+    assert!(said.contains("warning: ") && said.contains("masked gradients"), "{said}");
+    let plain = perturbations::run(&[scaled(1.0, 0.0)], &job, &config(json!({"attack": pgd}))).unwrap();
+    assert!(plain.findings.records.iter().all(|record| record.warnings.is_empty()));
+
+    // Before masks of images that it breaks, of which there are none here.
+    let (job, notes) = listening();
+    let folder = tempfile::tempdir().unwrap();
+    let few: ImageMasksConfig = config(json!({"learning": {"max_steps": 1}, "attack": pgd}));
+    let refused = per_image::run(&[scaled(1.0, 1e3)], &job, &few, folder.path()).err().unwrap();
+    assert!(refused.to_string().contains("breaks no image"), "{refused}");
+    let said = notes.lock().unwrap().join("\n");
+    assert!(said.contains("attack: PGD") && said.contains("masked gradients"), "{said}");
+}
+
+#[test]
+fn a_constant_network_has_no_low_frequency_bias() {
+    let constant = Subject { label: "constant".into(), ..scaled(0.0, 0.0) };
+    let found = gradients::run(&[constant, subject(4, DATA)], &Job::default()).unwrap().findings;
+    assert_eq!(found.lines[0], "constant: no low-frequency bias, mean norm 0.0000");
+    let what = "the gradient is zero on 4 of 4 images; there is no bias";
+    assert!(found.lines[1].starts_with("warning: constant: ") && found.lines[1].contains(what), "{found:?}");
+    let of = |label: &str| found.records.iter().filter(|r| r.extra["label"] == label).collect::<Vec<_>>();
+    let [norm] = of("constant")[..] else { panic!("{:?}", of("constant")) };
+    assert_eq!((norm.metric.as_str(), norm.value), ("gradient_norm", 0.0));
+    assert!(norm.warnings[0].contains(what));
+    assert!(of("width 4").len() == 2 && of("width 4").iter().all(|record| record.warnings.is_empty()));
+    let first = &found.sections[0].1.blocks[0];
+    assert!(matches!(first, Block::Note { text, warning: true } if text.contains(what)), "{first:?}");
+}
+
+#[test]
+fn masks_are_learned_by_one_writer_at_a_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let lock = Lock::folder(folder.path()).unwrap();
+    let (subjects, job) = ([subject(2, DATA)], Job::default());
+    let one: DataSetMasksConfig = config(json!({"learning": {"epochs": 1}}));
+    let few: ImageMasksConfig = config(json!({"learning": {"max_steps": 1}}));
+    for message in [
+        data_set::run(&subjects, &job, &one, folder.path()).err().unwrap().to_string(),
+        per_image::run(&subjects, &job, &few, folder.path()).err().unwrap().to_string(),
+    ] {
+        assert!(message.contains("is being written by process"), "{message}");
+    }
+    drop(lock);
 }
 
 #[test]

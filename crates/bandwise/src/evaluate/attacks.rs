@@ -29,9 +29,6 @@ use crate::attack::{Attack, Classifier, Warning};
 use crate::data::load_all;
 use crate::{Error, Job, Result};
 
-/// Images that the check before the evaluation looks at.
-const CHECKED_IMAGES: usize = 16;
-
 /// What a network is judged under.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -125,7 +122,7 @@ fn check(subject: &Subject, journal: &mut Journal, job: &Job) -> Result<Vec<Stri
     if journal.attacks().is_empty() {
         return Ok(Vec::new());
     }
-    let few = load_all(subject.data.dataset.as_ref(), Some(CHECKED_IMAGES.min(header.images)))?;
+    let few = load_all(subject.data.dataset.as_ref(), Some(preflight::CHECKED_IMAGES.min(header.images)))?;
     let (images, labels) = (few.images.to_device(&job.device)?, few.labels.to_device(&job.device)?);
     let preflight = preflight::check(&subject.classifier, &images, &labels, &header.attacks)?;
     let asked = journal.attacks();

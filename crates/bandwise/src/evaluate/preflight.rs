@@ -14,6 +14,9 @@ use crate::nn::loss;
 use crate::wording::counted;
 use crate::{Error, Result};
 
+/// Images that the check before an evaluation or an analysis looks at.
+pub const CHECKED_IMAGES: usize = 16;
+
 /// What a few images told about a model.
 #[derive(Clone, Debug)]
 pub struct Preflight {

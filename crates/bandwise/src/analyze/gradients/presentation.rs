@@ -51,12 +51,16 @@ fn numbers(models: &[(String, GradientSpectrum)]) -> Result<Table> {
     for (name, spectrum) in models {
         table = table.row(vec![
             Cell::text(name),
-            Cell::number(spectrum.low_frequency_bias()?),
-            Cell::number(spectrum.mean_norm()),
+            number(spectrum.low_frequency_bias()?),
+            number(Some(spectrum.mean_norm()).filter(|norm| norm.is_finite())),
             Cell::percent(low_share(&spectrum.unit)),
         ]);
     }
     Ok(table)
+}
+
+fn number(value: Option<f64>) -> Cell {
+    value.map_or(Cell::text("none"), Cell::number)
 }
 
 /// Share of the summed amplitude at frequencies with at most a quarter of the largest radius along an axis.

@@ -38,7 +38,8 @@ fn golden_gradient_spectra() {
 fn measure_with_cancellation(model: &Model, images: &Tensor, labels: &Tensor) -> GradientSpectrum {
     let (count, height, width, channels) = images.dims4().unwrap();
     let empty = || SpectrumStatistics::new(height, width, channels);
-    let mut found = GradientSpectrum { amplitudes: empty(), unit: empty(), norm_sum: 0.0 };
+    let mut found =
+        GradientSpectrum { amplitudes: empty(), unit: empty(), zero: 0, not_finite: 0, norm_sum: 0.0 };
     let folded = model.folded().unwrap();
     for start in (0..count).step_by(100) {
         let length = (count - start).min(100);
@@ -69,13 +70,40 @@ fn batch_size_changes_nothing() {
     let [one, other] =
         [6, 4].map(|batch| GradientSummary::measure(&model, &images, &labels, batch, 7).unwrap());
     for (a, b) in [
-        (one.low_frequency_bias, other.low_frequency_bias),
+        (one.low_frequency_bias.unwrap(), other.low_frequency_bias.unwrap()),
         (one.norm, other.norm),
         (one.alignment, other.alignment),
     ] {
         assert!((a - b).abs() < 1e-5 * a.abs().max(1.0), "{a} against {b}");
     }
     assert!(one.alignment > 0.0 && one.alignment <= 1.0 + 1e-6 && one.norm > 0.0);
+}
+
+/// What leads nowhere is counted, and changes nothing about the rest.
+#[test]
+fn gradients_that_are_zero_or_not_finite_are_left_out_of_the_bias() {
+    let good = crate::nn::tests::noise(&[2, 8, 8, 3], DType::F64, 5);
+    let empty = || SpectrumStatistics::new(8, 8, 3);
+    let measured = |parts: &[Tensor]| {
+        let mut found =
+            GradientSpectrum { amplitudes: empty(), unit: empty(), zero: 0, not_finite: 0, norm_sum: 0.0 };
+        found.add(&Tensor::cat(parts, 0).unwrap()).unwrap();
+        found
+    };
+    let nothing = good.zeros_like().unwrap();
+    let broken = (&nothing / 0.0).unwrap();
+    let (alone, all) =
+        (measured(std::slice::from_ref(&good)), measured(&[broken.clone(), good, nothing.clone()]));
+    let bias = |found: &GradientSpectrum| found.low_frequency_bias().unwrap();
+    assert!((bias(&all).unwrap() - bias(&alone).unwrap()).abs() < 1e-9);
+    assert_eq!((alone.warning(), all.zero, all.not_finite, all.images()), (None, 2, 2, 4));
+    let said = all.warning().unwrap();
+    assert!(
+        said.contains("zero on 2 and not finite on 2 of 6 images; the bias is that of the other 2"),
+        "{said}"
+    );
+    let none = measured(&[broken, nothing]);
+    assert!(bias(&none).is_none() && none.warning().unwrap().contains("there is no bias"));
 }
 
 #[test]

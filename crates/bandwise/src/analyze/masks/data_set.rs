@@ -9,10 +9,14 @@ use super::{MaskProfile, csv, learning_section, prepare, section, write_picture}
 use crate::analyze::bands::{MaskAccuracy, accuracy_table, mask_accuracy};
 use crate::analyze::{Analysis, Findings, NamedClassifier, shared_images, signed};
 use crate::evaluate::subject::{Subject, TestImages};
+use crate::lock::Lock;
 use crate::method::fourier_mask::{DataSetConfig, DataSetLearner, DataSetResult, DataSetState, Mask};
 use crate::plot::Block;
 use crate::wording::counted;
 use crate::{Error, Job, Result};
+
+/// Sections of its page; masks of single images have the second as well.
+pub const SECTIONS: [&str; 2] = ["learning", "masks"];
 
 /// Which masks are learned for many images together.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -42,7 +46,7 @@ pub struct LearnedMask {
 /// of several networks in a folder for each, of classes in `classes/NUMBER`, with all masks in `masks.npy`.
 ///
 /// # Errors
-/// [`Error::Config`] for settings that make no sense; [`Error::Format`] if the folder holds masks of something else;
+/// [`Error::Config`] for settings that make no sense, or a folder that another process writes; [`Error::Format`] if the folder holds masks of something else;
 /// [`Error::Interrupted`] after a stop; if files cannot be read or written.
 pub fn run(
     subjects: &[Subject],
@@ -54,6 +58,7 @@ pub fn run(
         return Err(Error::config(super::ONE_MODEL));
     }
     let images = shared_images(subjects, job)?;
+    let _lock = Lock::folder(folder)?;
     prepare(folder)?;
     let learning = DataSetConfig { evaluation_batch: job.batch_size, ..config.learning.clone() };
     let learn = |subject: &Subject, label: &str, images: &TestImages, folder: &Path| {
@@ -172,8 +177,8 @@ fn findings(subjects: &[Subject], all: &[LearnedMask], seed: u64) -> Result<Find
     masks.blocks.insert(2.min(masks.blocks.len()), Block::Table(accuracy_table(&accuracies)));
     Ok(findings
         .table("energies", csv(&profiles))
-        .section("masks", masks)
-        .section("learning", learning_section(&histories)))
+        .section(SECTIONS[1], masks)
+        .section(SECTIONS[0], learning_section(&histories)))
 }
 
 /// A label as part of a folder's name.

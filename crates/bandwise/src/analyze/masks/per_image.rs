@@ -9,18 +9,21 @@ use serde_json::json;
 
 use super::images_file::ImagesFile;
 use super::{ClassSimilarity, MaskProfile, histogram, mean, picture, prepare, section, write_picture};
-use crate::analyze::perturbations::perturb;
+use crate::analyze::perturbations::{announce, check, perturb};
 use crate::analyze::probe::{self, Probe, ProbeConfig};
 use crate::analyze::{Analysis, Findings, embedding, shared_images, signed};
 use crate::attack::Attack;
 use crate::evaluate::record::Record;
-use crate::evaluate::subject::{Subject, TestImages};
+use crate::evaluate::subject::{Subject, TestImages, with_warnings};
 use crate::evaluate::suite::attacked;
+use crate::lock::Lock;
 use crate::method::fourier_mask::{Clean, ImageConfig, ImageLearner, Mask};
 use crate::plot::{ImageGrid, Picture, Section};
 use crate::wording::counted;
 use crate::{Error, Job, Result};
 
+/// Sections of its page, the first of which is always there.
+pub const SECTIONS: [&str; 2] = ["masks", "classes"];
 /// Images of single masks that are written and shown.
 const SHOWN: usize = 24;
 /// Fewer masks say nothing about classes.
@@ -74,7 +77,8 @@ struct Chosen {
 /// some masks. Results are masks with what is known of them, in the order of images.
 ///
 /// # Errors
-/// [`Error::Config`] for settings that make no sense, or an attack that breaks no image; [`Error::Format`] if the folder
+/// [`Error::Config`] for settings that make no sense, an attack that breaks no image, or a folder that another process
+/// writes; [`Error::Format`] if the folder
 /// holds masks of something else; [`Error::Interrupted`] after a stop; if files cannot be read or written.
 pub fn run(
     subjects: &[Subject],
@@ -84,10 +88,16 @@ pub fn run(
 ) -> Result<Analysis<(ImageLine, Mask)>> {
     let [subject] = subjects else { return Err(Error::config(super::ONE_MODEL)) };
     let images = shared_images(subjects, job)?;
+    let _lock = Lock::folder(folder)?;
     prepare(folder)?;
     let mut findings = Findings::new("Fourier masks of single images");
+    let mut warnings = Vec::new();
     let chosen = match &config.attack {
-        Some(attack) => broken(subject, &images, attack, config.seed, job, &mut findings)?,
+        Some(attack) => {
+            announce(attack, config.seed, job);
+            warnings = check(subject, attack, &images, job)?;
+            broken(subject, &images, attack, config.seed, job, &mut findings)?
+        }
         None => Chosen { indices: (0..images.label_values.len()).collect(), images },
     };
     let learning = ImageConfig { batch_size: job.batch_size, ..config.learning.clone() };
@@ -108,8 +118,10 @@ pub fn run(
     file.lines.sort_by_key(|line| line.row);
     let lines = file.lines;
     findings.lines.extend(summary(&lines, seconds));
-    let findings =
+    let mut findings =
         report(findings, config, subject, &chosen.images.classes, (&lines, &masks), seconds, folder)?;
+    findings.warn(&subject.label, &warnings);
+    findings.records = findings.records.into_iter().map(|r| with_warnings(r, &warnings)).collect();
     Ok(Analysis { results: lines.into_iter().zip(masks).collect(), findings })
 }
 
@@ -227,7 +239,7 @@ fn report(
     ];
     let masks = section(&[profile])?.images(grid);
     let masks = histograms.into_iter().flatten().fold(masks, Section::bar_plot);
-    findings = findings.section("masks", masks);
+    findings = findings.section(SECTIONS[0], masks);
     let kept: Vec<bool> = lines.iter().map(|l| l.prediction == l.clean_prediction).collect();
     let mut records = vec![Record { metric: "masked_prediction_kept".into(), ..Record::accuracy(&kept) }];
     let mean_l1 = values(&|l| l.relative_l1).iter().sum::<f64>() / lines.len() as f64;
@@ -236,7 +248,7 @@ fn report(
     records.push(sparsity);
     if lines.len() >= FEWEST_FOR_CLASSES {
         let (section, probes) = tell_classes(lines, all, classes, config.seed)?;
-        findings = findings.section("classes", section);
+        findings = findings.section(SECTIONS[1], section);
         findings.lines.extend(probes.iter().map(in_words));
         records.extend(probes.iter().flat_map(Probe::records));
     }

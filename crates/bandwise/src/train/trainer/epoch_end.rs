@@ -246,7 +246,9 @@ impl Trainer<'_> {
         let (images, labels) = (batch.images.to_device(&self.device)?, batch.labels.to_device(&self.device)?);
         let (size, seed) = (self.recipe.evaluation.batch_size, self.recipe.seed);
         let found = GradientSummary::measure(&network.model, &images, &labels, size, seed)?;
-        values.insert("test/low_frequency_bias".into(), found.low_frequency_bias);
+        if let Some(bias) = found.low_frequency_bias {
+            values.insert("test/low_frequency_bias".into(), bias);
+        }
         values.insert("test/gradient_norm".into(), found.norm);
         values.insert("test/gradient_alignment".into(), found.alignment);
         Ok(())
