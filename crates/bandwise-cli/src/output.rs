@@ -14,7 +14,6 @@ use std::sync::{Mutex, PoisonError};
 
 use bandwise::analyze::Findings;
 use bandwise::evaluate::record;
-use bandwise::report::write_analysis;
 use bandwise::wording::visible;
 use bandwise::{Error, Result, outputs};
 
@@ -85,15 +84,10 @@ pub fn write_file(path: &Path, text: &str) -> Result<()> {
     Ok(())
 }
 
-/// Writes the folder of an analysis, and says what was found.
-///
-/// # Errors
-/// If a file cannot be written.
-pub fn keep(findings: &Findings, folder: &Path) -> Result<()> {
-    let page = write_analysis(folder, findings)?;
+/// Says what an analysis found, and where its page was written.
+pub fn say_findings(findings: &Findings, page: &Path) {
     findings.lines.iter().for_each(|line| say!("{line}"));
     say!("Open the report: {}", page.display());
-    Ok(())
 }
 
 /// Says which file was written, unless it went to standard output.

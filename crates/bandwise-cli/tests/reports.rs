@@ -132,6 +132,14 @@ fn a_mask_folder_has_the_numbers_of_its_own_page() {
     let message = String::from_utf8_lossy(&other.stderr).into_owned();
     assert_eq!(other.status.code(), Some(2), "{message}");
     assert!(message.contains("config.decay: the mask has 0.2, the command 0.3"), "{message}");
+    // What the folder holds is not replaced by another analysis.
+    let before = std::fs::read(out.join("results.jsonl")).unwrap();
+    let heat = ["analyze", "heatmap", "--largest-frequency", "1", "--out", text(&out)];
+    let other = bandwise(&[&heat[..], &base].concat());
+    let message = String::from_utf8_lossy(&other.stderr).into_owned();
+    assert_eq!(other.status.code(), Some(2), "{message}");
+    assert!(message.contains("another analysis (learning, masks)"), "{message}");
+    assert_eq!(std::fs::read(out.join("results.jsonl")).unwrap(), before);
     let heat = folder.path().join("heat");
     let arguments = ["analyze", "heatmap", "--largest-frequency", "1", "--out", text(&heat)];
     said(&[&arguments[..], &base].concat());

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use bandwise::analyze::Analysis;
 use bandwise::data::DataSpec;
 use bandwise::evaluate::subject::{Subject, TestSet};
-use bandwise::report::check_folder;
+use bandwise::report::{AnalysisFolder, check_folder, write_analysis};
 use bandwise::{Error, Interrupt, Job, Result};
 use clap::Args;
 
@@ -47,12 +47,12 @@ pub struct SubjectArguments {
 }
 
 impl SubjectArguments {
-    /// Loads the models for the images, and says what they are.
-    pub fn load(&self) -> Result<Vec<Subject>> {
+    /// Loads the models for the images, and says what they are; `sections` are those that the analysis writes.
+    fn load(&self, sections: &[&str]) -> Result<Vec<Subject>> {
         if self.batch_size == 0 {
             return Err(Error::config("--batch-size must be at least 1"));
         }
-        check_folder(&self.out)?;
+        check_folder(&self.out, sections)?;
         let models = self.models.each(self.mean.as_ref(), self.std.as_ref())?;
         let compute = self.compute.compute()?;
         let data = TestSet::open(&self.data, self.split.into(), self.limit)?;
@@ -69,16 +69,32 @@ impl SubjectArguments {
         Ok(subjects)
     }
 
-    /// Analyzes the models under a bar, writes the folder, and says what was found.
+    /// Analyzes the models under a bar, writes the folder, which is locked meanwhile, and says what was found.
     pub fn analyze<T>(
         &self,
+        sections: &[&str],
         interrupt: &Interrupt,
         work: impl FnOnce(&[Subject], &Job) -> Result<Analysis<T>>,
     ) -> Result<bool> {
-        let subjects = self.load()?;
+        let subjects = self.load(sections)?;
+        let folder = AnalysisFolder::reserve(&self.out, sections)?;
         let device = &subjects[0].device;
         let found = progress::shown(device, self.batch_size, interrupt, |job| work(&subjects, job))?;
-        output::keep(&found.findings, &self.out)?;
+        output::say_findings(&found.findings, &folder.write(&found.findings)?);
+        Ok(true)
+    }
+
+    /// The same for an analysis that keeps files in the folder while it works, and locks it itself.
+    pub fn analyze_in_folder<T>(
+        &self,
+        sections: &[&str],
+        interrupt: &Interrupt,
+        work: impl FnOnce(&[Subject], &Job) -> Result<Analysis<T>>,
+    ) -> Result<bool> {
+        let subjects = self.load(sections)?;
+        let device = &subjects[0].device;
+        let found = progress::shown(device, self.batch_size, interrupt, |job| work(&subjects, job))?;
+        output::say_findings(&found.findings, &write_analysis(&self.out, &found.findings)?);
         Ok(true)
     }
 }

@@ -128,9 +128,13 @@ pub fn run(arguments: &MaskArguments, interrupt: &Interrupt) -> Result<bool> {
     let folder = &arguments.subjects.out;
     if arguments.per_image {
         let config = arguments.single_images(attack);
-        arguments.subjects.analyze(interrupt, |subjects, job| per_image::run(subjects, job, &config, folder))
+        arguments.subjects.analyze_in_folder(&per_image::SECTIONS, interrupt, |subjects, job| {
+            per_image::run(subjects, job, &config, folder)
+        })
     } else {
         let config = arguments.data_set();
-        arguments.subjects.analyze(interrupt, |subjects, job| data_set::run(subjects, job, &config, folder))
+        arguments.subjects.analyze_in_folder(&data_set::SECTIONS, interrupt, |subjects, job| {
+            data_set::run(subjects, job, &config, folder)
+        })
     }
 }

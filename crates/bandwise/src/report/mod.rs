@@ -16,7 +16,7 @@ mod run;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-pub use folder::{check_corruptions_folder, check_folder, write_analysis, write_corruptions};
+pub use folder::{AnalysisFolder, check_corruptions_folder, check_folder, write_analysis, write_corruptions};
 pub use page::write_report;
 pub use run::report_for_runs;
 

@@ -38,5 +38,7 @@ pub fn run(arguments: &BandsArguments, interrupt: &Interrupt) -> Result<bool> {
         keep_mean: arguments.keep_mean,
         masks: arguments.mask.clone(),
     };
-    arguments.subjects.analyze(interrupt, |subjects, job| bands::run(subjects, job, &config))
+    arguments
+        .subjects
+        .analyze(&bands::SECTIONS, interrupt, |subjects, job| bands::run(subjects, job, &config))
 }

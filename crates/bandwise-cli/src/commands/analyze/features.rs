@@ -15,5 +15,5 @@ pub struct FeaturesArguments {
 
 /// Runs the command.
 pub fn run(arguments: &FeaturesArguments, interrupt: &Interrupt) -> Result<bool> {
-    arguments.subjects.analyze(interrupt, features::run)
+    arguments.subjects.analyze(&features::SECTIONS, interrupt, features::run)
 }

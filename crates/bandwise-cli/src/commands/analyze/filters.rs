@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use bandwise::Result;
 use bandwise::analyze::filters;
-use bandwise::report::check_folder;
+use bandwise::report::{AnalysisFolder, check_folder};
 use candle_core::Device;
 use clap::Args;
 
@@ -26,7 +26,7 @@ pub struct FiltersArguments {
 
 /// Runs the command.
 pub fn run(arguments: &FiltersArguments) -> Result<bool> {
-    check_folder(&arguments.out)?;
+    check_folder(&arguments.out, &filters::SECTIONS)?;
     let mut models = Vec::new();
     for (choice, label) in arguments.models.each(None, None)? {
         let loaded = choice.source().load(&Device::Cpu)?;
@@ -34,6 +34,8 @@ pub fn run(arguments: &FiltersArguments) -> Result<bool> {
         loaded.warnings.iter().for_each(|warning| note!("warning: {label}: {warning}"));
         models.push((label, loaded));
     }
-    output::keep(&filters::run(&models)?.findings, &arguments.out)?;
+    let folder = AnalysisFolder::reserve(&arguments.out, &filters::SECTIONS)?;
+    let findings = filters::run(&models)?.findings;
+    output::say_findings(&findings, &folder.write(&findings)?);
     Ok(true)
 }

@@ -15,5 +15,5 @@ pub struct GradientsArguments {
 
 /// Runs the command.
 pub fn run(arguments: &GradientsArguments, interrupt: &Interrupt) -> Result<bool> {
-    arguments.subjects.analyze(interrupt, gradients::run)
+    arguments.subjects.analyze(&gradients::SECTIONS, interrupt, gradients::run)
 }

@@ -33,5 +33,7 @@ pub fn run(arguments: &HeatmapArguments, interrupt: &Interrupt) -> Result<bool> 
         largest_frequency: arguments.largest_frequency,
         seed: arguments.subjects.seed,
     };
-    arguments.subjects.analyze(interrupt, |subjects, job| heatmap::run(subjects, job, &config))
+    arguments
+        .subjects
+        .analyze(&heatmap::SECTIONS, interrupt, |subjects, job| heatmap::run(subjects, job, &config))
 }

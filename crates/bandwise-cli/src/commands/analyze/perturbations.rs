@@ -36,5 +36,7 @@ pub fn run(arguments: &PerturbationsArguments, interrupt: &Interrupt) -> Result<
         seed: arguments.subjects.seed,
         masks: arguments.mask.clone(),
     };
-    arguments.subjects.analyze(interrupt, |subjects, job| perturbations::run(subjects, job, &config))
+    arguments.subjects.analyze(&perturbations::SECTIONS, interrupt, |subjects, job| {
+        perturbations::run(subjects, job, &config)
+    })
 }
