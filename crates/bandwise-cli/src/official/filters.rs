@@ -338,21 +338,8 @@ fn moved(spec: &DataSpec, root: &std::path::Path) -> Result<DataSpec> {
 mod tests {
     use std::path::Path;
 
-    use clap::Parser;
-
-    use super::super::OfficialTraining;
     use super::*;
-
-    #[derive(Parser)]
-    struct Flags {
-        #[command(flatten)]
-        training: OfficialTraining,
-    }
-
-    fn training(flags: &str) -> OfficialTraining {
-        let arguments = ["train"].into_iter().chain(flags.split_whitespace());
-        Flags::try_parse_from(arguments).unwrap_or_else(|e| panic!("{e}")).training
-    }
+    use crate::official::tests::training;
 
     /// What is trained, without the places of data and the name.
     fn essence(recipe: &Recipe) -> Recipe {

@@ -388,7 +388,7 @@ mod tests {
         training: OfficialTraining,
     }
 
-    fn training(flags: &str) -> OfficialTraining {
+    pub(super) fn training(flags: &str) -> OfficialTraining {
         let arguments = ["train"].into_iter().chain(flags.split_whitespace());
         Flags::try_parse_from(arguments).unwrap_or_else(|e| panic!("{e}")).training
     }
