@@ -66,6 +66,8 @@ pub mod method;
 pub mod network;
 pub mod nn;
 pub mod outputs;
+// Only pages draw what analyses describe.
+#[cfg_attr(not(feature = "report"), allow(dead_code, unused_imports))]
 pub mod plot;
 pub mod random;
 #[cfg(feature = "report")]
