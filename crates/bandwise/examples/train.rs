@@ -25,7 +25,8 @@ source = "synthetic:count=200,test_count=100"
 architecture = "smallcnn"
 width = 8
 
-[filter_frequency]
+[regularizers]
+filter_frequency = { lambda = 0.01, kind = "high", depth = 1.0 }
 "#;
 
 /// Says one line per epoch.
@@ -33,7 +34,8 @@ struct Lines;
 
 impl Observer for Lines {
     fn epoch(&self, line: &MetricsLine, epochs: u64, seconds: f64) {
-        println!("epoch {} of {epochs}, {seconds:.1} s: {}", line.epoch + 1, line.message);
+        let loss = line.values.get("train/loss").copied().unwrap_or(f64::NAN);
+        println!("epoch {} of {epochs}, {seconds:.1} s: loss {loss:.3}", line.epoch);
     }
 }
 
