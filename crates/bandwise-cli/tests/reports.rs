@@ -89,6 +89,14 @@ fn what_is_named_twice_is_shown_once_and_one_is_no_plural() {
     let output = bandwise(&["table", text(&journal), text(&again), "--against", text(&journal)]);
     assert_eq!(String::from_utf8_lossy(&output.stdout), once);
     assert!(String::from_utf8_lossy(&output.stderr).contains("it is shown once"));
+    // So is a folder beside the records in it.
+    let records = folder.path().join("own/results.jsonl");
+    std::fs::create_dir(records.parent().unwrap()).unwrap();
+    let one = [&evaluate[..], &["--json", text(&records)]].concat();
+    said(&one);
+    let own = records.parent().unwrap();
+    let output = bandwise(&["table", text(own), text(&records)]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("it is shown once"), "{output:?}");
     // A folder stands for the only journal in it.
     assert!(said(&["table", text(&run), "--robustbench", "-"]).contains("\"clean_acc\""));
     std::fs::copy(&journal, run.join("second.jsonl")).unwrap();

@@ -99,6 +99,9 @@ fn take_up(
     let (run, on_disk) = RunFolder::open(folder)?;
     let complete = run.status()? == Status::Complete;
     let saved = Saved::latest(&run.checkpoints(), observer)?;
+    if saved.is_none() && !complete && run.metrics()?.iter().any(|line| line.epoch > 0) {
+        observer.message("warning: the folder has no checkpoint to go on from: training begins again");
+    }
     let made_with = saved.as_ref().and_then(|saved| saved.recipe.as_ref()).unwrap_or(&on_disk);
     if recipe.model.weights.is_some() && recipe.model.weights == made_with.model.weights {
         recipe.model = recipe.model.decided_by(&made_with.model);

@@ -55,7 +55,10 @@ impl Source {
 pub fn distinct(paths: &[PathBuf]) -> (Vec<PathBuf>, Vec<PathBuf>) {
     let (mut kept, mut known, mut left_out) = (Vec::new(), Vec::new(), Vec::new());
     for path in paths {
-        let place = std::fs::canonicalize(path).unwrap_or_else(|_| path.clone());
+        // A run is its records, however it is named.
+        let records = path.join("results.jsonl");
+        let named = if records.is_file() { &records } else { path };
+        let place = std::fs::canonicalize(named).unwrap_or_else(|_| path.clone());
         if known.contains(&place) {
             left_out.push(path.clone());
         } else {

@@ -290,3 +290,22 @@ fn a_damaged_status_says_what_to_do() {
         "{message}"
     );
 }
+
+#[test]
+fn a_run_without_checkpoints_says_that_it_begins_again() {
+    let guard = tempfile::tempdir().unwrap();
+    let folder = guard.path().join("run");
+    started(&folder, &[]);
+    unfinished(&folder);
+    let (result, heard) = resumed(&folder, &[], false);
+    assert!(result.is_ok() && !heard.contains("begins again"), "{heard}");
+    unfinished(&folder);
+    for entry in std::fs::read_dir(folder.join("checkpoints")).unwrap() {
+        std::fs::remove_file(entry.unwrap().path()).unwrap();
+    }
+    let (result, heard) = resumed(&folder, &[], false);
+    assert!(
+        result.is_ok() && heard.contains("no checkpoint to go on from: training begins again"),
+        "{heard}"
+    );
+}
