@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""PGD-50 and AutoAttack `standard`: Bandwise against the reference implementations, in turn on the same pictures.
+"""PGD-50 and AutoAttack `standard`: Bandwise against the reference implementations, in turn on the same images.
 
     cargo build --release
     pip install torch numpy pyautoattack      (pyautoattack is the authors' AutoAttack as a package)
     python benches/compare_attacks.py WEIGHTS.safetensors IMAGES.bin --attacks pgd,autoattack --count 40 --rounds 5
 
-WEIGHTS: a CIFAR ResNet-20 (see resnet20.py); IMAGES: CIFAR-10 binary records. Round k takes the k-th COUNT pictures,
-first by one program, then by the other; each line gives CPU and wall seconds and how many pictures are still right,
+WEIGHTS: a CIFAR ResNet-20 (see resnet20.py); IMAGES: CIFAR-10 binary records. Round k takes the k-th COUNT images,
+first by one program, then by the other; each line gives CPU and wall seconds and how many images are still right,
 the last ones the median ratios. Bandwise's times contain the start of the process.
 """
 import argparse
@@ -38,7 +38,7 @@ def measured(who, work):
 
 
 def pgd50(model, images, labels, epsilon, step):
-    """The loop of most repositories: random start, 50 steps, all pictures to the end."""
+    """The loop of most repositories: random start, 50 steps, all images to the end."""
     delta = torch.empty_like(images).uniform_(-epsilon, epsilon)
     x = (images + delta).clamp(0, 1)
     for _ in range(50):
@@ -77,7 +77,7 @@ def main():
     parser.add_argument("images")
     parser.add_argument("--attacks", default="pgd,autoattack")
     parser.add_argument("--eps", type=float, default=0.5, help="in 1/255 (default 0.5)")
-    parser.add_argument("--count", type=int, default=40, help="pictures per round")
+    parser.add_argument("--count", type=int, default=40, help="images per round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1, help="of both (default 1: other load disturbs it least)")
     parser.add_argument("--bandwise", default="target/release/bandwise", help="the binary")

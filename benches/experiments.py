@@ -105,7 +105,7 @@ def train(name, out, data, binary, jobs):
 
 
 def measure(name, out, data, binary, limit):
-    """What training itself does not measure: the filters' energy and accuracy on corrupted pictures."""
+    """What training itself does not measure: the filters' energy and accuracy on corrupted images."""
     experiment = EXPERIMENTS[name]
     for _, _, _, _, folder in runs(name, out):
         weights = folder / "model.safetensors"
@@ -179,7 +179,7 @@ def main():
     parser.add_argument("experiment", nargs="*", choices=[[], *EXPERIMENTS])
     parser.add_argument("--data", help="CIFAR-10, as in --data of bandwise")
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "runs" / "experiments")
-    parser.add_argument("--limit", type=int, default=2000, help="corrupted test pictures (default 2000)")
+    parser.add_argument("--limit", type=int, default=2000, help="corrupted test images (default 2000)")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, each with one thread (default 1)")
     parser.add_argument("--bandwise", default=ROOT / "target" / "release" / "bandwise", help="the binary")
     arguments = parser.parse_args()

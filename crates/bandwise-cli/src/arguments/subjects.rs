@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use bandwise::analyze::Analysis;
+use bandwise::analyze::{Analysis, Findings};
 use bandwise::data::DataSpec;
 use bandwise::evaluate::subject::{Subject, TestSet};
 use bandwise::report::{AnalysisFolder, check_folder, write_analysis};
@@ -78,9 +78,8 @@ impl SubjectArguments {
     ) -> Result<bool> {
         let subjects = self.load(sections)?;
         let folder = AnalysisFolder::reserve(&self.out, sections)?;
-        let device = &subjects[0].device;
-        let found = progress::shown(device, self.batch_size, interrupt, |job| work(&subjects, job))?;
-        output::say_findings(&found.findings, &folder.write(&found.findings)?);
+        let findings = self.found(&subjects, interrupt, work)?;
+        output::say_findings(&findings, &folder.write(&findings)?);
         Ok(true)
     }
 
@@ -91,10 +90,20 @@ impl SubjectArguments {
         interrupt: &Interrupt,
         work: impl FnOnce(&[Subject], &Job) -> Result<Analysis<T>>,
     ) -> Result<bool> {
-        let subjects = self.load(sections)?;
-        let device = &subjects[0].device;
-        let found = progress::shown(device, self.batch_size, interrupt, |job| work(&subjects, job))?;
-        output::say_findings(&found.findings, &write_analysis(&self.out, &found.findings)?);
+        let findings = self.found(&self.load(sections)?, interrupt, work)?;
+        output::say_findings(&findings, &write_analysis(&self.out, &findings)?);
         Ok(true)
+    }
+
+    /// What the analysis finds, worked out under a bar.
+    fn found<T>(
+        &self,
+        subjects: &[Subject],
+        interrupt: &Interrupt,
+        work: impl FnOnce(&[Subject], &Job) -> Result<Analysis<T>>,
+    ) -> Result<Findings> {
+        let device = &subjects[0].device;
+        let found = progress::shown(device, self.batch_size, interrupt, |job| work(subjects, job))?;
+        Ok(found.findings)
     }
 }

@@ -23,7 +23,7 @@ pub fn check_folder(folder: &Path, sections: &[&str]) -> Result<()> {
         there.iter().map(String::as_str).filter(|name| !sections.contains(name)).collect();
     match sections.first() {
         Some(first) if foreign.is_empty() && there.iter().any(|name| name == first) => Ok(()),
-        _ => refuse_results(folder, if foreign.is_empty() { &[] } else { &foreign }),
+        _ => refuse_results(folder, &foreign),
     }
 }
 
