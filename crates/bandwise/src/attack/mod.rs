@@ -34,6 +34,7 @@ mod oracle;
 mod overrides;
 mod pgd;
 mod projection;
+mod recall;
 mod square;
 mod table;
 mod wave;
@@ -62,6 +63,7 @@ pub use method::Passes;
 pub use mi_fgsm::MiFgsm;
 pub use overrides::Overrides;
 pub use pgd::{Pgd, PgdLoss};
+pub use recall::Recall;
 pub use square::Square;
 pub use table::Attack;
 pub(crate) use wave::pick;
@@ -102,12 +104,23 @@ pub struct AttackContext<'a> {
     pub interrupt: Option<&'a Interrupt>,
     /// Is told after every pass through the model which share of the images still alive went through it.
     pub watch: Option<&'a (dyn Fn(f64) + Sync)>,
+    /// Keeps the model's answers, for whoever goes on if this process is stopped.
+    pub recall: Option<&'a Recall>,
 }
 
 impl<'a> AttackContext<'a> {
     /// For measuring robustness: images leave once broken, outcomes are filled in.
     pub fn evaluation(seed: u64, image_ids: &'a [u64], batch_size: usize) -> Self {
-        Self { seed, image_ids, batch_size, early_stop: true, judge: true, interrupt: None, watch: None }
+        Self {
+            seed,
+            image_ids,
+            batch_size,
+            early_stop: true,
+            judge: true,
+            interrupt: None,
+            watch: None,
+            recall: None,
+        }
     }
 
     /// For adversarial training: all steps for all images in one batch, no outcomes.
@@ -120,6 +133,7 @@ impl<'a> AttackContext<'a> {
             judge: false,
             interrupt: None,
             watch: None,
+            recall: None,
         }
     }
 }

@@ -4,8 +4,9 @@
 //! part by part, each on all survivors of the parts before. An attack works on a wave of images, within
 //! which it refills its batches with survivors; after every wave the judgments are on the disk. The
 //! waves are as long as takes about `WAVE_SECONDS`. One that a process was stopped in is halved by the
-//! next process: however short the time that a job gets, it comes to an end, as long as it is enough for
-//! one image under one attack.
+//! next process, and what the model answers about a single image is kept beside the journal
+//! ([`Recall`]): however short the time that a job gets, it comes to an end, as long as it is enough to begin and
+//! for a pass.
 
 use std::path::Path;
 use std::sync::Mutex;
@@ -14,7 +15,9 @@ use std::time::Instant;
 use candle_core::{Device, Tensor};
 
 use super::journal::{CLEAN, Entry, Journal, Noted};
-use crate::attack::{Attack, AttackContext, Classifier, Outcome, Warning, check_model, pick, verdicts};
+use crate::attack::{
+    Attack, AttackContext, Classifier, Outcome, Recall, Warning, check_model, pick, verdicts,
+};
 use crate::data::Dataset;
 use crate::wording::counted;
 use crate::{Error, Job, Result, outputs};
@@ -112,9 +115,12 @@ impl Engine<'_> {
         let mut right = count_right(journal, CLEAN);
         let total = journal.header().image_numbers().count();
         let mut done = total - missing.len();
+        let stopped = journal.stopped_in(CLEAN, None);
+        let size = stopped.map_or(self.job.batch_size, |images| images / 2).max(1);
         let began = Instant::now();
-        for batch in missing.chunks(self.job.batch_size.max(1)) {
+        for batch in missing.chunks(size) {
             self.job.interrupt.check(KEPT)?;
+            journal.begin(CLEAN, None, batch.len())?;
             let (images, labels) = self.read(batch)?;
             let judged = verdicts(&self.model.logits_no_graph(&images)?, &labels.to_vec1()?)?;
             let outcomes = judged.iter().map(|verdict| Outcome {
@@ -161,7 +167,16 @@ impl Engine<'_> {
 
     fn run_piece(&mut self, journal: &mut Journal, piece: &Piece) -> Result<()> {
         let missing = journal.missing_part(piece.label, piece.part);
-        let Some(mut size) = self.first_wave(journal, piece, &missing)? else { return Ok(()) };
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let stopped = journal.stopped_in(piece.label, piece.part);
+        let mut size = match stopped {
+            Some(images) => (images / 2).clamp(1, self.most()),
+            None => self.first_wave(piece, &missing)?,
+        };
+        // Where the time of a job was too short before, waves do not grow beyond it to fill the machine.
+        let fewest = if stopped.is_some() { 1 } else { self.fewest() };
         let (mut done, mut right) = journal.known(piece.label, piece.part);
         let total = done + missing.len();
         let mut left = &missing[..];
@@ -171,30 +186,38 @@ impl Engine<'_> {
             let (wave, rest) = left.split_at(count);
             journal.begin(piece.label, piece.part, wave.len())?;
             let began = Instant::now();
-            right += self.run_wave(journal, piece, wave, [done, total, right])?;
+            let recall = Self::recall(journal, piece, wave)?;
+            right += self.run_wave(journal, piece, wave, [done, total, right], recall.as_ref())?;
             done += wave.len();
             self.job.report(&piece.name(), done, total, &format!("{right} right"));
-            let fitting = WAVE_SECONDS / began.elapsed().as_secs_f64().max(1e-9) * wave.len() as f64;
-            size = (fitting as usize).min(2 * size).clamp(self.fewest().min(2 * size), self.most());
+            // What was recalled took no time.
+            if recall.as_ref().is_none_or(|recall| recall.given() == 0) {
+                let fitting = WAVE_SECONDS / began.elapsed().as_secs_f64().max(1e-9) * wave.len() as f64;
+                size = (fitting as usize).min(2 * size).clamp(fewest.min(2 * size), self.most());
+            }
+            recall.map_or(Ok(()), Recall::forget)?;
             left = rest;
         }
         Ok(())
     }
 
-    /// Images of the first wave; `None` if there is nothing to do.
-    fn first_wave(&mut self, journal: &Journal, piece: &Piece, missing: &[usize]) -> Result<Option<usize>> {
-        if missing.is_empty() {
-            return Ok(None);
+    /// The model's answers about an image that is alone in its wave: kept beside the journal until it is judged.
+    fn recall(journal: &Journal, piece: &Piece, wave: &[usize]) -> Result<Option<Recall>> {
+        match (journal.answers_path(), wave) {
+            (Some(path), [image]) => {
+                let key = journal.header().key_of(piece.attack, piece.part, *image)?;
+                Ok(Some(Recall::open(&path, &key)?))
+            }
+            _ => Ok(None),
         }
-        let stopped = journal.unfinished();
-        let stopped = stopped.filter(|b| b.attack == piece.label && b.part.as_deref() == piece.part);
-        if let Some(begun) = stopped {
-            return Ok(Some((begun.images / 2).clamp(1, self.most())));
-        }
+    }
+
+    /// Images of the first wave, from the time of a pass.
+    fn first_wave(&mut self, piece: &Piece, missing: &[usize]) -> Result<usize> {
         let forward = match self.forward {
             Some(seconds) => seconds,
             None => {
-                let few = &missing[..missing.len().min(self.job.batch_size.max(1))];
+                let few = &missing[..missing.len().min(self.fewest())];
                 let (images, labels) = self.read(few)?;
                 let began = Instant::now();
                 verdicts(&self.model.logits_no_graph(&images)?, &labels.to_vec1()?)?;
@@ -204,7 +227,7 @@ impl Engine<'_> {
         let classes = self.model.num_classes();
         let passes = piece.attack.passes_of(piece.part, classes);
         let cost = forward * (passes.forward as f64 + COST_OF_GRADIENT * passes.gradient as f64);
-        Ok(Some(((WAVE_SECONDS / cost.max(1e-9)) as usize).clamp(self.fewest(), self.most())))
+        Ok(((WAVE_SECONDS / cost.max(1e-9)) as usize).clamp(self.fewest(), self.most()))
     }
 
     fn most(&self) -> usize {
@@ -223,6 +246,7 @@ impl Engine<'_> {
         piece: &Piece,
         wave: &[usize],
         [done, total, right]: [usize; 3],
+        recall: Option<&Recall>,
     ) -> Result<usize> {
         let (images, labels) = self.read(wave)?;
         let ids: Vec<u64> = wave.iter().map(|&image| image as u64).collect();
@@ -239,6 +263,7 @@ impl Engine<'_> {
         let context = AttackContext {
             interrupt: Some(&self.job.interrupt),
             watch: Some(&watch),
+            recall,
             ..AttackContext::evaluation(self.seed, &ids, self.job.batch_size)
         };
         let result = match (piece.attack, piece.part) {

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use candle_core::{DType, Device, Tensor};
 use rand::Rng;
@@ -283,4 +284,59 @@ fn the_contract_is_checked_before_anything_expensive() {
     let outside = outside.attacks(&["pgd"]).unwrap();
     let message = preflight::check(&model, &images, &labels, &outside).unwrap_err().to_string();
     assert!(message.contains("60:90"), "{message}");
+}
+
+#[test]
+fn a_stop_after_every_few_passes_still_comes_to_an_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal.jsonl");
+    let answers = folder.path().join(".journal.jsonl.answers");
+    let model = Linear::new();
+    let long =
+        Overrides { epsilon: Some("0.5/255".parse().unwrap()), queries: Some(60), ..Overrides::default() };
+    let attacks = ["autoattack", "deepfool", "cw-l2", "fourier-basis"].map(|name| {
+        let few = Overrides { queries: (name == "autoattack").then_some(60), ..long.clone() };
+        few.apply(&name.parse().unwrap()).unwrap().0
+    });
+    let asked = Header { attacks: attacks.to_vec(), images: 6, ..header(Shard::WHOLE) };
+    let (mut stops, mut kept) = (0, 0);
+    loop {
+        // Far fewer passes than any of the attacks needs for one image; what is recalled is not counted.
+        let counted =
+            Counted { model: Linear::new(), left: AtomicUsize::new(150), interrupt: Interrupt::default() };
+        let mut journal = Journal::open(&path, asked.clone()).unwrap();
+        let job = Job { batch_size: 8, interrupt: counted.interrupt.clone(), ..Job::default() };
+        match run(&counted, &dataset(&model), &mut journal, &job, None) {
+            Ok(_) => break,
+            Err(Error::Interrupted(_)) => stops += 1,
+            Err(error) => panic!("{error}"),
+        }
+        kept += usize::from(answers.exists());
+        assert!(stops < 400, "no end");
+    }
+    assert!(kept > 10, "{kept} of {stops} stops left answers behind");
+    assert!(!answers.exists());
+    let undisturbed = folder.path().join("undisturbed.jsonl");
+    judge(&undisturbed, asked, 8).unwrap();
+    assert_eq!(text(&path), text(&undisturbed));
+}
+
+/// Stops the job after so many passes.
+struct Counted {
+    model: Linear,
+    left: AtomicUsize,
+    interrupt: Interrupt,
+}
+
+impl Classifier for Counted {
+    fn logits(&self, images: &Tensor) -> Result<Tensor> {
+        if self.left.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.interrupt.raise();
+        }
+        self.model.logits(images)
+    }
+
+    fn num_classes(&self) -> usize {
+        self.model.num_classes()
+    }
 }

@@ -101,6 +101,19 @@ impl Header {
         Self { algorithm: distinct.join(", "), ..self.clone() }
     }
 
+    /// Everything that the model's answers to an attack (or a part of it) on one image depend on.
+    pub(in crate::evaluate) fn key_of(
+        &self,
+        attack: &Attack,
+        part: Option<&str>,
+        image: usize,
+    ) -> Result<String> {
+        let (subject, data) = (String::new(), String::new());
+        let own = Self { images: 0, attacks: vec![attack.clone()], subject, data, ..self.clone() };
+        serde_json::to_string(&(own, part, image))
+            .map_err(|e| Error::config(format!("the evaluation could not be written as JSON: {e}")))
+    }
+
     /// The name of each attack in the journal: its own with ε, and `#2`, `#3` … where that is not enough.
     /// It stays the same when attacks are added at the end.
     pub fn labels(&self) -> Vec<String> {

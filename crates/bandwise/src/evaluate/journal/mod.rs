@@ -269,6 +269,20 @@ impl Journal {
         self.unfinished.as_ref()
     }
 
+    /// The number of images that an earlier process was stopped at, if it was under this attack (or part of it).
+    pub fn stopped_in(&self, attack: &str, part: Option<&str>) -> Option<usize> {
+        let stopped = self.unfinished.as_ref();
+        let stopped = stopped.filter(|begun| begun.attack == attack && begun.part.as_deref() == part);
+        stopped.map(|begun| begun.images)
+    }
+
+    /// Where the model's answers about a single image are kept until it is judged: a hidden file beside a journal on
+    /// disk.
+    pub fn answers_path(&self) -> Option<PathBuf> {
+        let name = self.path.file_name()?.to_string_lossy();
+        Some(self.path.with_file_name(format!(".{name}.answers")))
+    }
+
     fn write(&self, text: &str) -> Result<()> {
         if self.path.as_os_str().is_empty() { Ok(()) } else { append_lines(&self.path, text) }
     }
@@ -276,8 +290,9 @@ impl Journal {
     /// Brings a journal on disk into its canonical order.
     pub fn finish(&mut self) -> Result<()> {
         self.unfinished = None;
-        if self.path.as_os_str().is_empty() {
-            return Ok(());
+        let Some(answers) = self.answers_path() else { return Ok(()) };
+        if answers.exists() {
+            std::fs::remove_file(&answers).map_err(|e| Error::io(&answers, e))?;
         }
         let text = self.canonical()?;
         if files::read(&self.path)? == text.as_bytes() {
