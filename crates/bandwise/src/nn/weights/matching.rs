@@ -42,7 +42,7 @@ impl Matched {
 /// `downsample` for `shortcut`) are tried.
 ///
 /// # Errors
-/// No name of the model is in the file, or a weight is not a finite number.
+/// No name of the model is in the file, or a weight is not a finite number, or a whole one.
 pub fn match_keys(expected: &[(String, Shape)], found: &StateDict) -> Result<Matched> {
     let Comparison { report, keys } = compare(expected, found);
     if keys.is_empty() && report.misshaped.is_empty() {
@@ -201,8 +201,15 @@ fn note_renaming(report: &mut LoadReport, there: &str, here: &str) {
     }
 }
 
-/// The tensor as `f32`, refused where it holds something that is no number.
+/// The tensor as `f32`, refused where it holds something that is no number, or codes of a quantized weight.
 fn finite(name: &str, tensor: &Tensor) -> Result<Tensor> {
+    if !tensor.dtype().is_float() {
+        return Err(Error::model(format!(
+            "weight {name:?} holds whole numbers ({}), as quantized networks do: without their scale they mean \
+             nothing; save the network with float weights (in PyTorch, dequantize it first)",
+            tensor.dtype().as_str()
+        )));
+    }
     let tensor = tensor.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
     let values = tensor.flatten_all()?.to_vec1::<f32>()?;
     if let Some(at) = values.iter().position(|v| !v.is_finite()) {

@@ -321,6 +321,17 @@ fn another_architecture_and_weights_that_are_no_numbers_are_refused() {
 }
 
 #[test]
+fn weights_of_quantized_networks_are_refused() {
+    let codes = tensor(&[1.0, -3.0], &[2]).to_dtype(DType::I64).unwrap();
+    let state = StateDict::from([("fc.weight".to_owned(), codes)]);
+    let message = match_keys(&shapes_of(&state), &state).unwrap_err().to_string();
+    assert!(
+        message.contains("\"fc.weight\" holds whole numbers (i64), as quantized networks do"),
+        "{message}"
+    );
+}
+
+#[test]
 fn other_files_are_named_for_what_they_are() {
     let state = StateDict::from([("w".to_owned(), tensor(&[1., 2.], &[2]))]);
     let big_endian = [
