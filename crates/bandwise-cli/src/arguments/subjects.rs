@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
+use bandwise::analyze::space::Space;
 use bandwise::analyze::{Analysis, Findings};
 use bandwise::data::DataSpec;
 use bandwise::evaluate::subject::{Subject, TestSet};
 use bandwise::report::{AnalysisFolder, check_folder, write_analysis};
 use bandwise::{Error, Interrupt, Job, Result};
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::models::ModelsArguments;
 use super::{ComputeArguments, SplitArgument, data_spec};
@@ -105,5 +106,31 @@ impl SubjectArguments {
         let device = &subjects[0].device;
         let found = progress::shown(device, self.batch_size, interrupt, |job| work(subjects, job))?;
         Ok(found.findings)
+    }
+}
+
+/// What masks and windows act on.
+#[derive(Args)]
+pub struct SpaceArgument {
+    /// What is masked: the network's normalized input, as published, or pixels in [0,1], where removing zero
+    /// frequency makes images black
+    #[arg(long, value_enum, default_value_t = SpaceName::Input)]
+    space: SpaceName,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum SpaceName {
+    /// What the network sees after its normalization
+    Input,
+    /// Pixels in [0,1]
+    Pixels,
+}
+
+impl SpaceArgument {
+    pub fn value(&self) -> Space {
+        match self.space {
+            SpaceName::Input => Space::Input,
+            SpaceName::Pixels => Space::Pixels,
+        }
     }
 }

@@ -7,18 +7,22 @@ use bandwise::method::fourier_mask::{DataSetConfig, ImageConfig, ImageSchedule};
 use bandwise::{Error, Interrupt, Result};
 use clap::{Args, ValueEnum};
 
-use crate::arguments::subjects::SubjectArguments;
+use crate::arguments::subjects::{SpaceArgument, SubjectArguments};
 use crate::attack_arguments::{self, AttackArguments};
 
 /// Steps of the whole cycle where none are named.
 const CORRECTED_STEPS: usize = 1000;
+/// Its peak where none is named. At the published one, 0.2, masks lose sparsity or the prediction they keep.
+const CORRECTED_RATE: f64 = 0.02;
 
 /// Learn which input frequencies a trained network needs: Fourier masks (Karantzas et al. 2022).
 ///
 /// A mask over the spectrum of the images is learned so that the cross-entropy of every image stays
 /// what it is while the mask becomes sparse. By default one mask for all images is learned; --per-class
 /// learns one for each class, --per-image one for each image (many side by side). Several --weights give
-/// one mask each, and their differences.
+/// one mask each, and their differences. With --per-image they are compared as published: on images that all
+/// networks judge alike (and whose judgment --attack turns for the first one), each network's masks keep what
+/// the first one predicts; the first one's masks of the attacked images stand beside them.
 ///
 /// DIR holds mask.npy [height, width] or masks.npy [n, height, width] (float32, not shifted: the mean
 /// sits at [0, 0]), images (even part, centered), results.jsonl, sections and report.html. The same
@@ -36,7 +40,7 @@ pub struct MaskArguments {
     /// Weight of sparsity, λ·‖M₀‖₁ [default: 0.2, per image 0.07]
     #[arg(long, value_name = "WEIGHT", alias = "lambda")]
     sparsity: Option<f64>,
-    /// Peak learning rate [default: 0.001, per image 0.2]
+    /// Peak learning rate [default: 0.001, per image 0.2, 0.02 with --schedule corrected]
     #[arg(long, value_name = "RATE")]
     lr: Option<f64>,
     /// Most passes over the images
@@ -56,6 +60,8 @@ pub struct MaskArguments {
     /// one cycle over the steps [default: published]
     #[arg(long, value_enum, requires = "per_image")]
     schedule: Option<ScheduleArgument>,
+    #[command(flatten)]
+    space: SpaceArgument,
     #[arg(
         long,
         value_name = "NAME",
@@ -68,14 +74,14 @@ pub struct MaskArguments {
     settings: AttackArguments,
 }
 
-const ADVERSARIAL: &str =
-    "Learn masks of adversarial images: those that this attack breaks, with their wrong classes";
+const ADVERSARIAL: &str = "Learn masks of adversarial images: those that this attack breaks, with their wrong classes; with several --weights \
+     beside the masks of the clean images";
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
 enum ScheduleArgument {
     /// The published code's, which stays at its first rate
     Published,
-    /// A whole cycle up to --lr; loses more predictions and leaves larger masks
+    /// A whole cycle up to --lr over the steps that are taken
     Corrected,
 }
 
@@ -91,23 +97,25 @@ impl MaskArguments {
             seed: self.subjects.seed,
             ..defaults
         };
-        DataSetMasksConfig { per_class: self.per_class, learning }
+        DataSetMasksConfig { per_class: self.per_class, space: self.space.value(), learning }
     }
 
     fn single_images(&self, attack: Option<Attack>) -> ImageMasksConfig {
         let defaults = ImageConfig::default();
-        let (schedule, steps) = match self.schedule.unwrap_or(ScheduleArgument::Published) {
-            ScheduleArgument::Published => (ImageSchedule::Published, defaults.max_steps),
-            ScheduleArgument::Corrected => (ImageSchedule::Corrected, CORRECTED_STEPS),
+        let (schedule, steps, rate) = match self.schedule.unwrap_or(ScheduleArgument::Published) {
+            ScheduleArgument::Published => {
+                (ImageSchedule::Published, defaults.max_steps, defaults.learning_rate)
+            }
+            ScheduleArgument::Corrected => (ImageSchedule::Corrected, CORRECTED_STEPS, CORRECTED_RATE),
         };
         let learning = ImageConfig {
             decay: self.sparsity.unwrap_or(defaults.decay),
-            learning_rate: self.lr.unwrap_or(defaults.learning_rate),
+            learning_rate: self.lr.unwrap_or(rate),
             max_steps: self.max_steps.unwrap_or(steps),
             schedule,
             ..defaults
         };
-        ImageMasksConfig { learning, attack, seed: self.subjects.seed }
+        ImageMasksConfig { learning, attack, space: self.space.value(), seed: self.subjects.seed }
     }
 }
 

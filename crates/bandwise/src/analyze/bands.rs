@@ -9,6 +9,7 @@ use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::masks::{self, MaskProfile};
+use super::space::{Space, View, in_space};
 use super::{Analysis, Findings, NamedClassifier, advance, shared_images};
 use crate::evaluate::record::Record;
 use crate::evaluate::statistics::wilson_interval;
@@ -80,16 +81,19 @@ pub struct BandConfig {
     pub radius_step: f64,
     /// Number of sectors over 180°.
     pub sectors: usize,
-    /// Whether the mean color (zero frequency) stays in every window. Without it, high-pass images are
-    /// black on average and far from anything the model was trained on.
+    /// Whether the mean color (zero frequency) stays in every window. Without it, high-pass images have the mean color of
+    /// the training images; in [`Space::Pixels`] they are black on average, and far from anything the model was
+    /// trained on.
     pub keep_mean: bool,
+    /// What windows and masks act on.
+    pub space: Space,
     /// Files of learned masks ([`masks::one_for_each`]): accuracy is measured through them, too.
     pub masks: Vec<PathBuf>,
 }
 
 impl Default for BandConfig {
     fn default() -> Self {
-        Self { radius_step: 1.0, sectors: 8, keep_mean: false, masks: Vec::new() }
+        Self { radius_step: 1.0, sectors: 8, keep_mean: false, space: Space::Input, masks: Vec::new() }
     }
 }
 
@@ -105,19 +109,23 @@ pub fn run(subjects: &[Subject], job: &Job, config: &BandConfig) -> Result<Analy
     let mut findings = Findings::new("Bands of the spectrum");
     let (mut results, mut through, mut profiles) = (vec![], vec![], vec![]);
     for (index, subject) in subjects.iter().enumerate() {
-        let named = [NamedClassifier::of(subject)];
-        let curves = measure(&named, &data.images, &data.label_values, config, job)?;
-        findings.records.extend(records(&curves).into_iter().map(|record| subject.sign(record)));
+        let view = View::of(subject, config.space)?;
+        let named = [NamedClassifier { label: &subject.label, classifier: &view }];
+        let images = view.enter(&data.images)?;
+        let sign = |record| in_space(subject.sign(record), config.space);
+        let curves = measure(&named, &images, &data.label_values, config, job)?;
+        findings.records.extend(records(&curves).into_iter().map(sign));
         results.extend(curves);
         if let Some(mask) = found.get(index) {
-            let accuracy = mask_accuracy(&named[0], &data.images, &data.label_values, mask, job.batch_size)?;
-            findings.records.extend(accuracy.records().into_iter().map(|record| subject.sign(record)));
+            let accuracy = mask_accuracy(&named[0], &images, &data.label_values, mask, job.batch_size)?;
+            findings.records.extend(accuracy.records().into_iter().map(sign));
             through.push(accuracy);
             profiles.push(MaskProfile::new(&*subject.label, mask)?);
         }
     }
     findings.lines.extend(subjects.iter().filter_map(|subject| headline(&results, &subject.label)));
     findings.lines.extend(through.iter().map(MaskAccuracy::summary));
+    findings.lines.push(config.space.describe().into());
     findings = findings.table("bands", csv(&results)).section(SECTIONS[0], section(&results));
     if !profiles.is_empty() {
         let masks = masks::section(&profiles)?.table(accuracy_table(&through));

@@ -3,8 +3,14 @@
 //! [`data_set`] and [`per_image`].
 
 pub mod data_set;
+mod family;
 mod images_file;
+mod page;
+mod paired;
 pub mod per_image;
+mod seen;
+
+pub use family::Learned;
 
 use std::path::{Path, PathBuf};
 
@@ -25,8 +31,7 @@ use crate::{Error, Job, Result, files};
 pub const BANDS: usize = 32;
 
 /// Why several networks are refused.
-const ONE_MODEL: &str =
-    "masks per image or per class are learned for one model at a time; name one --weights";
+const ONE_MODEL: &str = "masks per class are learned for one model at a time; name one --weights";
 
 /// A mask and where its energy is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -346,6 +351,11 @@ fn prepare(folder: &Path) -> Result<()> {
     ["", "pictures", "sections", "figures"]
         .iter()
         .try_for_each(|part| files::remove_leftovers(&folder.join(part)).map(drop))
+}
+
+/// A label as part of a folder's name.
+fn file_name(label: &str) -> String {
+    label.chars().map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' }).collect()
 }
 
 /// How often values lie where, in classes of equal width named by their middle; `None` if all are the same.

@@ -15,6 +15,7 @@
 //! | `features` | spectra of feature maps, stage by stage |
 //! | `filters` | energy of convolution filters per DCT frequency |
 //! | `gradients` | spectrum of the input gradient |
+//! | `space` | whether masks and windows act on the network's input or on pixels |
 //! | `examples` | images under attack, and their spectra |
 
 pub mod bands;
@@ -29,6 +30,7 @@ pub mod heatmap;
 pub mod masks;
 pub mod perturbations;
 pub mod probe;
+pub mod space;
 
 #[cfg(test)]
 mod tests;

@@ -274,8 +274,8 @@ fn overlap(mask: &Mask, power: &[f64]) -> MaskOverlap {
     MaskOverlap { passing: passing / total, evenly, correlation: correlation(&gains[1..], &logs[1..]) }
 }
 
-/// Pearson's correlation; 0 where one side does not vary.
-fn correlation(first: &[f64], second: &[f64]) -> f64 {
+/// Pearson's correlation; 0 where one of the two is constant.
+pub(super) fn correlation(first: &[f64], second: &[f64]) -> f64 {
     let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64;
     let (a, b) = (mean(first), mean(second));
     let (mut product, mut square_a, mut square_b) = (0.0, 0.0, 0.0);

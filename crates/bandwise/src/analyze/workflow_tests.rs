@@ -3,17 +3,21 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use serde_json::json;
 
+use super::masks::Learned;
 use super::masks::data_set::{self, DataSetMasksConfig};
-use super::masks::per_image::{self, ImageMasksConfig};
+use super::masks::per_image::{self, ImageLine, ImageMasksConfig};
+use super::space::{Space, View};
 use super::*;
 use crate::data::{DataSpec, Split};
 use crate::evaluate::subject::{Compute, TestSet};
 use crate::job::{Progress, Stage};
 use crate::lock::Lock;
+use crate::method::fourier_mask::Mask;
 use crate::network::{ModelSource, Network, NetworkConfig};
+use crate::nn::Normalization;
 use crate::plot::Block;
 
 fn subject(width: usize, data: &str) -> Subject {
@@ -122,7 +126,7 @@ fn masked_gradients_are_told_by_every_analysis_that_follows_them() {
     let folder = tempfile::tempdir().unwrap();
     let few: ImageMasksConfig = config(json!({"learning": {"max_steps": 1}, "attack": pgd}));
     let refused = per_image::run(&[scaled(1.0, 1e3)], &job, &few, folder.path()).err().unwrap();
-    assert!(refused.to_string().contains("breaks no image"), "{refused}");
+    assert!(refused.to_string().contains("breaks 0 of 4 images: there are no masks to learn"), "{refused}");
     let said = notes.lock().unwrap().join("\n");
     assert!(said.contains("attack: PGD") && said.contains("masked gradients"), "{said}");
 }
@@ -196,11 +200,77 @@ fn masks_are_learned_kept_and_resumed() {
     assert!(message.contains("saved so far: 0 masks"), "{message}");
     let first = per_image::run(&subjects, &job, &few, &single).unwrap();
     let again = per_image::run(&subjects, &stopped, &few, &single).unwrap();
-    assert_eq!(first.results.len(), 4);
-    assert_eq!(first.results, again.results);
-    assert!(first.findings.lines[0].starts_with("4 masks: "), "{:?}", first.findings.lines);
+    let ([first_masks], [again]) = (&first.results[..], &again.results[..]) else { panic!("one family") };
+    assert_eq!(first_masks.masks.len(), 4);
+    assert_eq!((&first_masks.lines, &first_masks.masks), (&again.lines, &again.masks));
+    assert!(first.findings.lines[0].starts_with("width 2: 4 masks, "), "{:?}", first.findings.lines);
     assert!(single.join("mean.png").is_file() && single.join("pictures/00000.png").is_file());
-    let two = [subject(2, DATA), subject(4, DATA)];
-    let message = per_image::run(&two, &job, &few, &single).err().unwrap().to_string();
-    assert!(message.contains("one model at a time"), "{message}");
+    let pixels: ImageMasksConfig = config(json!({"learning": {"max_steps": 2}, "space": "pixels"}));
+    let message = per_image::run(&subjects, &job, &pixels, &single).err().unwrap().to_string();
+    assert!(message.contains("space: the folder has input, the command pixels"), "{message}");
+}
+
+#[test]
+fn networks_are_compared_on_images_that_both_judge_alike_and_the_attack_turns() {
+    // Both favor the first image's class, and get it right.
+    let subjects = [0.5, 1.0].map(|bias| {
+        let subject = scaled(1.0, bias);
+        Subject { data: TestSet { limit: None, ..subject.data.clone() }, ..subject }
+    });
+    let job = Job::default();
+    let attack = json!({"name": "pgd", "epsilon": 1.0, "steps": 10});
+    let compared: ImageMasksConfig = config(json!({"learning": {"max_steps": 3}, "attack": attack}));
+    let folder = tempfile::tempdir().unwrap();
+    let found = per_image::run(&subjects, &job, &compared, folder.path()).unwrap();
+    let [standard, robust, attacked] = &found.results[..] else { panic!("{:?}", found.findings.lines) };
+    let images = |learned: &Learned| learned.lines.iter().map(|line| line.image).collect::<Vec<_>>();
+    assert!(!standard.lines.is_empty());
+    assert!(images(standard) == images(robust) && images(standard) == images(attacked));
+    for ((line, other), turned) in standard.lines.iter().zip(&robust.lines).zip(&attacked.lines) {
+        let right = |line: &ImageLine| line.clean_prediction == line.label;
+        assert!(right(line) == right(other) && right(line) != right(turned));
+        assert_eq!((line.target, other.target), (Some(line.clean_prediction), Some(line.clean_prediction)));
+        assert_eq!(turned.target, None);
+    }
+    let folders = std::fs::read_dir(folder.path()).unwrap().filter(|e| e.as_ref().unwrap().path().is_dir());
+    assert_eq!(folders.count(), 3);
+    let names: Vec<&str> = found.findings.sections.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["masks", "seen", "paired"]);
+    let sets = found.findings.records.iter().filter(|record| record.metric == "accuracy_through_masks");
+    assert_eq!(sets.count(), 3 * 6);
+    assert!(found.findings.records.iter().all(|record| record.extra["mask_space"] == "input"));
+    // Nothing is left to learn, and the same is found.
+    let again = per_image::run(&subjects, &job, &compared, folder.path()).unwrap();
+    assert_eq!(again.results[1].masks, robust.masks);
+}
+
+#[test]
+fn masks_act_on_what_the_network_sees_after_its_normalization() {
+    let normalization = Normalization { mean: vec![0.2, 0.5, 0.4], std: vec![0.3, 0.2, 0.25] };
+    let plain = subject(2, DATA);
+    let mut normalizing = plain.network.config.clone();
+    normalizing.normalization = Some(normalization.clone());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    Network::new(normalizing, 1, &Device::Cpu).unwrap().save(&path).unwrap();
+    let with = Subject::load(&ModelSource::new(&path), &plain.data, &Compute::default()).unwrap();
+
+    let pixels = plain.data.load(&Device::Cpu).unwrap().images;
+    let tensor = |values: &[f64]| Tensor::new(values, &Device::Cpu).unwrap().to_dtype(DType::F32).unwrap();
+    let seen = pixels.broadcast_sub(&tensor(&normalization.mean)).unwrap();
+    let seen = seen.broadcast_div(&tensor(&normalization.std)).unwrap();
+    let values: Vec<f32> = (0..256).map(|p| (p * 37 % 101) as f32 / 100.0).collect();
+    let mask = Mask::new(16, 16, values);
+    // The same weights without normalization, shown the masked input.
+    let expected = plain.classifier.logits_no_graph(&mask.apply(&seen).unwrap()).unwrap();
+    let logits = |space: Space| {
+        let view = View::of(&with, space).unwrap();
+        let images = view.enter(&pixels).unwrap();
+        view.logits_no_graph(&mask.apply(&images).unwrap()).unwrap().to_vec2::<f32>().unwrap().concat()
+    };
+    let expected = expected.to_vec2::<f32>().unwrap().concat();
+    let furthest =
+        |space: Space| logits(space).iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(furthest(Space::Input) < 1e-4, "{}", furthest(Space::Input));
+    assert!(furthest(Space::Pixels) > 1e-2, "{}", furthest(Space::Pixels));
 }

@@ -126,6 +126,8 @@ fn extras(record: &Record) -> Vec<String> {
             ("official_protocol", "true") | ("fourier_mask", "none") | ("clipped", "true") => None,
             ("clipped", _) => Some("not clamped to [0, 1]".into()),
             ("official_protocol", _) => Some("not the published protocol".into()),
+            ("mask_space", "input") => None,
+            ("mask_space", space) => Some(format!("masks on {space}")),
             ("fourier_mask", "masked") => Some("through the Fourier mask".into()),
             ("fourier_mask", "complement") => Some("through the mask's complement".into()),
             (WAVE_NORM, norm) => Some(format!("wave of L2 norm {norm}")),

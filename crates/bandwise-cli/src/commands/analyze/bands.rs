@@ -6,7 +6,7 @@ use bandwise::analyze::bands::{self, BandConfig};
 use bandwise::{Interrupt, Result};
 use clap::Args;
 
-use crate::arguments::subjects::SubjectArguments;
+use crate::arguments::subjects::{SpaceArgument, SubjectArguments};
 
 /// Accuracy on low-passed, high-passed and band-passed images, by radius and by direction.
 ///
@@ -25,6 +25,8 @@ pub struct BandsArguments {
     /// Leave the mean color in every window
     #[arg(long)]
     keep_mean: bool,
+    #[command(flatten)]
+    space: SpaceArgument,
     /// A mask.npy of `bandwise mask`, in the order of --weights
     #[arg(long, value_name = "FILE")]
     mask: Vec<PathBuf>,
@@ -36,6 +38,7 @@ pub fn run(arguments: &BandsArguments, interrupt: &Interrupt) -> Result<bool> {
         radius_step: arguments.radius_step,
         sectors: arguments.sectors,
         keep_mean: arguments.keep_mean,
+        space: arguments.space.value(),
         masks: arguments.mask.clone(),
     };
     arguments

@@ -5,8 +5,9 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{MaskProfile, csv, learning_section, prepare, section, write_picture};
+use super::{MaskProfile, csv, file_name, learning_section, prepare, section, write_picture};
 use crate::analyze::bands::{MaskAccuracy, accuracy_table, mask_accuracy};
+use crate::analyze::space::{Space, View, in_space};
 use crate::analyze::{Analysis, Findings, NamedClassifier, shared_images, signed};
 use crate::evaluate::subject::{Subject, TestImages};
 use crate::lock::Lock;
@@ -24,6 +25,8 @@ pub const SECTIONS: [&str; 2] = ["learning", "masks"];
 pub struct DataSetMasksConfig {
     /// One mask for each class rather than one for all images.
     pub per_class: bool,
+    /// What masks act on.
+    pub space: Space,
     /// How each is learned. Accuracy is measured with the job's batch size, whatever
     /// [`evaluation_batch`](DataSetConfig::evaluation_batch) says.
     pub learning: DataSetConfig,
@@ -61,8 +64,9 @@ pub fn run(
     let _lock = Lock::folder(folder)?;
     prepare(folder)?;
     let learning = DataSetConfig { evaluation_batch: job.batch_size, ..config.learning.clone() };
+    let config = &DataSetMasksConfig { learning, ..config.clone() };
     let learn = |subject: &Subject, label: &str, images: &TestImages, folder: &Path| {
-        learn(subject, label, images, &learning, folder, job)
+        learn(subject, label, images, config, folder, job)
     };
     let mut all = Vec::new();
     if config.per_class {
@@ -84,7 +88,7 @@ pub fn run(
             all.push(learn(subject, &subject.label, &images, &folder)?);
         }
     }
-    let findings = findings(subjects, &all, learning.seed)?;
+    let findings = findings(subjects, &all, config)?;
     Ok(Analysis { results: all, findings })
 }
 
@@ -92,7 +96,7 @@ fn learn(
     subject: &Subject,
     label: &str,
     images: &TestImages,
-    config: &DataSetConfig,
+    config: &DataSetMasksConfig,
     folder: &Path,
     job: &Job,
 ) -> Result<LearnedMask> {
@@ -102,11 +106,13 @@ fn learn(
         "data": subject.provenance.data_sha256,
         "precision": subject.provenance.precision,
         "images": images.label_values.len(),
-        "config": config,
+        "space": config.space,
+        "config": config.learning,
     });
+    let (view, config) = (View::of(subject, config.space)?, &config.learning);
     let state = folder.join("state.safetensors");
-    let (pixels, labels) = (images.images.clone(), images.labels.clone());
-    let mut learner = DataSetLearner::new(&subject.classifier, pixels, labels, config.clone())?;
+    let (inputs, labels) = (view.enter(&images.images)?, images.labels.clone());
+    let mut learner = DataSetLearner::new(&view, inputs.clone(), labels, config.clone())?;
     if state.exists() {
         learner = learner.resume(DataSetState::load(&state, &belongs, images.images.device())?)?;
         job.note(&format!("{label}: going on after epoch {}", learner.state().history.len()));
@@ -140,13 +146,12 @@ fn learn(
     let learned = learner.result()?;
     learned.mask.write_npy(&folder.join("mask.npy"))?;
     write_picture(&folder.join("mask.png"), &learned.mask)?;
-    let named = NamedClassifier { label, classifier: &subject.classifier };
-    let accuracy =
-        mask_accuracy(&named, &images.images, &images.label_values, &learned.mask, job.batch_size)?;
+    let named = NamedClassifier { label, classifier: &view };
+    let accuracy = mask_accuracy(&named, &inputs, &images.label_values, &learned.mask, job.batch_size)?;
     Ok(LearnedMask { label: label.to_owned(), learned, accuracy })
 }
 
-fn findings(subjects: &[Subject], all: &[LearnedMask], seed: u64) -> Result<Findings> {
+fn findings(subjects: &[Subject], all: &[LearnedMask], config: &DataSetMasksConfig) -> Result<Findings> {
     let mut findings = Findings::new("Fourier masks");
     let mut profiles = Vec::new();
     for (index, LearnedMask { label, learned, accuracy }) in all.iter().enumerate() {
@@ -166,10 +171,12 @@ fn findings(subjects: &[Subject], all: &[LearnedMask], seed: u64) -> Result<Find
         let subject = subjects.get(index).unwrap_or(&subjects[0]);
         for mut record in accuracy.records() {
             record.extra.insert("relative_l1".into(), profile.relative_l1.into());
-            findings.records.push(signed(subject, record, seed));
+            let record = signed(subject, record, config.learning.seed);
+            findings.records.push(in_space(record, config.space));
         }
         profiles.push(profile);
     }
+    findings.lines.push(config.space.describe().into());
     let accuracies: Vec<MaskAccuracy> = all.iter().map(|mask| mask.accuracy.clone()).collect();
     let histories: Vec<(&str, &[_])> =
         all.iter().map(|mask| (&*mask.label, &*mask.learned.history)).collect();
@@ -179,9 +186,4 @@ fn findings(subjects: &[Subject], all: &[LearnedMask], seed: u64) -> Result<Find
         .table("energies", csv(&profiles))
         .section(SECTIONS[1], masks)
         .section(SECTIONS[0], learning_section(&histories)))
-}
-
-/// A label as part of a folder's name.
-fn file_name(label: &str) -> String {
-    label.chars().map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' }).collect()
 }
