@@ -17,6 +17,22 @@
 //! | `gradients` | spectrum of the input gradient |
 //! | `space` | whether masks and windows act on the network's input or on pixels |
 //! | `examples` | images under attack, and their spectra |
+//!
+//! ```
+//! use bandwise::analyze::filters::FilterSpectrum;
+//! use bandwise::candle_core::Device;
+//! use bandwise::network::{Network, NetworkConfig};
+//!
+//! # fn main() -> bandwise::Result<()> {
+//! let config = NetworkConfig { width: Some(4), ..NetworkConfig::new("smallcnn") };
+//! let network = Network::new(config, 0, &Device::Cpu)?;
+//! let spectrum = FilterSpectrum::measure("untrained", &network.model)?;
+//! for layer in &spectrum.layers {
+//!     assert!((layer.shares.iter().sum::<f64>() - 1.0).abs() < 1e-9);
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod bands;
 pub mod corruptions;

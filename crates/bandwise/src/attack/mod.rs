@@ -11,6 +11,38 @@
 //!
 //! Beneath them: `ascent` (the loop of the simple gradient attacks), `oracle` (questions to the
 //! model), `wave` (who is still alive), `geometry` and `projection` (balls and boxes).
+//!
+//! ```
+//! use bandwise::attack::{Attack, AttackContext, Classifier, Epsilon, Fgsm};
+//! use bandwise::candle_core::{Device, Tensor};
+//!
+//! /// Bright or dark? The logits are the mean pixel and what it lacks to 1.
+//! struct Brightness;
+//!
+//! impl Classifier for Brightness {
+//!     fn logits(&self, images: &Tensor) -> bandwise::Result<Tensor> {
+//!         let mean = images.flatten_from(1)?.mean_keepdim(1)?;
+//!         Ok(Tensor::cat(&[&mean, &mean.affine(-1.0, 1.0)?], 1)?)
+//!     }
+//!
+//!     fn num_classes(&self) -> usize {
+//!         2
+//!     }
+//! }
+//!
+//! # fn main() -> bandwise::Result<()> {
+//! let image = Tensor::full(0.51f32, (1, 4, 4, 1), &Device::Cpu)?;
+//! let bright = Tensor::new(&[0u32], &Device::Cpu)?;
+//! let context = AttackContext::evaluation(0, &[0], 100);
+//! // 0.51 is 2.55/255 above one half.
+//! for (levels, broken) in [(2.0, false), (3.0, true)] {
+//!     let attack = Attack::Fgsm(Fgsm { epsilon: Epsilon::of_255(levels), ..Fgsm::default() });
+//!     let result = attack.run(&Brightness, &image, &bright, &context)?;
+//!     assert_eq!(result.outcomes[0].broken, broken);
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
 mod apgd;
 mod ascent;

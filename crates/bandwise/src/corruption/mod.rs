@@ -6,6 +6,25 @@
 //! rebuilt in their own arithmetic. [`Shift`] holds the other shifts, [`ChangedDataset`] makes either while a set is
 //! read, [`export`] writes files in CIFAR-10-C's layout, and [`verify`] compares with published ones, which
 //! [`crate::data`] reads.
+//!
+//! ```
+//! use bandwise::corruption::{Corruption, Corruptor, Protocol, Severity};
+//! use bandwise::data::Image;
+//!
+//! # fn main() -> bandwise::Result<()> {
+//! let gray = Image::filled(32, 32, 3, 0.4);
+//! let corruptor = Corruptor::new(Protocol::Cifar, 0);
+//! let noise: Corruption = "gaussian_noise".parse()?;
+//! let mut powers = Vec::new();
+//! for severity in Severity::all() {
+//!     let noisy = corruptor.apply_image(&gray, noise, severity, 7)?;
+//!     assert_eq!(noisy, corruptor.apply_image(&gray, noise, severity, 7)?);
+//!     powers.push(noisy.pixels.iter().map(|pixel| (pixel - 0.4).powi(2)).sum::<f32>());
+//! }
+//! assert!(powers.is_sorted());
+//! # Ok(())
+//! # }
+//! ```
 
 mod blur;
 mod color;

@@ -21,6 +21,28 @@
 //! | [`sources`] | records out of files of any kind and run folders |
 //! | [`record`] | one number with everything needed to believe it |
 //! | [`statistics`] | confidence intervals and paired tests |
+//!
+//! ```
+//! use bandwise::Job;
+//! use bandwise::attack::FrozenModel;
+//! use bandwise::candle_core::Device;
+//! use bandwise::data::{DataSpec, Split};
+//! use bandwise::evaluate::{accuracy, statistics};
+//! use bandwise::network::{Network, NetworkConfig};
+//!
+//! # fn main() -> bandwise::Result<()> {
+//! let dataset = "synthetic:test_count=10,size=16".parse::<DataSpec>()?.open(Split::Test)?;
+//! let config = NetworkConfig { width: Some(2), ..NetworkConfig::new("smallcnn") };
+//! let model = FrozenModel::folded(&Network::new(config, 0, &Device::Cpu)?.model)?;
+//! let right = accuracy::correct(&model, dataset.as_ref(), &[0, 1, 2, 3, 4], &Job::default())?;
+//! assert_eq!(right.len(), 5);
+//!
+//! // 8 of 10 right: the accuracy of such a network may well be one half.
+//! let [low, high] = statistics::wilson_interval(8, 10);
+//! assert!((low - 0.490).abs() < 5e-4 && (high - 0.943).abs() < 5e-4);
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod accuracy;
 pub mod attacks;

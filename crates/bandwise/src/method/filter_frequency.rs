@@ -16,6 +16,25 @@
 //! rule, applied here to any side N (with *ring* of a frequency = max(i, j)): `high` counts rings above
 //! N/2, `weighted` counts rings above N/2 − 1. Decomposing keeps bias, groups and non-square kernels,
 //! which the official code drops or breaks; see `docs/methods/filter-frequency.md`.
+//!
+//! ```
+//! use bandwise::candle_core::Device;
+//! use bandwise::method::filter_frequency::{Decomposition, Init, decompose, recompose};
+//! use bandwise::network::{Network, NetworkConfig};
+//!
+//! # fn main() -> bandwise::Result<()> {
+//! let config = NetworkConfig { width: Some(4), ..NetworkConfig::new("smallcnn") };
+//! let mut model = Network::new(config, 0, &Device::Cpu)?.model;
+//! let parameters = model.parameter_count();
+//! let keep = Decomposition { init: Init::Keep, ..Decomposition::default() };
+//! assert_eq!(decompose(&mut model, &keep, 0)?, 4);
+//! assert_eq!(model.parameter_count(), parameters);
+//! assert!(model.state().iter().any(|(name, _)| name.ends_with(".coefficients")));
+//! recompose(&mut model)?;
+//! assert!(model.state().iter().all(|(name, _)| !name.ends_with(".coefficients")));
+//! # Ok(())
+//! # }
+//! ```
 
 use candle_core::Tensor;
 use rand::Rng;

@@ -19,6 +19,23 @@
 //! two diagonals are not treated alike; exponents get +1e-5 and do not sum to zero; M gets
 //! +1e-5, which flattens r for small J, and J shrinks with the batch size
 //! ([`Jafr::per_image`] undoes that).
+//!
+//! ```
+//! use bandwise::candle_core::{Device, Tensor};
+//! use bandwise::method::Jafr;
+//!
+//! # fn main() -> bandwise::Result<()> {
+//! let gradient = |pixel: fn(usize) -> f64| {
+//!     let pixels: Vec<f64> = (0..64).map(pixel).collect();
+//!     Tensor::from_vec(pixels, (1, 8, 8, 1), &Device::Cpu)
+//! };
+//! let even = gradient(|_| 1.0)?;
+//! let checkered = gradient(|place| if (place / 8 + place % 8) % 2 == 0 { 1.0 } else { -1.0 })?;
+//! let bias = |gradient| Jafr::default().bias(gradient)?.to_scalar::<f64>().map_err(bandwise::Error::from);
+//! assert!(bias(&even)? > bias(&checkered)?);
+//! # Ok(())
+//! # }
+//! ```
 
 use candle_core::{D, Device, Tensor};
 use serde::{Deserialize, Serialize};

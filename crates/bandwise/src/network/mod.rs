@@ -1,4 +1,23 @@
 //! A model together with the configuration that rebuilds it.
+//!
+//! ```
+//! use bandwise::candle_core::Device;
+//! use bandwise::network::{Network, NetworkConfig};
+//!
+//! # fn main() -> bandwise::Result<()> {
+//! # let folder = std::env::temp_dir().join(format!("bandwise-doc-{}", std::process::id()));
+//! # std::fs::create_dir_all(&folder).map_err(|e| bandwise::Error::config(e.to_string()))?;
+//! # let path = folder.join("small.safetensors");
+//! let config = NetworkConfig { width: Some(4), ..NetworkConfig::new("smallcnn") }.resolved(5, 1);
+//! let network = Network::new(config, 0, &Device::Cpu)?;
+//! network.save(&path)?;
+//! let loaded = Network::load(&path, &Device::Cpu)?;
+//! assert_eq!(loaded.config, network.config);
+//! assert_eq!(loaded.model.parameter_count(), network.model.parameter_count());
+//! # std::fs::remove_dir_all(&folder).map_err(|e| bandwise::Error::config(e.to_string()))?;
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod loading;
 

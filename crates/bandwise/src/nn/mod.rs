@@ -1,4 +1,24 @@
 //! Networks: layers, architectures, and how weights get in and out.
+//!
+//! ```
+//! use bandwise::candle_core::{DType, Device, Tensor};
+//! use bandwise::nn::{Interface, Model, Pass, Signal};
+//!
+//! # fn main() -> bandwise::Result<()> {
+//! let interface = Interface { channels: 3, classes: 10, width: Some(4) };
+//! let model = Model::new("smallcnn", interface, None, 0, DType::F64, &Device::Cpu)?;
+//! let images = Tensor::full(0.5f64, (1, 16, 16, 3), &Device::Cpu)?;
+//! let direction = Tensor::ones_like(&images)?;
+//!
+//! // One dual pass gives the derivative along a direction, as two passes nearby do.
+//! let slope = model.forward(&Signal::dual(images.clone(), direction.clone()), &Pass::eval())?.tangent.unwrap();
+//! let at = |step: f64| model.logits(&(&images + (&direction * step)?)?, &Pass::eval());
+//! let nearby = ((at(1e-6)? - at(-1e-6)?)? / 2e-6)?;
+//! let difference = (slope - nearby)?.abs()?.max_all()?.to_scalar::<f64>()?;
+//! assert!(difference < 1e-6);
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod architecture;
 pub mod batch_norm;

@@ -10,6 +10,15 @@
 //! | `chart`, `scale`, `color`, `svg` | axes, ticks, colors, drawing |
 //!
 //! Nothing here knows of models or records.
+//!
+//! ```
+//! use bandwise::plot::{Axis, LinePlot, Section, Series};
+//!
+//! let plot = LinePlot::new("Learning", Axis::integers("epoch"), Axis::percent("accuracy"))
+//!     .series(Series::new("plain", vec![[1.0, 0.3], [2.0, 0.45]]));
+//! assert!(plot.svg().contains("accuracy"));
+//! assert_eq!(Section::new("Training").line_plot(plot).blocks.len(), 1);
+//! ```
 
 mod bar_plot;
 pub(crate) mod chart;

@@ -7,6 +7,14 @@
 //!
 //! Nothing here computes a result: numbers come from [`records`](crate::evaluate::record), curves from
 //! a run's metrics.
+//!
+//! ```
+//! use bandwise::report::{Cell, Report, Section, Table};
+//!
+//! let table = Table::new("Accuracy", &["network", "clean"]).row(vec![Cell::text("plain"), Cell::percent(0.945)]);
+//! let page = Report::new("Two networks").section(Section::new("Results").table(table)).to_html();
+//! assert!(page.contains("<h1>Two networks</h1>") && page.contains("94.5"));
+//! ```
 
 mod folder;
 mod html;

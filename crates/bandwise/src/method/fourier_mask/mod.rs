@@ -23,6 +23,40 @@
 //!
 //! Only the even part of a mask acts on real images, and gradients are even, so learned masks are even
 //! up to rounding. What was learned is stored, un-shifted; images show the even part, centered.
+//!
+//! ```
+//! use bandwise::attack::Classifier;
+//! use bandwise::candle_core::{Device, Tensor};
+//! use bandwise::method::fourier_mask::{ImageConfig, ImageLearner};
+//!
+//! /// Looks at the mean pixel only.
+//! struct Brightness;
+//!
+//! impl Classifier for Brightness {
+//!     fn logits(&self, images: &Tensor) -> bandwise::Result<Tensor> {
+//!         let mean = (images.flatten_from(1)?.mean_keepdim(1)? * 10.0)?;
+//!         Ok(Tensor::cat(&[&mean, &mean.affine(-1.0, 10.0)?], 1)?)
+//!     }
+//!
+//!     fn num_classes(&self) -> usize {
+//!         2
+//!     }
+//! }
+//!
+//! # fn main() -> bandwise::Result<()> {
+//! let images = Tensor::full(0.6f32, (1, 4, 4, 1), &Device::Cpu)?;
+//! let config = ImageConfig { max_steps: 100, ..ImageConfig::default() };
+//! let mut learner = ImageLearner::new(&Brightness, images, None, config)?;
+//! let mut masks = Vec::new();
+//! while !learner.is_finished() {
+//!     masks.extend(learner.step(None)?);
+//! }
+//! // The mean stays, all other frequencies go.
+//! let mask = &masks[0].mask;
+//! assert!(mask.values[0] > 0.5 && mask.values[1..].iter().all(|gain| *gain < 0.5));
+//! # Ok(())
+//! # }
+//! ```
 
 mod data_set;
 mod mask;

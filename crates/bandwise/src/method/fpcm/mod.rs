@@ -14,6 +14,23 @@
 //! The official code also transforms along channels; since G does not depend on the channel, those two
 //! transforms cancel and are left out. The official mean of the projected map equals the projection of the
 //! mean, which is what is computed here.
+//!
+//! ```
+//! use bandwise::candle_core::Device;
+//! use bandwise::method::fpcm::{self, FpcmConfig};
+//! use bandwise::network::{Network, NetworkConfig};
+//!
+//! # fn main() -> bandwise::Result<()> {
+//! let config = NetworkConfig { width: Some(4), ..NetworkConfig::new("smallcnn") };
+//! let mut model = Network::new(config, 0, &Device::Cpu)?.model;
+//! let before = model.parameter_count();
+//! fpcm::install(&mut model, &FpcmConfig { stages: vec![1], ..FpcmConfig::default() }, 0)?;
+//! // A weight and a bias for each of the first stage's four channels.
+//! assert_eq!(model.parameter_count(), before + 8);
+//! assert!(model.state().iter().any(|(name, _)| name == "attn1.projection.weight"));
+//! # Ok(())
+//! # }
+//! ```
 
 mod mixing;
 
