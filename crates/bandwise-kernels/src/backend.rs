@@ -1,6 +1,6 @@
 //! Who computes on a tensor's device: every operator asks here, once.
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 pub(crate) enum Backend {
     /// This crate's kernels for the CPU.
@@ -21,4 +21,9 @@ impl Backend {
             _ => Self::Composed,
         }
     }
+}
+
+/// Whether tensors of that type on that device are computed on by this crate's kernels for the CPU.
+pub fn has_cpu_kernels(device: &Device, dtype: DType) -> bool {
+    matches!((device, dtype), (Device::Cpu, DType::F32 | DType::F64))
 }

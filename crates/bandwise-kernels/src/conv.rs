@@ -94,26 +94,32 @@ impl CustomOp2 for Conv2d {
         gradient: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let gradient = gradient.contiguous()?;
-        let geometry = self.geometry;
-        let dx = match x.track_op() {
-            true => Some(gradient.apply_op2_no_bwd(w, &DataGradient { geometry })?),
-            false => None,
+        let part = |argument: &Tensor, other: &Tensor, of: Argument| {
+            let operator = Gradient { geometry: self.geometry, of };
+            argument.track_op().then(|| gradient.apply_op2_no_bwd(other, &operator)).transpose()
         };
-        let dw = match w.track_op() {
-            true => Some(gradient.apply_op2_no_bwd(x, &WeightGradient { geometry })?),
-            false => None,
-        };
-        Ok((dx, dw))
+        Ok((part(x, w, Argument::Input)?, part(w, x, Argument::Weight)?))
     }
 }
 
-struct DataGradient {
-    geometry: Geometry,
+#[derive(Clone, Copy)]
+enum Argument {
+    Input,
+    Weight,
 }
 
-impl CustomOp2 for DataGradient {
+/// (gradient of the result, the other argument) to the gradient of one argument.
+struct Gradient {
+    geometry: Geometry,
+    of: Argument,
+}
+
+impl CustomOp2 for Gradient {
     fn name(&self) -> &'static str {
-        "conv2d data gradient"
+        match self.of {
+            Argument::Input => "conv2d data gradient",
+            Argument::Weight => "conv2d weight gradient",
+        }
     }
 
     fn cpu_fwd(
@@ -124,9 +130,18 @@ impl CustomOp2 for DataGradient {
         l2: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         with_element!(s1, self.name(), T => {
-            let weight = PackedData::new(&self.geometry, elements::<T>(s2, l2)?);
-            let values = weight.run(&self.geometry, elements::<T>(s1, l1)?, Epilogue::NONE);
-            Ok((wrap(values), Shape::from(&self.geometry.input_shape())))
+            let (gradient, other) = (elements::<T>(s1, l1)?, elements::<T>(s2, l2)?);
+            let geometry = &self.geometry;
+            Ok(match self.of {
+                Argument::Input => {
+                    let values = PackedData::new(geometry, other).run(geometry, gradient, Epilogue::NONE);
+                    (wrap(values), Shape::from(&geometry.input_shape()))
+                }
+                Argument::Weight => {
+                    let values = weight_gradient(geometry, other, gradient);
+                    (wrap(values), Shape::from(&geometry.weight_shape()))
+                }
+            })
         })
     }
 
@@ -138,42 +153,10 @@ impl CustomOp2 for DataGradient {
         s2: &CudaStorage,
         l2: &Layout,
     ) -> Result<(CudaStorage, Shape)> {
-        crate::cuda::conv::data_gradient(&self.geometry, (s1, l1), (s2, l2))
-    }
-}
-
-struct WeightGradient {
-    geometry: Geometry,
-}
-
-impl CustomOp2 for WeightGradient {
-    fn name(&self) -> &'static str {
-        "conv2d weight gradient"
-    }
-
-    fn cpu_fwd(
-        &self,
-        s1: &CpuStorage,
-        l1: &Layout,
-        s2: &CpuStorage,
-        l2: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        with_element!(s1, self.name(), T => {
-            let (gradient, input) = (elements::<T>(s1, l1)?, elements::<T>(s2, l2)?);
-            let values = weight_gradient(&self.geometry, input, gradient);
-            Ok((wrap(values), Shape::from(&self.geometry.weight_shape())))
-        })
-    }
-
-    #[cfg(feature = "cudnn")]
-    fn cuda_fwd(
-        &self,
-        s1: &CudaStorage,
-        l1: &Layout,
-        s2: &CudaStorage,
-        l2: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        crate::cuda::conv::weight_gradient(&self.geometry, (s1, l1), (s2, l2))
+        match self.of {
+            Argument::Input => crate::cuda::conv::data_gradient(&self.geometry, (s1, l1), (s2, l2)),
+            Argument::Weight => crate::cuda::conv::weight_gradient(&self.geometry, (s1, l1), (s2, l2)),
+        }
     }
 }
 

@@ -55,46 +55,7 @@ pub fn relu_tangent(y: &Tensor, tangent: &Tensor) -> Result<Tensor> {
     if let Backend::Composed = Backend::of(y) {
         return composed::relu_tangent(y, tangent);
     }
-    y.detach().contiguous()?.apply_op2(&tangent.contiguous()?, MaskTangent)
-}
-
-struct MaskTangent;
-
-impl CustomOp2 for MaskTangent {
-    fn name(&self) -> &'static str {
-        "relu tangent"
-    }
-
-    fn cpu_fwd(
-        &self,
-        s1: &CpuStorage,
-        l1: &Layout,
-        s2: &CpuStorage,
-        l2: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        Mask.cpu_fwd(s1, l1, s2, l2)
-    }
-
-    #[cfg(feature = "cuda")]
-    fn cuda_fwd(
-        &self,
-        s1: &CudaStorage,
-        l1: &Layout,
-        s2: &CudaStorage,
-        l2: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        Mask.cuda_fwd(s1, l1, s2, l2)
-    }
-
-    fn bwd(
-        &self,
-        y: &Tensor,
-        _tangent: &Tensor,
-        _result: &Tensor,
-        gradient: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        Ok((None, Some(y.apply_op2_no_bwd(&gradient.contiguous()?, &Mask)?)))
-    }
+    y.detach().contiguous()?.apply_op2(&tangent.contiguous()?, Mask)
 }
 
 /// One step of a sign-gradient attack in one pass, pixels in \[0, 1\]:
@@ -166,7 +127,7 @@ impl CustomOp3 for SignStep {
     }
 }
 
-/// `gradient` where the first argument is positive, else zero.
+/// The second argument where the first is positive, else zero. Differentiable in the second only.
 pub(crate) struct Mask;
 
 impl CustomOp2 for Mask {
@@ -195,5 +156,15 @@ impl CustomOp2 for Mask {
         l2: &Layout,
     ) -> Result<(CudaStorage, Shape)> {
         crate::cuda::elementwise::mask(s1, l1, s2, l2)
+    }
+
+    fn bwd(
+        &self,
+        y: &Tensor,
+        _masked: &Tensor,
+        _result: &Tensor,
+        gradient: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        Ok((None, Some(y.apply_op2_no_bwd(&gradient.contiguous()?, &Mask)?)))
     }
 }

@@ -33,6 +33,7 @@ mod precision;
 
 pub use algorithm::Algorithm;
 pub use allocator::RecyclingAllocator;
+pub use backend::has_cpu_kernels;
 pub use batch_norm::{BatchStatistics, batch_norm_eval, batch_norm_train, batch_norm_train_tangent};
 pub use capabilities::{Capabilities, capabilities};
 pub use conv::{algorithm, conv2d};

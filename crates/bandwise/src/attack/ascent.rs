@@ -6,6 +6,7 @@ use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::geometry::{Noise, noise, normalized, norms, project};
+use super::method::Passes;
 use super::oracle::{Goal, Objective, Oracle};
 use super::wave::{Wave, pick, select_all};
 use super::{AttackContext, AttackResult, Band, Classifier, Norm};
@@ -74,7 +75,36 @@ impl State {
     }
 }
 
+/// What all attacks of this family answer alike, in terms of `self.ascent()`.
+macro_rules! answered_by_ascent {
+    () => {
+        fn objective(&self) -> Option<$crate::attack::oracle::Objective> {
+            Some(self.ascent().objective)
+        }
+
+        fn passes(&self, _: usize) -> $crate::attack::method::Passes {
+            self.ascent().passes()
+        }
+
+        fn run(
+            &self,
+            model: &dyn $crate::attack::Classifier,
+            images: &candle_core::Tensor,
+            labels: &candle_core::Tensor,
+            context: &$crate::attack::AttackContext,
+        ) -> $crate::Result<$crate::attack::AttackResult> {
+            self.ascent().run(model, images, labels, context)
+        }
+    };
+}
+pub(super) use answered_by_ascent;
+
 impl Ascent {
+    /// The most that it spends on one image.
+    pub fn passes(&self) -> Passes {
+        Passes::new(&[self.restarts], &[self.restarts, self.steps])
+    }
+
     /// Attacks all images and judges the results.
     pub fn run(
         &self,

@@ -1,12 +1,11 @@
 //! The L∞ form of Carlini and Wagner's attack used by the adversarial-training literature.
 
-use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::ascent::{Ascent, Start};
-use super::method::{AttackMethod, Passes, Settings, StepSize, Wording};
+use super::ascent::{Ascent, Start, answered_by_ascent};
+use super::method::{AttackMethod, Settings, StepSize, Wording};
 use super::oracle::Objective;
-use super::{AttackContext, AttackResult, Band, Classifier, Epsilon, Norm};
+use super::{Band, Epsilon, Norm};
 use crate::Result;
 
 /// PGD on the margin `max_{j≠label} z_j − z_label`, 50 steps by default.
@@ -68,6 +67,8 @@ impl AttackMethod for CwLinf {
     const SOURCE: &'static str = "after Carlini & Wagner 2017";
     const NORMS: &'static [Norm] = &[Norm::Linf];
 
+    answered_by_ascent!();
+
     fn settings(&mut self) -> Settings<'_> {
         let Self { epsilon, step_size, steps, start, restarts, band } = self;
         Settings {
@@ -84,14 +85,6 @@ impl AttackMethod for CwLinf {
         Ok(())
     }
 
-    fn objective(&self) -> Option<Objective> {
-        Some(self.ascent().objective)
-    }
-
-    fn passes(&self, _: usize) -> Passes {
-        Passes::new(&[self.restarts], &[self.restarts, self.steps])
-    }
-
     fn protocol(&self) -> Wording {
         Wording::new(format!("CW-{}", self.steps), Norm::Linf, self.epsilon)
             .step(self.step_size())
@@ -99,15 +92,5 @@ impl AttackMethod for CwLinf {
             .count(self.restarts, "restart")
             .loss(self.ascent().objective)
             .band(&self.band)
-    }
-
-    fn run(
-        &self,
-        model: &dyn Classifier,
-        images: &Tensor,
-        labels: &Tensor,
-        context: &AttackContext,
-    ) -> Result<AttackResult> {
-        self.ascent().run(model, images, labels, context)
     }
 }

@@ -1,12 +1,11 @@
 //! Fast gradient sign method (Goodfellow et al. 2015), plain and with a random start.
 
-use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::ascent::{Ascent, Start};
-use super::method::{AttackMethod, Passes, Settings, StepSize, Wording};
+use super::ascent::{Ascent, Start, answered_by_ascent};
+use super::method::{AttackMethod, Settings, StepSize, Wording};
 use super::oracle::Objective;
-use super::{AttackContext, AttackResult, Band, Classifier, Epsilon, Norm};
+use super::{Band, Epsilon, Norm};
 use crate::Result;
 
 /// One step of length ε along the sign of the gradient (L2: along the gradient).
@@ -53,6 +52,8 @@ impl AttackMethod for Fgsm {
     const SOURCE: &'static str = "Goodfellow et al. 2015";
     const NORMS: &'static [Norm] = &[Norm::Linf, Norm::L2];
 
+    answered_by_ascent!();
+
     fn settings(&mut self) -> Settings<'_> {
         let Self { norm, epsilon, exact_gradient, band } = self;
         Settings {
@@ -67,26 +68,8 @@ impl AttackMethod for Fgsm {
         Ok(())
     }
 
-    fn objective(&self) -> Option<Objective> {
-        Some(self.ascent().objective)
-    }
-
-    fn passes(&self, _: usize) -> Passes {
-        Passes::new(&[1], &[1])
-    }
-
     fn protocol(&self) -> Wording {
         Wording::new("FGSM", self.norm, self.epsilon).loss(self.ascent().objective).band(&self.band)
-    }
-
-    fn run(
-        &self,
-        model: &dyn Classifier,
-        images: &Tensor,
-        labels: &Tensor,
-        context: &AttackContext,
-    ) -> Result<AttackResult> {
-        self.ascent().run(model, images, labels, context)
     }
 }
 
@@ -150,6 +133,8 @@ impl AttackMethod for RandomFgsm {
     const SOURCE: &'static str = "Wong et al. 2020";
     const NORMS: &'static [Norm] = &[Norm::Linf, Norm::L2];
 
+    answered_by_ascent!();
+
     fn settings(&mut self) -> Settings<'_> {
         let Self { norm, epsilon, step_size, restarts, exact_gradient, band } = self;
         Settings {
@@ -166,14 +151,6 @@ impl AttackMethod for RandomFgsm {
         Ok(())
     }
 
-    fn objective(&self) -> Option<Objective> {
-        Some(self.ascent().objective)
-    }
-
-    fn passes(&self, _: usize) -> Passes {
-        Passes::new(&[self.restarts], &[self.restarts])
-    }
-
     fn protocol(&self) -> Wording {
         Wording::new("FGSM-RS", self.norm, self.epsilon)
             .step(self.step_size())
@@ -181,15 +158,5 @@ impl AttackMethod for RandomFgsm {
             .count(self.restarts, "restart")
             .loss(self.ascent().objective)
             .band(&self.band)
-    }
-
-    fn run(
-        &self,
-        model: &dyn Classifier,
-        images: &Tensor,
-        labels: &Tensor,
-        context: &AttackContext,
-    ) -> Result<AttackResult> {
-        self.ascent().run(model, images, labels, context)
     }
 }

@@ -1,12 +1,11 @@
 //! Momentum iterative FGSM (Dong et al. 2018).
 
-use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::ascent::{Ascent, Start};
-use super::method::{AttackMethod, Passes, Settings, StepSize, Wording, check_number};
+use super::ascent::{Ascent, Start, answered_by_ascent};
+use super::method::{AttackMethod, Settings, StepSize, Wording, check_number};
 use super::oracle::Objective;
-use super::{AttackContext, AttackResult, Band, Classifier, Epsilon, Norm};
+use super::{Band, Epsilon, Norm};
 use crate::Result;
 
 /// Iterated FGSM whose direction accumulates the L1-normalized gradients.
@@ -76,6 +75,8 @@ impl AttackMethod for MiFgsm {
     const SOURCE: &'static str = "Dong et al. 2018";
     const NORMS: &'static [Norm] = &[Norm::Linf, Norm::L2];
 
+    answered_by_ascent!();
+
     fn settings(&mut self) -> Settings<'_> {
         let default = self.default_step_size();
         let Self { norm, epsilon, step_size, steps, decay: _, exact_gradient, band } = self;
@@ -93,29 +94,11 @@ impl AttackMethod for MiFgsm {
         check_number("mifgsm", "decay", self.decay, self.decay >= 0.0, "at least 0")
     }
 
-    fn objective(&self) -> Option<Objective> {
-        Some(self.ascent().objective)
-    }
-
-    fn passes(&self, _: usize) -> Passes {
-        Passes::new(&[1], &[self.steps])
-    }
-
     fn protocol(&self) -> Wording {
         Wording::new(format!("MI-FGSM-{}", self.steps), self.norm, self.epsilon)
             .step(self.step_size())
             .with(format!("decay {}", self.decay))
             .loss(self.ascent().objective)
             .band(&self.band)
-    }
-
-    fn run(
-        &self,
-        model: &dyn Classifier,
-        images: &Tensor,
-        labels: &Tensor,
-        context: &AttackContext,
-    ) -> Result<AttackResult> {
-        self.ascent().run(model, images, labels, context)
     }
 }

@@ -1,12 +1,11 @@
 //! Projected gradient descent (Madry et al. 2018).
 
-use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::ascent::{Ascent, Start};
-use super::method::{AttackMethod, Passes, Settings, StepSize, Wording};
+use super::ascent::{Ascent, Start, answered_by_ascent};
+use super::method::{AttackMethod, Settings, StepSize, Wording};
 use super::oracle::Objective;
-use super::{AttackContext, AttackResult, Band, Classifier, Epsilon, Norm};
+use super::{Band, Epsilon, Norm};
 use crate::{Error, Result};
 
 /// The loss that PGD climbs.
@@ -100,6 +99,8 @@ impl AttackMethod for Pgd {
     const SOURCE: &'static str = "Madry et al. 2018";
     const NORMS: &'static [Norm] = &[Norm::Linf, Norm::L2];
 
+    answered_by_ascent!();
+
     fn settings(&mut self) -> Settings<'_> {
         let Self { norm, epsilon, step_size, steps, start, restarts, loss: _, exact_gradient, band } = self;
         Settings {
@@ -123,14 +124,6 @@ impl AttackMethod for Pgd {
         Ok(())
     }
 
-    fn objective(&self) -> Option<Objective> {
-        Some(self.ascent().objective)
-    }
-
-    fn passes(&self, _: usize) -> Passes {
-        Passes::new(&[self.restarts], &[self.restarts, self.steps])
-    }
-
     fn protocol(&self) -> Wording {
         let loss = self.ascent().objective;
         Wording::new(format!("PGD-{}", self.steps), self.norm, self.epsilon)
@@ -140,15 +133,5 @@ impl AttackMethod for Pgd {
             .loss(loss)
             .when(self.exact_gradient && loss != Objective::CrossEntropy, "exact gradient")
             .band(&self.band)
-    }
-
-    fn run(
-        &self,
-        model: &dyn Classifier,
-        images: &Tensor,
-        labels: &Tensor,
-        context: &AttackContext,
-    ) -> Result<AttackResult> {
-        self.ascent().run(model, images, labels, context)
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use super::{Corruption, Corruptor, Severity, Shift};
-use crate::data::{Dataset, Image};
+use crate::data::{Dataset, Image, list_and_labels_of_inner};
 use crate::{Result, files};
 
 /// What happens to each image.
@@ -60,13 +60,7 @@ impl Dataset for ChangedDataset {
         &self.name
     }
 
-    fn len(&self) -> usize {
-        self.inner.len()
-    }
-
-    fn class_names(&self) -> &[String] {
-        self.inner.class_names()
-    }
+    list_and_labels_of_inner!();
 
     fn get(&self, index: usize) -> Result<(Image, u32)> {
         let (image, label) = self.inner.get(index)?;
@@ -77,14 +71,6 @@ impl Dataset for ChangedDataset {
             Change::Shift { shift, seed } => shift.apply(&image, *seed, index as u64)?,
         };
         Ok((changed, label))
-    }
-
-    fn label(&self, index: usize) -> Result<u32> {
-        self.inner.label(index)
-    }
-
-    fn texture_label(&self, index: usize) -> Option<u32> {
-        self.inner.texture_label(index)
     }
 
     fn image_shape(&self) -> Option<[usize; 3]> {

@@ -20,6 +20,22 @@
 //! | `statistics` | what `bandwise data info` prints |
 //!
 //! Pixels are f32 in `[0, 1]`, images `[height, width, channels]`; nothing here normalizes.
+//!
+//! ```
+//! use bandwise::data::{Augment, DataSpec, Loader, LoaderConfig, Split};
+//!
+//! # fn main() -> bandwise::Result<()> {
+//! let spec: DataSpec = "synthetic:count=10,size=16".parse()?;
+//! let dataset = spec.open(Split::Train)?;
+//! assert_eq!(dataset.get(3)?.0.shape(), [16, 16, 3]);
+//!
+//! let config = LoaderConfig { batch_size: 4, augment: Augment::standard(), ..LoaderConfig::default() };
+//! let loader = Loader::new(dataset, config)?;
+//! let sizes = loader.epoch(0).map(|batch| Ok(batch?.len())).collect::<bandwise::Result<Vec<_>>>()?;
+//! assert_eq!(sizes, [4, 4, 2]);
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod array;
 pub mod augment;
@@ -115,6 +131,28 @@ impl std::fmt::Debug for dyn Dataset {
         write!(f, "{}: {images}, {classes}", self.name())
     }
 }
+
+/// The methods of a [`Dataset`] that changes the images of `self.inner`, one by one: its list and its labels.
+macro_rules! list_and_labels_of_inner {
+    () => {
+        fn len(&self) -> usize {
+            self.inner.len()
+        }
+
+        fn class_names(&self) -> &[String] {
+            self.inner.class_names()
+        }
+
+        fn label(&self, index: usize) -> $crate::Result<u32> {
+            self.inner.label(index)
+        }
+
+        fn texture_label(&self, index: usize) -> Option<u32> {
+            self.inner.texture_label(index)
+        }
+    };
+}
+pub(crate) use list_and_labels_of_inner;
 
 /// The error for an index past the end.
 pub(crate) fn index_error(name: &str, index: usize, len: usize) -> Error {

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use rand::seq::SliceRandom;
 
-use super::{Dataset, Image, index_error};
+use super::{Dataset, Image, index_error, list_and_labels_of_inner};
 use crate::{Error, Result, files, random};
 
 /// Some of another set's images, in a given order.
@@ -120,13 +120,7 @@ impl Dataset for Resized {
         self.inner.name()
     }
 
-    fn len(&self) -> usize {
-        self.inner.len()
-    }
-
-    fn class_names(&self) -> &[String] {
-        self.inner.class_names()
-    }
+    list_and_labels_of_inner!();
 
     fn get(&self, index: usize) -> Result<(Image, u32)> {
         let (image, label) = self.inner.get(index)?;
@@ -135,14 +129,6 @@ impl Dataset for Resized {
             None => image.resized(self.size, self.size),
         };
         Ok((image, label))
-    }
-
-    fn label(&self, index: usize) -> Result<u32> {
-        self.inner.label(index)
-    }
-
-    fn texture_label(&self, index: usize) -> Option<u32> {
-        self.inner.texture_label(index)
     }
 
     fn image_shape(&self) -> Option<[usize; 3]> {
@@ -183,13 +169,7 @@ impl Dataset for Gray {
         self.inner.name()
     }
 
-    fn len(&self) -> usize {
-        self.inner.len()
-    }
-
-    fn class_names(&self) -> &[String] {
-        self.inner.class_names()
-    }
+    list_and_labels_of_inner!();
 
     fn get(&self, index: usize) -> Result<(Image, u32)> {
         let (image, label) = self.inner.get(index)?;
@@ -199,14 +179,6 @@ impl Dataset for Gray {
         let luma = |rgb: &[f32]| 0.299 * rgb[0] + 0.587 * rgb[1] + 0.114 * rgb[2];
         let pixels = image.pixels.chunks_exact(3).map(luma).collect();
         Ok((Image { height: image.height, width: image.width, channels: 1, pixels }, label))
-    }
-
-    fn label(&self, index: usize) -> Result<u32> {
-        self.inner.label(index)
-    }
-
-    fn texture_label(&self, index: usize) -> Option<u32> {
-        self.inner.texture_label(index)
     }
 
     fn image_shape(&self) -> Option<[usize; 3]> {

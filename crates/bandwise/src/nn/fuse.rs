@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use bandwise_kernels::{FrozenGraph, Value};
-use candle_core::{DType, Tensor};
+use bandwise_kernels::{FrozenGraph, Value, has_cpu_kernels};
+use candle_core::Tensor;
 
 use super::batch_norm::BatchNorm;
 use super::layer::{Activation, Folded, Fused, Layer, PadShortcut, Pool, Residual, Stage};
@@ -15,7 +15,7 @@ impl Model {
     /// [`FrozenGraph`] knows as one operator; the normalization becomes part of the first. Stages inside a run leave
     /// nothing to a recorder.
     pub fn fused(mut self) -> Result<Self> {
-        if !self.device().is_cpu() || !matches!(self.dtype(), DType::F32 | DType::F64) {
+        if !has_cpu_kernels(self.device(), self.dtype()) {
             return Ok(self);
         }
         let normalization = self.normalization.take();

@@ -124,17 +124,13 @@ impl BarPlot {
     }
 
     fn legend(&self) -> Vec<Entry<'_>> {
-        let entries = self.series.iter().enumerate();
-        let entry = |(index, s): (usize, &'_ BarSeries)| (s.color.unwrap_or(index), index);
-        entries
-            .map(entry)
-            .map(|(color, index)| Entry {
-                label: &self.series[index].label,
-                color,
-                dashed: false,
-                marker: None,
-            })
-            .collect()
+        let entries = self.series.iter().enumerate().map(|(index, s)| Entry {
+            label: &s.label,
+            color: s.color.unwrap_or(index),
+            dashed: false,
+            marker: None,
+        });
+        entries.collect()
     }
 
     fn draw_bars(&self, svg: &mut Svg, area: Area, scale: &Scale) {

@@ -8,6 +8,7 @@ use candle_core::{CpuStorage, DType, Device, InplaceOp2, Layout, Tensor};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::optimizer::is_span;
 use super::schedule::Position;
 use crate::nn::weights::{AVERAGE_COUNT as COUNT, StateDict};
 use crate::{Error, Result};
@@ -192,7 +193,7 @@ impl Average {
 /// `average ← average + new · (weight − average)`, in one pass on the CPU.
 fn blend(average: &mut Tensor, weight: &Tensor, new: f64) -> Result<()> {
     let weight = weight.detach();
-    if average.device().is_cpu() && average.dtype() == DType::F32 && weight.dtype() == DType::F32 {
+    if is_span(average) && is_span(&weight) {
         return Ok(average.inplace_op2(&weight.contiguous()?, &Blend(new as f32))?);
     }
     *average = (&*average + ((weight - &*average)? * new)?)?;

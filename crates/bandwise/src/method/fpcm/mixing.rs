@@ -20,7 +20,7 @@ use crate::spectral::fourier::Real;
 
 /// Whether [`mix`] can be used: its operator computes on the CPU alone.
 pub(super) fn has_operator(x: &Tensor) -> bool {
-    x.device().is_cpu() && matches!(x.dtype(), DType::F32 | DType::F64)
+    bandwise_kernels::has_cpu_kernels(x.device(), x.dtype())
 }
 
 /// `ω·low(x) + (1 − ω)·(x − low(x))` of maps `x` `[batch, height, width, channels]`, with ω `[batch, channels]`

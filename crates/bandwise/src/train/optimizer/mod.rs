@@ -19,7 +19,7 @@ use crate::nn::weights::StateDict;
 use crate::{Error, Result};
 
 pub use config::OptimizerConfig;
-pub(super) use spans::sum_of_squares;
+pub(super) use spans::{is_span, sum_of_squares};
 
 /// Name of the step counts among the tensors of [`Optimizer::state`].
 const STEPS: &str = "steps";
@@ -252,7 +252,7 @@ impl Optimizer {
 impl Slots {
     fn new(config: &OptimizerConfig, var: &Var) -> Result<Self> {
         let (count, initial) = (config.slots().len(), config.initial_state());
-        if var.device().is_cpu() && var.dtype() == DType::F32 {
+        if is_span(var) {
             return Ok(Self::Spans(vec![vec![initial as f32; var.elem_count()]; count]));
         }
         let tensors = (0..count).map(|_| var.zeros_like()?.affine(1.0, initial));

@@ -164,9 +164,14 @@ fn adam(
     }
 }
 
+/// Whether a tensor is a span of numbers in main memory, to be changed in place.
+pub(in crate::train) fn is_span(tensor: &Tensor) -> bool {
+    tensor.device().is_cpu() && tensor.dtype() == DType::F32
+}
+
 /// `‖t‖²`, summed in an order that does not depend on the number of threads.
 pub(in crate::train) fn sum_of_squares(tensor: &Tensor) -> Result<f64> {
-    if tensor.device().is_cpu() && tensor.dtype() == DType::F32 {
+    if is_span(tensor) {
         let tensor = tensor.contiguous()?;
         let (storage, layout) = tensor.storage_and_layout();
         if let (Storage::Cpu(CpuStorage::F32(values)), Some((start, end))) =
