@@ -19,7 +19,7 @@ use bandwise::method::fpcm::{self, FpcmConfig};
 use bandwise::method::input_gradient::{InputGradient, joint_gradients};
 use bandwise::method::{InputPenalty, Jafr};
 use bandwise::nn::loss::mean_cross_entropy;
-use bandwise::nn::{Interface, Model, Pass};
+use bandwise::nn::{ForwardContext, Model, ModelShape};
 use bandwise_kernels::{Precision, RecyclingAllocator, capabilities, sign_step};
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
@@ -54,8 +54,8 @@ struct Bench {
 
 impl Bench {
     fn new(job: &Job) -> Outcome<Self> {
-        let interface = Interface { channels: 3, classes: 10, width: None };
-        let mut model = Model::new(&job.model, interface, None, 1, DType::F32, &Device::Cpu)?;
+        let shape = ModelShape { channels: 3, classes: 10, width: None };
+        let mut model = Model::new(&job.model, shape, None, 1, DType::F32, &Device::Cpu)?;
         model.set_precision(match job.precision.as_str() {
             "f32" => Precision::F32,
             "f32-fast" => Precision::F32Fast,
@@ -93,7 +93,7 @@ impl Bench {
     fn run(&mut self, work: &str) -> Outcome<()> {
         match work {
             "inference" => {
-                let logits = self.folded()?.logits(&self.images, &Pass::eval())?;
+                let logits = self.folded()?.logits(&self.images, &ForwardContext::eval())?;
                 logits.sum_all()?.to_scalar::<f32>()?;
             }
             "attack" => {
@@ -125,13 +125,14 @@ impl Bench {
 
     fn gradient(&self, model: &Model, images: &Tensor) -> Outcome<Tensor> {
         let images = Var::from_tensor(images)?;
-        let loss = mean_cross_entropy(&model.logits(&images, &Pass::eval())?, &self.labels)?;
+        let loss = mean_cross_entropy(&model.logits(&images, &ForwardContext::eval())?, &self.labels)?;
         Ok(loss.backward()?.remove(&images).ok_or("the pixels have no gradient")?)
     }
 
     fn train(&mut self, images: &Tensor) -> Outcome<()> {
         self.folded = None;
-        let mut loss = mean_cross_entropy(&self.model.logits(images, &Pass::train(0.0))?, &self.labels)?;
+        let mut loss =
+            mean_cross_entropy(&self.model.logits(images, &ForwardContext::train(0.0))?, &self.labels)?;
         if let Some(penalty) = &self.penalty {
             loss = (loss + penalty.value(&self.model)?)?;
         }
@@ -141,12 +142,13 @@ impl Bench {
     fn train_with_jafr(&mut self) -> Outcome<()> {
         self.folded = None;
         let (images, labels) = (&self.images, &self.labels);
-        let statistics = Pass::batch_statistics(0.0);
+        let statistics = ForwardContext::batch_statistics(0.0);
         let clean = InputGradient::of(&self.model.frozen(), images, labels, &statistics)?;
         let direction = Jafr::default().penalty(&clean.gradient)?.derivative;
         drop(clean);
         let loss = |logits: &Tensor| mean_cross_entropy(logits, labels);
-        let joint = joint_gradients(&self.model, images, labels, &direction, &Pass::train(0.0), loss)?;
+        let joint =
+            joint_gradients(&self.model, images, labels, &direction, &ForwardContext::train(0.0), loss)?;
         self.update(&joint.parameters)
     }
 

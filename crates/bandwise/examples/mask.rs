@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use bandwise::analyze::masks::data_set::{self, DataSetMasksConfig};
 use bandwise::data::Split;
 use bandwise::evaluate::subject::{Compute, Subject, TestSet};
-use bandwise::method::fourier_mask::DataSetConfig;
+use bandwise::method::fourier_mask::SharedMaskConfig;
 use bandwise::network::{ModelSource, Network, NetworkConfig};
 use bandwise::report::write_analysis;
 use bandwise::{Job, Result, candle_core::Device};
@@ -31,7 +31,7 @@ fn main() -> Result<()> {
     let subject = Subject::load(&ModelSource::new(weights), &images, &Compute::default())?;
     // The paper's settings, but for fewer epochs.
     let config = DataSetMasksConfig {
-        learning: DataSetConfig { epochs: 3, ..DataSetConfig::default() },
+        learning: SharedMaskConfig { epochs: 3, ..SharedMaskConfig::default() },
         ..DataSetMasksConfig::default()
     };
     let found = data_set::run(&[subject], &Job::default(), &config, &folder)?;

@@ -182,10 +182,10 @@ fn pictures() -> Section {
         images = images.row(
             label,
             vec![
-                Picture::from_pixels(&original, SIDE, SIDE, 3).caption("disc 98 %"),
-                Picture::from_pixels(&adversarial, SIDE, SIDE, 3).caption("cross 71 %"),
-                Picture::signed(&perturbation, SIDE, SIDE, 3, None),
-                Picture::heat(&spectrum, SIDE, SIDE, ColorMap::Magma, None),
+                PngImage::from_pixels(&original, SIDE, SIDE, 3).caption("disc 98 %"),
+                PngImage::from_pixels(&adversarial, SIDE, SIDE, 3).caption("cross 71 %"),
+                PngImage::signed(&perturbation, SIDE, SIDE, 3, None),
+                PngImage::heat(&spectrum, SIDE, SIDE, ColorMap::Magma, None),
             ],
         );
     }

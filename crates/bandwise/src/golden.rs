@@ -9,7 +9,7 @@ use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 use serde_json::Value;
 
-use crate::nn::{Interface, Model, Normalization};
+use crate::nn::{Model, ModelShape, Normalization};
 
 /// The folder of reference values: `BANDWISE_GOLDEN`, by default `../shared/golden` beside the workspace.
 ///
@@ -60,9 +60,9 @@ pub fn tensors(folder: &Path, name: &str) -> HashMap<String, Tensor> {
 pub fn network(folder: &Path, name: &str, dtype: DType) -> Model {
     let weights = tensors(folder, &format!("{name}_akamaster.safetensors"));
     let classes = weights["linear.weight"].dim(0).unwrap();
-    let interface = Interface { channels: 3, classes, width: None };
+    let shape = ModelShape { channels: 3, classes, width: None };
     let constants = Normalization { mean: vec![0.485, 0.456, 0.406], std: vec![0.229, 0.224, 0.225] };
-    let model = Model::new(name, interface, Some(&constants), 0, dtype, &Device::Cpu).unwrap();
+    let model = Model::new(name, shape, Some(&constants), 0, dtype, &Device::Cpu).unwrap();
     for parameter in model.parameters() {
         parameter.set(&weights[parameter.name()].to_dtype(dtype).unwrap()).unwrap();
     }

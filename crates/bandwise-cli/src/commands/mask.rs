@@ -3,7 +3,7 @@
 use bandwise::analyze::masks::data_set::{self, DataSetMasksConfig};
 use bandwise::analyze::masks::per_image::{self, ImageMasksConfig};
 use bandwise::attack::Attack;
-use bandwise::method::fourier_mask::{DataSetConfig, ImageConfig, ImageSchedule};
+use bandwise::method::fourier_mask::{ImageConfig, ImageSchedule, SharedMaskConfig};
 use bandwise::{Error, Interrupt, Result};
 use clap::{Args, ValueEnum};
 
@@ -87,8 +87,8 @@ enum ScheduleArgument {
 
 impl MaskArguments {
     fn data_set(&self) -> DataSetMasksConfig {
-        let defaults = DataSetConfig::default();
-        let learning = DataSetConfig {
+        let defaults = SharedMaskConfig::default();
+        let learning = SharedMaskConfig {
             decay: self.sparsity.unwrap_or(defaults.decay),
             learning_rate: self.lr.unwrap_or(defaults.learning_rate),
             epochs: self.epochs,

@@ -5,7 +5,7 @@ use candle_core::{Device, Tensor};
 use crate::Result;
 use crate::attack::{Attack, AttackContext, Classifier};
 use crate::data::{Batch, Dataset};
-use crate::plot::{ColorMap, ImageGrid, Picture, Section};
+use crate::plot::{ColorMap, ImageGrid, PngImage, Section};
 use crate::spectral::bands;
 use crate::spectral::statistics::SpectrumStatistics;
 
@@ -46,12 +46,12 @@ pub fn section(
         let (height, width, channels) = clean.dims3()?;
         let pixels = |t: &Tensor| -> Result<Vec<f32>> { Ok(t.flatten_all()?.to_vec1::<f32>()?) };
         let pictures = vec![
-            Picture::from_pixels(&pixels(&clean)?, height, width, channels)
+            PngImage::from_pixels(&pixels(&clean)?, height, width, channels)
                 .caption(format!("seen as {}", name(before[row]))),
             spectrum(&clean)?,
-            Picture::from_pixels(&pixels(&changed)?, height, width, channels)
+            PngImage::from_pixels(&pixels(&changed)?, height, width, channels)
                 .caption(format!("seen as {}", name(after[row]))),
-            Picture::signed(&pixels(&difference)?, height, width, channels, None),
+            PngImage::signed(&pixels(&difference)?, height, width, channels, None),
             spectrum(&difference)?,
         ];
         grid = grid.row(name(labels[row]), pictures);
@@ -60,12 +60,12 @@ pub fn section(
 }
 
 /// The centered log-amplitude spectrum of one image `[height, width, channels]`.
-fn spectrum(picture: &Tensor) -> Result<Picture> {
+fn spectrum(picture: &Tensor) -> Result<PngImage> {
     let statistics = SpectrumStatistics::of_tensor(&picture.unsqueeze(0)?)?;
     let (height, width) = statistics.size();
     let values = bands::shift(&statistics.mean_log_amplitude(), height, width);
     let values: Vec<f32> = values.into_iter().map(|v| v as f32).collect();
     // Amplitudes that are zero but for rounding would stretch the colors.
     let highest = values.iter().fold(f32::NEG_INFINITY, |a, b| a.max(*b));
-    Ok(Picture::heat(&values, height, width, ColorMap::Viridis, Some([highest - 8.0, highest])))
+    Ok(PngImage::heat(&values, height, width, ColorMap::Viridis, Some([highest - 8.0, highest])))
 }

@@ -7,7 +7,7 @@ use super::{Analysis, Findings, advance, frequency_axes, radius_axis, shared_ima
 use crate::evaluate::record::Record;
 use crate::evaluate::subject::Subject;
 use crate::formats::csv::Csv;
-use crate::nn::{Model, Pass, Recorder};
+use crate::nn::{ForwardContext, Model, Recorder};
 use crate::plot::{Axis, Bar, BarPlot, BarSeries, ColorMap, HeatMap, HeatPanel, LinePlot, Section, Series};
 use crate::spectral::bands;
 use crate::spectral::statistics::SpectrumStatistics;
@@ -96,7 +96,7 @@ impl FeatureSpectra {
             advance(job, label, start, count)?;
             let part = images.narrow(0, start, batch_size.min(count - start))?.contiguous()?;
             let recorder = Recorder::new();
-            model.logits(&part, &Pass { recorder: Some(&recorder), ..Pass::eval() })?;
+            model.logits(&part, &ForwardContext { recorder: Some(&recorder), ..ForwardContext::eval() })?;
             // Maps without extent have no spectrum.
             let maps = recorder.take().into_iter().filter(|(_, map)| map.rank() == 4);
             for (index, (name, map)) in maps.enumerate() {
@@ -183,13 +183,13 @@ pub fn section(spectra: &[FeatureSpectra]) -> Section {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::Interface;
+    use crate::nn::ModelShape;
     use candle_core::DType;
 
     #[test]
     fn every_stage_is_measured_and_batches_change_nothing() {
-        let interface = Interface { channels: 3, classes: 4, width: Some(4) };
-        let model = Model::new("resnet20", interface, None, 1, DType::F32, &Device::Cpu).unwrap();
+        let shape = ModelShape { channels: 3, classes: 4, width: Some(4) };
+        let model = Model::new("resnet20", shape, None, 1, DType::F32, &Device::Cpu).unwrap();
         let images = Tensor::rand(0f32, 1.0, (5, 16, 12, 3), &Device::Cpu).unwrap();
         let measure = |batch_size| {
             FeatureSpectra::measure("a", &model, &images, &Job { batch_size, ..Job::default() }).unwrap()

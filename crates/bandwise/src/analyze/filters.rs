@@ -274,12 +274,12 @@ mod tests {
     use candle_core::{DType, Device, Tensor};
 
     use super::*;
-    use crate::nn::Interface;
+    use crate::nn::ModelShape;
 
     /// A small CNN whose filters are all one basis map, but for a tenth of its energy in another.
     fn model(main: usize, other: usize) -> Model {
-        let interface = Interface { channels: 3, classes: 10, width: Some(2) };
-        let model = Model::new("smallcnn", interface, None, 0, DType::F64, &Device::Cpu).unwrap();
+        let shape = ModelShape { channels: 3, classes: 10, width: Some(2) };
+        let model = Model::new("smallcnn", shape, None, 0, DType::F64, &Device::Cpu).unwrap();
         let basis = DctBasis::new(3).unwrap();
         let unit = |frequency: usize| -> Vec<f64> {
             let map = &basis.maps()[frequency * 9..][..9];

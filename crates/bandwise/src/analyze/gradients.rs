@@ -18,7 +18,7 @@ use crate::evaluate::subject::{Subject, with_warnings};
 use crate::method::grad_align::{alignment, uniform_noise};
 use crate::method::input_gradient::{InputGradient, norms, scalar};
 use crate::method::jafr::{Jafr, low_frequencies};
-use crate::nn::{Model, Pass};
+use crate::nn::{ForwardContext, Model};
 use crate::spectral::statistics::SpectrumStatistics;
 use crate::wording::counted;
 use crate::{Error, Job, Result};
@@ -169,7 +169,7 @@ impl GradientSpectrum {
 
 /// Gradients of each image's own cross-entropy.
 fn own_gradients(frozen: &Model, images: &Tensor, labels: &Tensor) -> Result<Tensor> {
-    let found = InputGradient::of(frozen, images, labels, &Pass::eval())?;
+    let found = InputGradient::of(frozen, images, labels, &ForwardContext::eval())?;
     Ok((found.gradient * images.dim(0)? as f64)?)
 }
 

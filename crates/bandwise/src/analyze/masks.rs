@@ -21,7 +21,7 @@ use crate::formats::csv::Csv;
 use crate::method::fourier_mask::{EpochLog, Mask};
 use crate::outputs::{self, Kind};
 use crate::plot::{
-    Axis, Bar, BarPlot, BarSeries, Cell, ColorMap, HeatMap, HeatPanel, LinePlot, NumberFormat, Picture,
+    Axis, Bar, BarPlot, BarSeries, Cell, ColorMap, HeatMap, HeatPanel, LinePlot, NumberFormat, PngImage,
     Section, Series, Table,
 };
 use crate::spectral::bands::{self, BandMasks};
@@ -84,14 +84,14 @@ impl MaskProfile {
     }
 
     /// The mask as an image: centered even part, black 0 to bright 1.
-    pub fn picture(&self) -> Picture {
+    pub fn picture(&self) -> PngImage {
         picture(&self.centered, self.height, self.width)
     }
 }
 
 /// A centered mask as an image: black 0 to bright 1.
-pub fn picture(centered: &[f32], height: usize, width: usize) -> Picture {
-    Picture::heat(centered, height, width, ColorMap::Magma, Some([0.0, 1.0]))
+pub fn picture(centered: &[f32], height: usize, width: usize) -> PngImage {
+    PngImage::heat(centered, height, width, ColorMap::Magma, Some([0.0, 1.0]))
 }
 
 /// Centered differences of all pairs (later minus earlier), plain.
@@ -333,7 +333,7 @@ pub fn one_for_each(files: &[PathBuf], models: usize, job: &Job) -> Result<Vec<M
 }
 
 /// Writes a mask as an image: even part, centered.
-fn write_picture(path: &Path, mask: &Mask) -> Result<()> {
+fn write_image(path: &Path, mask: &Mask) -> Result<()> {
     let png = picture(&mask.centered(), mask.height, mask.width).bytes().unwrap_or_default();
     outputs::replace(path, &png)
 }

@@ -11,10 +11,10 @@ use super::{
     Analysis, Findings, NOTHING_WRITTEN, advance, frequency_axes, radius_axis, shared_images, signed,
 };
 use crate::attack::{Attack, AttackContext, Classifier, Pgd};
+use crate::evaluate::accuracy_record::attacked;
 use crate::evaluate::preflight;
 use crate::evaluate::record::Record;
 use crate::evaluate::subject::{Subject, TestImages, with_warnings};
-use crate::evaluate::suite::attacked;
 use crate::formats::csv::Csv;
 use crate::method::fourier_mask::Mask;
 use crate::plot::{Axis, Cell, ColorMap, HeatMap, HeatPanel, LinePlot, Section, Series, Table};

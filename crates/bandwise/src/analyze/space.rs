@@ -51,7 +51,7 @@ impl<'a> View<'a> {
         let Some(normalization) = normalization.filter(|_| space == Space::Input) else {
             return Ok(Self { model, origin: None });
         };
-        let channels = subject.network.model.interface().channels;
+        let channels = subject.network.model.shape().channels;
         let mean: Vec<f32> = match normalization.mean[..] {
             [one] => vec![one as f32; channels],
             ref all if all.len() == channels => all.iter().map(|mean| *mean as f32).collect(),

@@ -110,7 +110,7 @@ impl AttackMethod for FourierBasis {
         let mut done: Vec<bool> = judged.iter().map(|v| v.wrong).collect();
         let longest = candidates.iter().map(|c| c.plan.len()).max().unwrap_or(0);
         for query in 0..longest {
-            let best = pictures(candidates.iter().map(|c| &c.best), images)?;
+            let best = attacked_images(candidates.iter().map(|c| &c.best), images)?;
             if let Some(stay) = wave.retire(&done, &best)? {
                 select_host(&mut candidates, &stay)?;
             }
@@ -119,7 +119,7 @@ impl AttackMethod for FourierBasis {
             }
             let tried: Vec<Vec<f32>> =
                 candidates.par_iter().map(|c| self.add(&c.origin, &c.plan[query], height, width)).collect();
-            let judged = wave.judge(&oracle.logits(&pictures(tried.iter(), images)?)?)?;
+            let judged = wave.judge(&oracle.logits(&attacked_images(tried.iter(), images)?)?)?;
             wave.count_queries(1);
             for (row, picture) in tried.into_iter().enumerate() {
                 let outcome = &mut wave.outcomes[wave.alive[row]];
@@ -133,7 +133,7 @@ impl AttackMethod for FourierBasis {
             }
             done = judged.iter().map(|v| v.wrong).collect();
         }
-        let rest = pictures(candidates.iter().map(|c| &c.best), images);
+        let rest = attacked_images(candidates.iter().map(|c| &c.best), images);
         wave.finish(&if candidates.is_empty() { images.clone() } else { rest? })
     }
 }
@@ -179,7 +179,7 @@ fn plan(
 }
 
 /// Host images as a tensor like `like` (its type, device and image shape).
-pub(crate) fn pictures<'a>(
+pub(crate) fn attacked_images<'a>(
     rows: impl ExactSizeIterator<Item = &'a Vec<f32>>,
     like: &Tensor,
 ) -> Result<Tensor> {

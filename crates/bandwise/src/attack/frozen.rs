@@ -4,7 +4,7 @@ use candle_core::Tensor;
 
 use super::Classifier;
 use crate::Result;
-use crate::nn::{Mode, Model, Pass, Randomness};
+use crate::nn::{ForwardContext, Mode, Model, Randomness};
 
 /// A frozen model in one mode.
 #[derive(Clone, Debug)]
@@ -24,7 +24,7 @@ impl FrozenModel {
     }
 
     /// As it is in a given pass, sharing the weights of `model`.
-    pub fn in_pass(model: &Model, pass: &Pass) -> Self {
+    pub fn in_pass(model: &Model, pass: &ForwardContext) -> Self {
         let randomness = pass.randomness.map(|given| (given.seed, given.image_ids.to_vec()));
         Self { model: model.frozen(), mode: pass.mode, progress: pass.progress, randomness }
     }
@@ -34,11 +34,11 @@ impl Classifier for FrozenModel {
     fn logits(&self, images: &Tensor) -> Result<Tensor> {
         let randomness =
             self.randomness.as_ref().map(|(seed, ids)| Randomness { seed: *seed, image_ids: ids });
-        let pass = Pass { mode: self.mode, progress: self.progress, recorder: None, randomness };
+        let pass = ForwardContext { mode: self.mode, progress: self.progress, recorder: None, randomness };
         self.model.logits(images, &pass)
     }
 
     fn num_classes(&self) -> usize {
-        self.model.interface().classes
+        self.model.shape().classes
     }
 }

@@ -14,7 +14,7 @@ pub(crate) fn network(folder: &Path, name: &str, dtype: DType, folded: bool) -> 
     if folded {
         return FrozenModel::folded(&model).unwrap();
     }
-    FrozenModel::in_pass(&model, &crate::nn::Pass::eval())
+    FrozenModel::in_pass(&model, &crate::nn::ForwardContext::eval())
 }
 
 /// The attack behind a row such as `pgd10_zero_8`, `square1000_1` or `aa_L2_0.5`.

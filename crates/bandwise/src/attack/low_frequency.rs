@@ -8,7 +8,7 @@ use rand::seq::SliceRandom;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::fourier_basis::pictures;
+use super::fourier_basis::attacked_images;
 use super::method::{AttackMethod, Passes, Settings, StepSize, Wording};
 use super::oracle::{Objective, Oracle};
 use super::wave::{Wave, select_host};
@@ -124,7 +124,7 @@ impl AttackMethod for LowFrequency {
             .collect();
         let mut done: Vec<bool> = judged.iter().map(|v| v.wrong).collect();
         for _ in 0..self.queries {
-            let best = pictures(candidates.iter().map(|c| &c.best), images)?;
+            let best = attacked_images(candidates.iter().map(|c| &c.best), images)?;
             if let Some(stay) = wave.retire(&done, &best)? {
                 select_host(&mut candidates, &stay)?;
             }
@@ -133,7 +133,7 @@ impl AttackMethod for LowFrequency {
             }
             let tried: Vec<Vec<f32>> =
                 candidates.par_iter().map(|c| self.propose(c, height, width, channels)).collect();
-            let judged = wave.judge(&oracle.logits(&pictures(tried.iter(), images)?)?)?;
+            let judged = wave.judge(&oracle.logits(&attacked_images(tried.iter(), images)?)?)?;
             wave.count_queries(1);
             for (row, picture) in tried.into_iter().enumerate() {
                 let outcome = &mut wave.outcomes[wave.alive[row]];
@@ -149,7 +149,7 @@ impl AttackMethod for LowFrequency {
         if candidates.is_empty() {
             return wave.finish(images);
         }
-        let rest = pictures(candidates.iter().map(|c| &c.best), images)?;
+        let rest = attacked_images(candidates.iter().map(|c| &c.best), images)?;
         wave.finish(&rest)
     }
 }

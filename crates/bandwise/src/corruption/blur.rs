@@ -2,12 +2,12 @@
 
 use rand::Rng;
 
+use super::byte_image::{ByteImage, truncate};
 use super::filter::{Edge, Shape, Tap, correlate, gaussian};
-use super::picture::{Picture, truncate};
 use crate::random::Stream;
 
-fn shape(picture: &Picture) -> Shape {
-    Shape { height: picture.height, width: picture.width, channels: picture.channels }
+fn shape(input: &ByteImage) -> Shape {
+    Shape { height: input.height, width: input.width, channels: input.channels }
 }
 
 /// scikit-image's Gaussian: four standard deviations wide, the border pixel repeated beyond it.
@@ -16,25 +16,25 @@ fn skimage_gaussian(image: &mut [f64], shape: Shape, sigma: f64) {
 }
 
 /// Gaussian blur with standard deviation `sigma` pixels.
-pub(super) fn gaussian_blur(picture: &Picture, sigma: f64) -> Picture {
-    let mut image = picture.unit();
-    skimage_gaussian(&mut image, shape(picture), sigma);
-    picture.with_unit(image)
+pub(super) fn gaussian_blur(input: &ByteImage, sigma: f64) -> ByteImage {
+    let mut image = input.unit();
+    skimage_gaussian(&mut image, shape(input), sigma);
+    input.with_unit(image)
 }
 
 /// Blur, `passes` rounds in which every inner pixel takes the place of a near neighbor, blur.
 ///
 /// As published, the neighbor is *copied*, not swapped, and lies −step to step − 1 pixels away.
 pub(super) fn glass_blur(
-    picture: &Picture,
+    input: &ByteImage,
     sigma: f64,
     step: usize,
     passes: usize,
     random: &mut Stream,
-) -> Picture {
-    let Picture { height, width, channels, .. } = *picture;
-    let mut image = picture.unit();
-    skimage_gaussian(&mut image, shape(picture), sigma);
+) -> ByteImage {
+    let ByteImage { height, width, channels, .. } = *input;
+    let mut image = input.unit();
+    skimage_gaussian(&mut image, shape(input), sigma);
     let mut bytes: Vec<u8> = image.into_iter().map(truncate).collect();
     for _ in 0..passes {
         for row in (step + 1..(height + 1).saturating_sub(step)).rev() {
@@ -49,14 +49,14 @@ pub(super) fn glass_blur(
         }
     }
     let mut image: Vec<f64> = bytes.into_iter().map(|byte| f64::from(byte) / 255.0).collect();
-    skimage_gaussian(&mut image, shape(picture), sigma);
-    picture.with_unit(image)
+    skimage_gaussian(&mut image, shape(input), sigma);
+    input.with_unit(image)
 }
 
 /// Blur with a disk of `radius` pixels whose edge is smoothed by a Gaussian of `alias_sigma`.
-pub(super) fn defocus_blur(picture: &Picture, radius: f64, alias_sigma: f64) -> Picture {
-    let blurred = correlate(&picture.unit_f32(), shape(picture), &disk(radius, alias_sigma), Edge::Mirror);
-    picture.with_unit_f32(blurred)
+pub(super) fn defocus_blur(input: &ByteImage, radius: f64, alias_sigma: f64) -> ByteImage {
+    let blurred = correlate(&input.unit_f32(), shape(input), &disk(radius, alias_sigma), Edge::Mirror);
+    input.with_unit_f32(blurred)
 }
 
 /// The smoothed disk as filter taps: 17 pixels square and smoothed by 3×3 up to radius 8, larger and by 5×5 beyond.
@@ -88,12 +88,11 @@ fn disk(radius: f64, alias_sigma: f64) -> Vec<Tap> {
 }
 
 /// ImageMagick's motion blur: a half Gaussian along the direction `degrees`, border pixels repeated.
-pub(super) fn motion_blur(picture: &Picture, radius: f64, sigma: f64, degrees: f64) -> Picture {
-    let image: Vec<f32> = picture.bytes.iter().map(|&byte| f32::from(byte)).collect();
-    let blurred = correlate(&image, shape(picture), &streak(radius, sigma, degrees), Edge::Nearest);
+pub(super) fn motion_blur(input: &ByteImage, radius: f64, sigma: f64, degrees: f64) -> ByteImage {
+    let image: Vec<f32> = input.bytes.iter().map(|&byte| f32::from(byte)).collect();
+    let blurred = correlate(&image, shape(input), &streak(radius, sigma, degrees), Edge::Nearest);
     // ImageMagick rounds to 16 bits; the way back to 8 cuts off.
-    picture
-        .with(blurred.into_iter().map(|value| ((value * 257.0 + 0.5) as u32 / 257).min(255) as u8).collect())
+    input.with(blurred.into_iter().map(|value| ((value * 257.0 + 0.5) as u32 / 257).min(255) as u8).collect())
 }
 
 fn streak(radius: f64, sigma: f64, degrees: f64) -> Vec<Tap> {
@@ -128,9 +127,9 @@ mod tests {
     fn glass_never_leaves_the_picture() {
         let mut random = crate::random::stream(1, &[]);
         for side in 1..9 {
-            let picture = Picture::new(side, side + 1, 1, vec![7; side * (side + 1)]);
-            let glassy = glass_blur(&picture, 0.4, 4, 2, &mut random);
-            assert_eq!(glassy.bytes.len(), picture.bytes.len());
+            let input = ByteImage::new(side, side + 1, 1, vec![7; side * (side + 1)]);
+            let glassy = glass_blur(&input, 0.4, 4, 2, &mut random);
+            assert_eq!(glassy.bytes.len(), input.bytes.len());
         }
     }
 }

@@ -1,41 +1,41 @@
 //! Brightness and saturation in the HSV model, and contrast.
 
-use super::picture::Picture;
+use super::byte_image::ByteImage;
 
 /// Raises the HSV value by `amount`.
-pub(super) fn brightness(picture: &Picture, amount: f64) -> Picture {
-    if picture.channels == 1 {
+pub(super) fn brightness(input: &ByteImage, amount: f64) -> ByteImage {
+    if input.channels == 1 {
         // A gray pixel's value is the pixel.
-        return picture
-            .with_unit(picture.bytes.iter().map(|&byte| (f64::from(byte) / 255.0 + amount).clamp(0.0, 1.0)));
+        return input
+            .with_unit(input.bytes.iter().map(|&byte| (f64::from(byte) / 255.0 + amount).clamp(0.0, 1.0)));
     }
-    map_hsv(picture, |[h, s, v]| [h, s, (v + amount).clamp(0.0, 1.0)])
+    map_hsv(input, |[h, s, v]| [h, s, (v + amount).clamp(0.0, 1.0)])
 }
 
 /// Turns the HSV saturation `s` into `s · factor + offset`. A gray pixel counts as red.
-pub(super) fn saturate(picture: &Picture, factor: f64, offset: f64) -> Picture {
-    if picture.channels == 1 {
-        return saturate(&picture.to_color(), factor, offset).to_gray();
+pub(super) fn saturate(input: &ByteImage, factor: f64, offset: f64) -> ByteImage {
+    if input.channels == 1 {
+        return saturate(&input.to_color(), factor, offset).to_gray();
     }
-    map_hsv(picture, |[h, s, v]| [h, (s * factor + offset).clamp(0.0, 1.0), v])
+    map_hsv(input, |[h, s, v]| [h, (s * factor + offset).clamp(0.0, 1.0), v])
 }
 
 /// Scales the contrast of each channel around its mean.
-pub(super) fn contrast(picture: &Picture, remaining: f64) -> Picture {
-    let channels = picture.channels;
+pub(super) fn contrast(input: &ByteImage, remaining: f64) -> ByteImage {
+    let channels = input.channels;
     let mut means = vec![0.0; channels];
-    let image = picture.unit();
+    let image = input.unit();
     for pixel in image.chunks_exact(channels) {
         means.iter_mut().zip(pixel).for_each(|(mean, x)| *mean += x);
     }
     means.iter_mut().for_each(|mean| *mean /= (image.len() / channels) as f64);
-    picture.with_unit(
+    input.with_unit(
         image.iter().enumerate().map(|(i, x)| (x - means[i % channels]) * remaining + means[i % channels]),
     )
 }
 
-fn map_hsv(picture: &Picture, change: impl Fn([f64; 3]) -> [f64; 3]) -> Picture {
-    picture.with_unit(picture.bytes.chunks_exact(3).flat_map(|pixel| {
+fn map_hsv(input: &ByteImage, change: impl Fn([f64; 3]) -> [f64; 3]) -> ByteImage {
+    input.with_unit(input.bytes.chunks_exact(3).flat_map(|pixel| {
         let rgb = [pixel[0], pixel[1], pixel[2]].map(|byte| f64::from(byte) / 255.0);
         hsv_to_rgb(change(rgb_to_hsv(rgb)))
     }))

@@ -3,11 +3,11 @@
 use rand::Rng;
 use rayon::prelude::*;
 
+use super::byte_image::ByteImage;
 use super::constants::elastic_side;
 use super::elastic::Elastic;
 use super::frost::{FrostTextures, procedural};
 use super::kinds::{Protocol, Severity};
-use super::picture::Picture;
 use super::table::{Corruption, Strength};
 use super::weather;
 use crate::data::Image;
@@ -76,15 +76,15 @@ impl Corruptor {
     /// [`Error::Config`] for an empty image, one that is neither gray nor RGB, or one larger than the frost textures.
     pub fn apply(
         &self,
-        picture: &Picture,
+        input: &ByteImage,
         corruption: Corruption,
         severity: Severity,
         index: u64,
-    ) -> Result<Picture> {
-        check(picture)?;
+    ) -> Result<ByteImage> {
+        check(input)?;
         let tags = [tag(corruption.name()), u64::from(severity.level()), index];
         let random = &mut stream(self.seed, &tags);
-        corruption.apply(&Strength { corruptor: self, severity }, picture, random)
+        corruption.apply(&Strength { corruptor: self, severity }, input, random)
     }
 
     /// As [`apply`](Self::apply) for pixels in [0, 1]: the image is taken as bytes, and so is the result.
@@ -95,39 +95,39 @@ impl Corruptor {
         severity: Severity,
         index: u64,
     ) -> Result<Image> {
-        Ok(Image::from(&self.apply(&Picture::from(image), corruption, severity, index)?))
+        Ok(Image::from(&self.apply(&ByteImage::from(image), corruption, severity, index)?))
     }
 
     /// All images corrupted, in order, on all cores; the first has index `first_index`.
     pub fn apply_all(
         &self,
-        pictures: &[Picture],
+        inputs: &[ByteImage],
         corruption: Corruption,
         severity: Severity,
         first_index: u64,
-    ) -> Result<Vec<Picture>> {
-        pictures
+    ) -> Result<Vec<ByteImage>> {
+        inputs
             .par_iter()
             .enumerate()
-            .map(|(i, picture)| self.apply(picture, corruption, severity, first_index + i as u64))
+            .map(|(i, input)| self.apply(input, corruption, severity, first_index + i as u64))
             .collect()
     }
 
     /// Frost of this corruptor's textures: so much of the image is kept, so much frost added.
     pub(super) fn frost(
         &self,
-        picture: &Picture,
+        input: &ByteImage,
         (keep, amount): (f64, f64),
         random: &mut Stream,
-    ) -> Result<Picture> {
-        let Picture { height, width, .. } = *picture;
+    ) -> Result<ByteImage> {
+        let ByteImage { height, width, .. } = *input;
         match &self.frost {
             FrostTextures::Procedural => {
                 let texture = procedural(height, width, random);
-                Ok(weather::frost(picture, keep, amount, &texture, random))
+                Ok(weather::frost(input, keep, amount, &texture, random))
             }
-            FrostTextures::Pictures { pictures, .. } => {
-                let texture = &pictures[random.random_range(0..pictures.len())];
+            FrostTextures::Photos { photos, .. } => {
+                let texture = &photos[random.random_range(0..photos.len())];
                 if texture.height < height || texture.width < width {
                     return Err(Error::config(format!(
                         "a frost texture of {}x{} (after scaling for protocol {}) is smaller than the {height}x{width} \
@@ -135,7 +135,7 @@ impl Corruptor {
                         texture.height, texture.width, self.protocol
                     )));
                 }
-                Ok(weather::frost(picture, keep, amount, texture, random))
+                Ok(weather::frost(input, keep, amount, texture, random))
             }
         }
     }
@@ -143,20 +143,20 @@ impl Corruptor {
     /// The published constants are for one size; other sizes scale with their shorter side.
     pub(super) fn elastic(
         &self,
-        picture: &Picture,
+        input: &ByteImage,
         (displacement, sigma, corner): (f64, f64, f64),
     ) -> Elastic {
-        let shorter = picture.height.min(picture.width) as f64;
+        let shorter = input.height.min(input.width) as f64;
         let side = elastic_side(self.protocol) * shorter / self.protocol.side() as f64;
         Elastic { displacement: displacement * side, sigma: sigma * side, corner: corner * side }
     }
 }
 
-fn check(picture: &Picture) -> Result<()> {
-    if picture.bytes.is_empty() || !matches!(picture.channels, 1 | 3) {
+fn check(input: &ByteImage) -> Result<()> {
+    if input.bytes.is_empty() || !matches!(input.channels, 1 | 3) {
         return Err(Error::config(format!(
             "corruptions need a gray or RGB image, got {}x{} with {} channels",
-            picture.height, picture.width, picture.channels
+            input.height, input.width, input.channels
         )));
     }
     Ok(())

@@ -2,8 +2,8 @@
 
 use rand::Rng;
 
+use super::byte_image::ByteImage;
 use super::filter::{Edge, gaussian_field};
-use super::picture::Picture;
 use crate::random::Stream;
 
 /// Strengths in pixels.
@@ -18,18 +18,18 @@ pub(super) struct Elastic {
 }
 
 /// Warps an image.
-pub(super) fn elastic_transform(picture: &Picture, settings: Elastic, random: &mut Stream) -> Picture {
-    let Picture { height, width, channels, .. } = *picture;
-    let image = picture.unit_f32();
+pub(super) fn elastic_transform(input: &ByteImage, settings: Elastic, random: &mut Stream) -> ByteImage {
+    let ByteImage { height, width, channels, .. } = *input;
+    let image = input.unit_f32();
     let inverse = random_affine(height, width, settings.corner, random);
     let mut moved = vec![0.0; image.len()];
     for (p, out) in moved.chunks_exact_mut(channels).enumerate() {
         let (x, y) = ((p % width) as f64, (p / width) as f64);
         let at = |row: [f64; 3]| row[0] * x + row[1] * y + row[2];
-        sample(&image, picture, at(inverse[1]) as f32, at(inverse[0]) as f32, Edge::Mirror, out);
+        sample(&image, input, at(inverse[1]) as f32, at(inverse[0]) as f32, Edge::Mirror, out);
     }
     if settings.displacement == 0.0 {
-        return picture.with_unit_f32(moved);
+        return input.with_unit_f32(moved);
     }
     let mut field = || -> Vec<f32> {
         let noise = (0..height * width).map(|_| random.random_range(-1.0..1.0)).collect();
@@ -40,13 +40,13 @@ pub(super) fn elastic_transform(picture: &Picture, settings: Elastic, random: &m
     let mut result = vec![0.0; image.len()];
     for (p, out) in result.chunks_exact_mut(channels).enumerate() {
         let (row, column) = ((p / width) as f32 + dy[p] * scale, (p % width) as f32 + dx[p] * scale);
-        sample(&moved, picture, row, column, Edge::Reflect, out);
+        sample(&moved, input, row, column, Edge::Reflect, out);
     }
-    picture.with_unit_f32(result)
+    input.with_unit_f32(result)
 }
 
 /// The pixel at a fractional position, bilinearly.
-fn sample(image: &[f32], shape: &Picture, row: f32, column: f32, edge: Edge, out: &mut [f32]) {
+fn sample(image: &[f32], shape: &ByteImage, row: f32, column: f32, edge: Edge, out: &mut [f32]) {
     let (top, left) = (floor(row), floor(column));
     let (down, right) = (row - top as f32, column - left as f32);
     let rows = [0, 1].map(|k| edge.inside(top + k, shape.height) * shape.width);
@@ -126,10 +126,10 @@ mod tests {
 
     #[test]
     fn no_movement_keeps_the_picture() {
-        let picture = Picture::new(6, 5, 3, (0..90).map(|i| (i * 2) as u8).collect());
+        let input = ByteImage::new(6, 5, 3, (0..90).map(|i| (i * 2) as u8).collect());
         let settings = Elastic { displacement: 0.0, sigma: 0.0, corner: 0.0 };
-        let same = elastic_transform(&picture, settings, &mut crate::random::stream(1, &[]));
-        let close = picture.bytes.iter().zip(&same.bytes).all(|(a, b)| a.abs_diff(*b) <= 1);
+        let same = elastic_transform(&input, settings, &mut crate::random::stream(1, &[]));
+        let close = input.bytes.iter().zip(&same.bytes).all(|(a, b)| a.abs_diff(*b) <= 1);
         assert!(close);
     }
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Corruption, CorruptionConfig, Corruptor, Picture, Protocol, Severity};
+use super::{ByteImage, Corruption, CorruptionConfig, Corruptor, Protocol, Severity};
 use crate::data::Dataset;
 use crate::formats::npy;
 use crate::lock::Lock;
@@ -229,10 +229,10 @@ fn write_corruption(
     let mut made = 0;
     for &severity in severities {
         for start in (0..*images).step_by(CHUNK) {
-            let clean = read_pictures(data, start..(start + CHUNK).min(*images), *shape)?;
+            let clean = read_images(data, start..(start + CHUNK).min(*images), *shape)?;
             let corrupted = corruptor.apply_all(&clean, corruption, severity, start as u64)?;
-            for picture in &corrupted {
-                file.write_all(&picture.bytes).map_err(|e| Error::io(path, e))?;
+            for input in &corrupted {
+                file.write_all(&input.bytes).map_err(|e| Error::io(path, e))?;
             }
             made += corrupted.len();
             job.report(STAGE, made, severities.len() * images, "");
@@ -242,11 +242,11 @@ fn write_corruption(
     file.commit()
 }
 
-pub(super) fn read_pictures(
+pub(super) fn read_images(
     data: &dyn Dataset,
     range: std::ops::Range<usize>,
     shape: [usize; 3],
-) -> Result<Vec<Picture>> {
+) -> Result<Vec<ByteImage>> {
     range
         .map(|index| {
             let (image, _) = data.get(index)?;
@@ -257,7 +257,7 @@ pub(super) fn read_pictures(
                     image.shape()
                 )));
             }
-            Ok(Picture::from(&image))
+            Ok(ByteImage::from(&image))
         })
         .collect()
 }

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
+use super::byte_image::{ByteImage, truncate};
 use super::kinds::Protocol;
 use super::noise::normal;
-use super::picture::{Picture, truncate};
 use super::plasma::plasma_fractal;
 use crate::data::Image;
 use crate::random::Stream;
@@ -20,9 +20,9 @@ pub enum FrostTextures {
     #[default]
     Procedural,
     /// Images, as read from a folder.
-    Pictures {
+    Photos {
         /// The textures at full size.
-        pictures: Vec<Picture>,
+        photos: Vec<ByteImage>,
         /// Whether they carry the published names.
         official: bool,
     },
@@ -40,28 +40,27 @@ impl FrostTextures {
         let paths = if is_official { official } else { pictures_in(folder)? };
         if paths.is_empty() {
             return Err(Error::config(format!(
-                "{} holds no frost texture: expected {} (from hendrycks/robustness) or other PNG or JPEG pictures",
+                "{} holds no frost texture: expected {} (from hendrycks/robustness) or other PNG or JPEG images",
                 folder.display(),
                 OFFICIAL.join(", ")
             )));
         }
-        let pictures =
-            paths.iter().map(|path| Ok(Picture::from(&Image::read(path)?))).collect::<Result<_>>()?;
-        Ok(Self::Pictures { pictures, official: is_official })
+        let photos =
+            paths.iter().map(|path| Ok(ByteImage::from(&Image::read(path)?))).collect::<Result<_>>()?;
+        Ok(Self::Photos { photos, official: is_official })
     }
 
     /// Whether frost made from these follows the published protocol.
     pub fn is_official(&self) -> bool {
-        matches!(self, Self::Pictures { official: true, .. })
+        matches!(self, Self::Photos { official: true, .. })
     }
 
     /// What tells one set of textures from another.
     pub(super) fn fingerprint(&self) -> String {
         match self {
             Self::Procedural => "procedural".to_owned(),
-            Self::Pictures { pictures, .. } => {
-                let all: Vec<u8> =
-                    pictures.iter().flat_map(|picture| picture.bytes.iter().copied()).collect();
+            Self::Photos { photos, .. } => {
+                let all: Vec<u8> = photos.iter().flat_map(|input| input.bytes.iter().copied()).collect();
                 files::sha256(&all)
             }
         }
@@ -76,10 +75,9 @@ impl FrostTextures {
         };
         match self {
             Self::Procedural => Self::Procedural,
-            Self::Pictures { pictures, official } => Self::Pictures {
-                pictures: pictures.iter().map(|picture| shrink(picture, scale)).collect(),
-                official,
-            },
+            Self::Photos { photos, official } => {
+                Self::Photos { photos: photos.iter().map(|input| shrink(input, scale)).collect(), official }
+            }
         }
     }
 }
@@ -98,35 +96,34 @@ fn pictures_in(folder: &Path) -> Result<Vec<std::path::PathBuf>> {
 }
 
 /// OpenCV's linear resize, which takes two neighbors however much it shrinks.
-fn shrink(picture: &Picture, scale: f64) -> Picture {
-    let Picture { channels, .. } = *picture;
+fn shrink(input: &ByteImage, scale: f64) -> ByteImage {
+    let ByteImage { channels, .. } = *input;
     let size = |side: usize| ((side as f64 * scale).round_ties_even() as usize).max(1);
-    let (height, width) = (size(picture.height), size(picture.width));
+    let (height, width) = (size(input.height), size(input.width));
     let neighbors = |index: usize, side: usize| {
         let position = ((index as f64 + 0.5) / scale - 0.5).clamp(0.0, (side - 1) as f64);
         (position as usize, (position as usize + 1).min(side - 1), position.fract())
     };
     let mut bytes = Vec::with_capacity(height * width * channels);
     for row in 0..height {
-        let (top, bottom, down) = neighbors(row, picture.height);
+        let (top, bottom, down) = neighbors(row, input.height);
         for column in 0..width {
-            let (left, right, across) = neighbors(column, picture.width);
+            let (left, right, across) = neighbors(column, input.width);
             for channel in 0..channels {
-                let at = |r: usize, c: usize| {
-                    f64::from(picture.bytes[(r * picture.width + c) * channels + channel])
-                };
+                let at =
+                    |r: usize, c: usize| f64::from(input.bytes[(r * input.width + c) * channels + channel]);
                 let upper = at(top, left) * (1.0 - across) + at(top, right) * across;
                 let lower = at(bottom, left) * (1.0 - across) + at(bottom, right) * across;
                 bytes.push((upper * (1.0 - down) + lower * down).round() as u8);
             }
         }
     }
-    Picture::new(height, width, channels, bytes)
+    ByteImage::new(height, width, channels, bytes)
 }
 
 /// A bluish-white fractal of the image's size, with the mean, contrast and spectrum that the published photographs have
 /// at 32 pixels.
-pub(super) fn procedural(height: usize, width: usize, random: &mut Stream) -> Picture {
+pub(super) fn procedural(height: usize, width: usize, random: &mut Stream) -> ByteImage {
     let side = height.max(width).next_power_of_two();
     let map = plasma_fractal(side, 1.6, random);
     let mean = map.iter().sum::<f64>() / map.len() as f64;
@@ -138,7 +135,7 @@ pub(super) fn procedural(height: usize, width: usize, random: &mut Stream) -> Pi
         let value = brightness + 0.34 * relief + 0.077 * normal(random);
         bytes.extend(tint.map(|share| truncate(share * value)));
     }
-    Picture::new(height, width, 3, bytes)
+    ByteImage::new(height, width, 3, bytes)
 }
 
 #[cfg(test)]
@@ -154,7 +151,7 @@ mod tests {
 
     #[test]
     fn shrinking_by_five_takes_the_middle_pixel() {
-        let picture = Picture::new(10, 10, 1, (0..100).collect());
-        assert_eq!(shrink(&picture, 0.2).bytes, [22, 27, 72, 77]);
+        let input = ByteImage::new(10, 10, 1, (0..100).collect());
+        assert_eq!(shrink(&input, 0.2).bytes, [22, 27, 72, 77]);
     }
 }

@@ -4,7 +4,7 @@
 //! integer cosine transform, quantization, and all the way back with the decoder's smooth upsampling. The result is
 //! the one a libjpeg round trip gives.
 
-use super::picture::Picture;
+use super::byte_image::ByteImage;
 
 const LUMINANCE: [u16; 64] = [
     16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55, 14, 13, 16, 24, 40, 57, 69, 56, 14, 17,
@@ -25,30 +25,30 @@ struct Component {
 }
 
 /// The image after compression with `quality` (1 to 100) and decompression.
-pub(super) fn jpeg_compression(picture: &Picture, quality: u32) -> Picture {
-    let Picture { height, width, channels, .. } = *picture;
+pub(super) fn jpeg_compression(input: &ByteImage, quality: u32) -> ByteImage {
+    let ByteImage { height, width, channels, .. } = *input;
     let luminance = scaled_table(&LUMINANCE, quality);
     if channels == 1 {
-        let mut gray = padded(picture, 8, |pixel| i32::from(pixel[0]));
+        let mut gray = padded(input, 8, |pixel| i32::from(pixel[0]));
         gray.requantize(&luminance);
         let rows = gray.samples.chunks_exact(gray.width).take(height);
-        return picture.with(rows.flat_map(|row| row[..width].to_vec()).collect());
+        return input.with(rows.flat_map(|row| row[..width].to_vec()).collect());
     }
     let chrominance = scaled_table(&CHROMINANCE, quality);
     let mut luma =
-        padded(picture, 16, |p| (19595 * at(p, 0) + 38470 * at(p, 1) + 7471 * at(p, 2) + HALF) >> 16);
+        padded(input, 16, |p| (19595 * at(p, 0) + 38470 * at(p, 1) + 7471 * at(p, 2) + HALF) >> 16);
     let offset = (128 << 16) + HALF - 1;
     let mut blue =
-        padded(picture, 16, |p| (-11059 * at(p, 0) - 21709 * at(p, 1) + 32768 * at(p, 2) + offset) >> 16)
+        padded(input, 16, |p| (-11059 * at(p, 0) - 21709 * at(p, 1) + 32768 * at(p, 2) + offset) >> 16)
             .halved();
     let mut red =
-        padded(picture, 16, |p| (32768 * at(p, 0) - 27439 * at(p, 1) - 5329 * at(p, 2) + offset) >> 16)
+        padded(input, 16, |p| (32768 * at(p, 0) - 27439 * at(p, 1) - 5329 * at(p, 2) + offset) >> 16)
             .halved();
     luma.requantize(&luminance);
     blue.requantize(&chrominance);
     red.requantize(&chrominance);
     let (blue, red) = (blue.doubled(height, width), red.doubled(height, width));
-    let mut bytes = Vec::with_capacity(picture.bytes.len());
+    let mut bytes = Vec::with_capacity(input.bytes.len());
     for (p, (cb, cr)) in blue.iter().zip(&red).enumerate() {
         let y = i32::from(luma.samples[p / width * luma.width + p % width]);
         let (cb, cr) = (i32::from(*cb) - 128, i32::from(*cr) - 128);
@@ -57,7 +57,7 @@ pub(super) fn jpeg_compression(picture: &Picture, quality: u32) -> Picture {
         let b = y + ((116130 * cb + HALF) >> 16);
         bytes.extend([r, g, b].map(|v| v.clamp(0, 255) as u8));
     }
-    picture.with(bytes)
+    input.with(bytes)
 }
 
 const HALF: i32 = 1 << 15;
@@ -74,13 +74,12 @@ fn scaled_table(base: &[u16; 64], quality: u32) -> [i32; 64] {
 }
 
 /// A component of an image, its border pixels repeated up to whole multiples of `block`.
-fn padded(picture: &Picture, block: usize, convert: impl Fn(&[u8]) -> i32) -> Component {
-    let (height, width) = (picture.height.next_multiple_of(block), picture.width.next_multiple_of(block));
+fn padded(input: &ByteImage, block: usize, convert: impl Fn(&[u8]) -> i32) -> Component {
+    let (height, width) = (input.height.next_multiple_of(block), input.width.next_multiple_of(block));
     let mut samples = Vec::with_capacity(height * width);
     for row in 0..height {
-        let start = row.min(picture.height - 1) * picture.width * picture.channels;
-        let pixels =
-            picture.bytes[start..start + picture.width * picture.channels].chunks_exact(picture.channels);
+        let start = row.min(input.height - 1) * input.width * input.channels;
+        let pixels = input.bytes[start..start + input.width * input.channels].chunks_exact(input.channels);
         samples.extend(pixels.map(|pixel| convert(pixel) as u8));
         let last = samples[samples.len() - 1];
         samples.resize((row + 1) * width, last);
@@ -240,9 +239,9 @@ mod tests {
     }
 
     #[test]
-    fn odd_sizes_and_flat_pictures() {
+    fn odd_sizes_and_flat_images() {
         for (height, width, channels) in [(1, 1, 3), (5, 3, 3), (17, 33, 3), (9, 7, 1)] {
-            let flat = Picture::new(height, width, channels, vec![128; height * width * channels]);
+            let flat = ByteImage::new(height, width, channels, vec![128; height * width * channels]);
             assert_eq!(jpeg_compression(&flat, 80), flat);
         }
     }

@@ -27,6 +27,7 @@
 //! ```
 
 mod blur;
+mod byte_image;
 mod color;
 mod config;
 mod constants;
@@ -39,7 +40,6 @@ mod frost;
 mod jpeg;
 mod kinds;
 mod noise;
-mod picture;
 mod pixelate;
 mod plasma;
 mod poisson;
@@ -54,12 +54,12 @@ mod zoom;
 #[cfg(test)]
 mod tests;
 
+pub use byte_image::ByteImage;
 pub use config::CorruptionConfig;
 pub use corruptor::Corruptor;
 pub use dataset::ChangedDataset;
 pub use frost::FrostTextures;
 pub use kinds::{Protocol, Severity};
-pub use picture::Picture;
 pub use shift::Shift;
 pub use spectrum::DifferenceSpectrum;
 pub use table::Corruption;

@@ -3,7 +3,7 @@
 use rand::Rng;
 use rand_distr::StandardNormal;
 
-use super::picture::{Picture, truncate};
+use super::byte_image::{ByteImage, truncate};
 use super::poisson::PoissonTable;
 use crate::random::Stream;
 
@@ -13,28 +13,28 @@ pub(super) fn normal(random: &mut Stream) -> f64 {
 }
 
 /// `x + sigma · z`.
-pub(super) fn gaussian_noise(picture: &Picture, sigma: f64, mut z: impl FnMut() -> f64) -> Picture {
-    picture.with_unit(picture.bytes.iter().map(|&byte| f64::from(byte) / 255.0 + z() * sigma))
+pub(super) fn gaussian_noise(input: &ByteImage, sigma: f64, mut z: impl FnMut() -> f64) -> ByteImage {
+    input.with_unit(input.bytes.iter().map(|&byte| f64::from(byte) / 255.0 + z() * sigma))
 }
 
 /// `x + x · sigma · z`.
-pub(super) fn speckle_noise(picture: &Picture, sigma: f64, mut z: impl FnMut() -> f64) -> Picture {
-    picture.with_unit(picture.bytes.iter().map(|&byte| {
+pub(super) fn speckle_noise(input: &ByteImage, sigma: f64, mut z: impl FnMut() -> f64) -> ByteImage {
+    input.with_unit(input.bytes.iter().map(|&byte| {
         let x = f64::from(byte) / 255.0;
         x + x * (z() * sigma)
     }))
 }
 
 /// `Poisson(x · photons) / photons`.
-pub(super) fn shot_noise(picture: &Picture, photons: f64, random: &mut Stream) -> Picture {
+pub(super) fn shot_noise(input: &ByteImage, photons: f64, random: &mut Stream) -> ByteImage {
     let table = PoissonTable::for_photons(photons);
-    picture.with_unit(picture.bytes.iter().map(|&byte| f64::from(table.draw(byte, random)) / photons))
+    input.with_unit(input.bytes.iter().map(|&byte| f64::from(table.draw(byte, random)) / photons))
 }
 
 /// Each value becomes 0 or 1 with probability `amount`, either with one half.
-pub(super) fn impulse_noise(picture: &Picture, amount: f64, random: &mut Stream) -> Picture {
-    picture.with(
-        picture
+pub(super) fn impulse_noise(input: &ByteImage, amount: f64, random: &mut Stream) -> ByteImage {
+    input.with(
+        input
             .bytes
             .iter()
             .map(|&byte| match random.random::<f64>() {

@@ -1,25 +1,25 @@
 //! Box resampling in Pillow's fixed-point arithmetic.
 
-use super::picture::Picture;
+use super::byte_image::ByteImage;
 
 /// Fraction bits of a weight.
 const PRECISION: u32 = 22;
 
 /// Shrinks to `int(side · factor)` and back, both with Pillow's box filter.
-pub(super) fn pixelate(picture: &Picture, factor: f64) -> Picture {
+pub(super) fn pixelate(input: &ByteImage, factor: f64) -> ByteImage {
     let small = |side: usize| ((side as f64 * factor) as usize).max(1);
-    let shrunk = resize(picture, small(picture.height), small(picture.width));
-    resize(&shrunk, picture.height, picture.width)
+    let shrunk = resize(input, small(input.height), small(input.width));
+    resize(&shrunk, input.height, input.width)
 }
 
-fn resize(picture: &Picture, height: usize, width: usize) -> Picture {
-    let across = Axis::new(picture.width, width);
-    let wide = match picture.channels {
-        1 => squeeze_rows::<1>(picture, &across, width),
-        _ => squeeze_rows::<3>(picture, &across, width),
+fn resize(input: &ByteImage, height: usize, width: usize) -> ByteImage {
+    let across = Axis::new(input.width, width);
+    let wide = match input.channels {
+        1 => squeeze_rows::<1>(input, &across, width),
+        _ => squeeze_rows::<3>(input, &across, width),
     };
-    let down = Axis::new(picture.height, height);
-    let stride = width * picture.channels;
+    let down = Axis::new(input.height, height);
+    let stride = width * input.channels;
     let mut result = vec![0; height * stride];
     let mut sums = vec![0; stride];
     for (index, out) in result.chunks_exact_mut(stride).enumerate() {
@@ -30,13 +30,13 @@ fn resize(picture: &Picture, height: usize, width: usize) -> Picture {
         }
         out.iter_mut().zip(&sums).for_each(|(out, &sum)| *out = round(sum));
     }
-    Picture::new(height, width, picture.channels, result)
+    ByteImage::new(height, width, input.channels, result)
 }
 
 /// Every row brought to `width` pixels of `C` channels.
-fn squeeze_rows<const C: usize>(picture: &Picture, axis: &Axis, width: usize) -> Vec<u8> {
-    let mut wide = Vec::with_capacity(picture.height * width * C);
-    for row in picture.bytes.chunks_exact(picture.width * C) {
+fn squeeze_rows<const C: usize>(input: &ByteImage, axis: &Axis, width: usize) -> Vec<u8> {
+    let mut wide = Vec::with_capacity(input.height * width * C);
+    for row in input.bytes.chunks_exact(input.width * C) {
         for index in 0..width {
             let (start, weights) = axis.span(index);
             let mut sums = [0; C];
@@ -94,14 +94,14 @@ mod tests {
 
     #[test]
     fn constants_stay() {
-        let picture = Picture::new(10, 13, 3, vec![77; 390]);
-        assert_eq!(pixelate(&picture, 0.6), picture);
-        assert_eq!(pixelate(&Picture::new(1, 1, 1, vec![9]), 0.25).bytes, [9]);
+        let input = ByteImage::new(10, 13, 3, vec![77; 390]);
+        assert_eq!(pixelate(&input, 0.6), input);
+        assert_eq!(pixelate(&ByteImage::new(1, 1, 1, vec![9]), 0.25).bytes, [9]);
     }
 
     #[test]
     fn halving_averages_pairs() {
-        let picture = Picture::new(1, 4, 1, vec![10, 20, 30, 50]);
-        assert_eq!(resize(&picture, 1, 2).bytes, [15, 40]);
+        let input = ByteImage::new(1, 4, 1, vec![10, 20, 30, 50]);
+        assert_eq!(resize(&input, 1, 2).bytes, [15, 40]);
     }
 }

@@ -162,7 +162,7 @@ mod tests {
     use super::*;
 
     /// An image with little contrast, so that nothing is clipped.
-    fn picture(height: usize, width: usize) -> Image {
+    fn input(height: usize, width: usize) -> Image {
         let pixels = (0..height * width * 3).map(|i| 0.45 + 0.1 * ((i * 37 % 101) as f32 / 101.0)).collect();
         Image { height, width, channels: 3, pixels }
     }
@@ -178,7 +178,7 @@ mod tests {
     #[test]
     fn extreme_amounts_change_nothing() {
         for (height, width) in [(8, 8), (7, 10), (1, 1)] {
-            let image = picture(height, width);
+            let image = input(height, width);
             for text in ["low_pass:99", "high_pass:0", "phase_scramble:0", "contrast:1"] {
                 assert!(close(&apply(text, &image), &image), "{text} {height}x{width}");
             }
@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn low_and_high_pass_add_up() {
-        let image = picture(9, 12);
+        let image = input(9, 12);
         let (low, high) = (apply("low_pass:3", &image), apply("high_pass:3", &image));
         let mean = apply("low_pass:0", &image);
         let sum = low.pixels.iter().zip(&high.pixels).zip(&mean.pixels).map(|((l, h), m)| l + h - m);
@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn scrambling_keeps_amplitudes() {
-        let image = picture(8, 6);
+        let image = input(8, 6);
         let scrambled = apply("phase_scramble:1", &image);
         assert!(!close(&scrambled, &image));
         let amplitudes = |image: &Image| -> Vec<f64> {

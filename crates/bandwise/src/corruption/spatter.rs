@@ -1,9 +1,9 @@
 //! Spatter: drops of water, shaded by OpenCV's edge and distance filters, or flat spots of mud.
 
+use super::byte_image::ByteImage;
 use super::constants::SpatterSettings;
 use super::filter::{Edge, Shape, Tap, correlate, gaussian};
 use super::noise::normal;
-use super::picture::Picture;
 use crate::random::Stream;
 
 /// Pale turquoise, as shares of white in the order red, green, blue.
@@ -12,24 +12,24 @@ const WATER: [f32; 3] = [175.0 / 255.0, 238.0 / 255.0, 238.0 / 255.0];
 const MUD: [f32; 3] = [63.0 / 255.0, 42.0 / 255.0, 20.0 / 255.0];
 
 /// Splashes the image with water or mud.
-pub(super) fn spatter(picture: &Picture, settings: SpatterSettings, random: &mut Stream) -> Picture {
-    if picture.channels == 1 {
-        return spatter(&picture.to_color(), settings, random).to_gray();
+pub(super) fn spatter(input: &ByteImage, settings: SpatterSettings, random: &mut Stream) -> ByteImage {
+    if input.channels == 1 {
+        return spatter(&input.to_color(), settings, random).to_gray();
     }
-    let Picture { height, width, .. } = *picture;
+    let ByteImage { height, width, .. } = *input;
     let shape = Shape { height, width, channels: 1 };
     let mut liquid: Vec<f64> =
         (0..height * width).map(|_| settings.mean + settings.deviation * normal(random)).collect();
     gaussian(&mut liquid, shape, settings.sigma, 4.0, Edge::Nearest);
     liquid.iter_mut().filter(|v| **v < settings.threshold).for_each(|v| *v = 0.0);
-    let image = picture.unit_f32();
+    let image = input.unit_f32();
     if settings.mud {
         let mut cover: Vec<f64> =
             liquid.iter().map(|&v| if v > settings.threshold { 1.0 } else { 0.0 }).collect();
         gaussian(&mut cover, shape, settings.amount, 4.0, Edge::Nearest);
         let cover: Vec<f32> = cover.into_iter().map(|v| if v < 0.8 { 0.0 } else { v as f32 }).collect();
         let blend = |(i, x): (usize, &f32)| x * (1.0 - cover[i / 3]) + MUD[i % 3] * cover[i / 3];
-        return picture.with_unit_f32(image.iter().enumerate().map(blend));
+        return input.with_unit_f32(image.iter().enumerate().map(blend));
     }
     let liquid: Vec<u8> = liquid.into_iter().map(|v| (v * 255.0) as i64 as u8).collect();
     let water: Vec<f32> =
@@ -37,7 +37,7 @@ pub(super) fn spatter(picture: &Picture, settings: SpatterSettings, random: &mut
     let peak = water.iter().copied().fold(0.0, f32::max);
     // Without any drop the published script divides by zero; here the image stays dry.
     let scale = if peak > 0.0 { settings.amount as f32 / peak } else { 0.0 };
-    picture.with_unit_f32(image.iter().enumerate().map(|(i, x)| x + water[i / 3] * scale * WATER[i % 3]))
+    input.with_unit_f32(image.iter().enumerate().map(|(i, x)| x + water[i / 3] * scale * WATER[i % 3]))
 }
 
 /// How light falls on drops: embossed distance from their edges, 0 to 255.

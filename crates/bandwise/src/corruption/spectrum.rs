@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::Picture;
+use super::ByteImage;
 use crate::spectral::bands::{radial_sum, radius_index};
 use crate::spectral::fourier::transform::spectrum;
 use crate::{Error, Result};
@@ -24,11 +24,11 @@ impl DifferenceSpectrum {
     ///
     /// # Errors
     /// [`Error::Config`] if there is no image or shapes differ.
-    pub fn between(corrupted: &[Picture], clean: &[Picture]) -> Result<Self> {
+    pub fn between(corrupted: &[ByteImage], clean: &[ByteImage]) -> Result<Self> {
         let Some(first) = clean.first() else {
-            return Err(Error::config("a difference spectrum needs at least one picture"));
+            return Err(Error::config("a difference spectrum needs at least one image"));
         };
-        let shape = |picture: &Picture| (picture.height, picture.width, picture.channels);
+        let shape = |input: &ByteImage| (input.height, input.width, input.channels);
         if corrupted.len() != clean.len() || clean.iter().chain(corrupted).any(|p| shape(p) != shape(first)) {
             return Err(Error::config("a difference spectrum needs pairs of images of one shape"));
         }
@@ -54,12 +54,12 @@ impl DifferenceSpectrum {
 }
 
 /// `|FFT|²` of the difference, summed over channels.
-fn power(corrupted: &Picture, clean: &Picture) -> Vec<f64> {
-    let Picture { height, width, channels, .. } = *clean;
+fn power(corrupted: &ByteImage, clean: &ByteImage) -> Vec<f64> {
+    let ByteImage { height, width, channels, .. } = *clean;
     let mut power = vec![0.0; height * width];
     for channel in 0..channels {
-        let values = |picture: &Picture| -> Vec<f64> {
-            picture.bytes[channel..].iter().step_by(channels).map(|&byte| f64::from(byte) / 255.0).collect()
+        let values = |input: &ByteImage| -> Vec<f64> {
+            input.bytes[channel..].iter().step_by(channels).map(|&byte| f64::from(byte) / 255.0).collect()
         };
         let plane: Vec<f64> = values(corrupted).iter().zip(values(clean)).map(|(a, b)| a - b).collect();
         power.iter_mut().zip(spectrum(&plane, height, width)).for_each(|(p, z)| *p += z.norm_sqr());
@@ -75,7 +75,7 @@ mod tests {
     #[test]
     fn noise_lies_higher_than_fog() {
         let smooth = |i: usize| (100 + i / 96 + i % 96 / 3) as u8;
-        let clean = vec![Picture::new(32, 32, 3, (0..3072).map(smooth).collect()); 4];
+        let clean = vec![ByteImage::new(32, 32, 3, (0..3072).map(smooth).collect()); 4];
         let centroid = |corruption| {
             let severity = Severity::new(3).unwrap();
             let corrupted =

@@ -6,11 +6,11 @@ use std::str::FromStr;
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 
+use super::byte_image::ByteImage;
 use super::constants::*;
 use super::corruptor::Corruptor;
 use super::elastic::elastic_transform;
 use super::kinds::Severity;
-use super::picture::Picture;
 use super::{blur, color, jpeg, noise, pixelate, plasma, spatter, weather, zoom};
 use crate::random::Stream;
 use crate::{Error, Result};
@@ -66,7 +66,7 @@ struct Row {
     family: Family,
     draws: Draws,
     summary: &'static str,
-    apply: fn(&Strength<'_>, &Picture, &mut Stream) -> Result<Picture>,
+    apply: fn(&Strength<'_>, &ByteImage, &mut Stream) -> Result<ByteImage>,
 }
 
 /// How strong, by whose constants.
@@ -108,72 +108,72 @@ macro_rules! corruptions {
 }
 
 corruptions! {
-    "gaussian_noise" => GaussianNoise, Noise, Alike, "Additive normal noise", |strength, picture, random| {
-        Ok(noise::gaussian_noise(picture, strength.of(&GAUSSIAN_NOISE), || noise::normal(random)))
+    "gaussian_noise" => GaussianNoise, Noise, Alike, "Additive normal noise", |strength, input, random| {
+        Ok(noise::gaussian_noise(input, strength.of(&GAUSSIAN_NOISE), || noise::normal(random)))
     };
-    "shot_noise" => ShotNoise, Noise, Alike, "Poisson noise: the light's own grain", |strength, picture, random| {
-        Ok(noise::shot_noise(picture, strength.of(&SHOT_NOISE), random))
+    "shot_noise" => ShotNoise, Noise, Alike, "Poisson noise: the light's own grain", |strength, input, random| {
+        Ok(noise::shot_noise(input, strength.of(&SHOT_NOISE), random))
     };
-    "impulse_noise" => ImpulseNoise, Noise, Alike, "Salt and pepper", |strength, picture, random| {
-        Ok(noise::impulse_noise(picture, strength.of(&IMPULSE_NOISE), random))
+    "impulse_noise" => ImpulseNoise, Noise, Alike, "Salt and pepper", |strength, input, random| {
+        Ok(noise::impulse_noise(input, strength.of(&IMPULSE_NOISE), random))
     };
-    "defocus_blur" => DefocusBlur, Blur, Same, "Blur with a disk, as out of focus", |strength, picture, _| {
+    "defocus_blur" => DefocusBlur, Blur, Same, "Blur with a disk, as out of focus", |strength, input, _| {
         let (radius, alias_sigma) = strength.of(&DEFOCUS_BLUR);
-        Ok(blur::defocus_blur(picture, radius, alias_sigma))
+        Ok(blur::defocus_blur(input, radius, alias_sigma))
     };
     "glass_blur" => GlassBlur, Blur, Alike, "Pixels copied from random neighbors between two Gaussian blurs",
-    |strength, picture, random| {
+    |strength, input, random| {
         let (sigma, step, passes) = strength.of(&GLASS_BLUR);
-        Ok(blur::glass_blur(picture, sigma, step, passes, random))
+        Ok(blur::glass_blur(input, sigma, step, passes, random))
     };
-    "motion_blur" => MotionBlur, Blur, Alike, "Half-Gaussian streak in a random direction", |strength, picture, random| {
+    "motion_blur" => MotionBlur, Blur, Alike, "Half-Gaussian streak in a random direction", |strength, input, random| {
         let (radius, sigma) = strength.of(&MOTION_BLUR);
-        Ok(blur::motion_blur(picture, radius, sigma, random.random_range(-45.0..45.0)))
+        Ok(blur::motion_blur(input, radius, sigma, random.random_range(-45.0..45.0)))
     };
-    "zoom_blur" => ZoomBlur, Blur, Same, "Mean over a range of magnifications", |strength, picture, _| {
+    "zoom_blur" => ZoomBlur, Blur, Same, "Mean over a range of magnifications", |strength, input, _| {
         let (end, step) = strength.of(&ZOOM_BLUR);
-        Ok(zoom::zoom_blur(picture, end, step))
+        Ok(zoom::zoom_blur(input, end, step))
     };
-    "snow" => Snow, Weather, Apart, "Streaks of snow over a whitened image", |strength, picture, random| {
-        Ok(weather::snow(picture, strength.of(&SNOW), random))
+    "snow" => Snow, Weather, Apart, "Streaks of snow over a whitened image", |strength, input, random| {
+        Ok(weather::snow(input, strength.of(&SNOW), random))
     };
-    "frost" => Frost, Weather, Apart, "Photographs of frost, added", |strength, picture, random| {
-        strength.corruptor.frost(picture, strength.of(&FROST), random)
+    "frost" => Frost, Weather, Apart, "Photographs of frost, added", |strength, input, random| {
+        strength.corruptor.frost(input, strength.of(&FROST), random)
     };
-    "fog" => Fog, Weather, Alike, "A fractal height map, added", |strength, picture, random| {
+    "fog" => Fog, Weather, Alike, "A fractal height map, added", |strength, input, random| {
         let (amount, decay) = strength.of(&FOG);
-        let side = weather::fog_side(picture.height, picture.width);
-        Ok(weather::fog(picture, amount, &plasma::plasma_fractal(side, decay, random), side))
+        let side = weather::fog_side(input.height, input.width);
+        Ok(weather::fog(input, amount, &plasma::plasma_fractal(side, decay, random), side))
     };
-    "brightness" => Brightness, Weather, Same, "Raised value in the HSV color model", |strength, picture, _| {
-        Ok(color::brightness(picture, strength.of(&BRIGHTNESS)))
+    "brightness" => Brightness, Weather, Same, "Raised value in the HSV color model", |strength, input, _| {
+        Ok(color::brightness(input, strength.of(&BRIGHTNESS)))
     };
-    "contrast" => Contrast, Digital, Same, "Contrast reduced around the mean of each channel", |strength, picture, _| {
-        Ok(color::contrast(picture, strength.of(&CONTRAST)))
+    "contrast" => Contrast, Digital, Same, "Contrast reduced around the mean of each channel", |strength, input, _| {
+        Ok(color::contrast(input, strength.of(&CONTRAST)))
     };
     "elastic_transform" => ElasticTransform, Digital, Alike,
-    "A random affine map and a smooth random displacement field", |strength, picture, random| {
+    "A random affine map and a smooth random displacement field", |strength, input, random| {
         let constants = strength.of(&ELASTIC_TRANSFORM);
-        Ok(elastic_transform(picture, strength.corruptor.elastic(picture, constants), random))
+        Ok(elastic_transform(input, strength.corruptor.elastic(input, constants), random))
     };
-    "pixelate" => Pixelate, Digital, Same, "Box down- and upsampling", |strength, picture, _| {
-        Ok(pixelate::pixelate(picture, strength.of(&PIXELATE)))
+    "pixelate" => Pixelate, Digital, Same, "Box down- and upsampling", |strength, input, _| {
+        Ok(pixelate::pixelate(input, strength.of(&PIXELATE)))
     };
-    "jpeg_compression" => JpegCompression, Digital, Same, "JPEG compression with 4:2:0 chroma", |strength, picture, _| {
-        Ok(jpeg::jpeg_compression(picture, strength.of(&JPEG_COMPRESSION)))
+    "jpeg_compression" => JpegCompression, Digital, Same, "JPEG compression with 4:2:0 chroma", |strength, input, _| {
+        Ok(jpeg::jpeg_compression(input, strength.of(&JPEG_COMPRESSION)))
     };
-    "speckle_noise" => SpeckleNoise, Extra, Alike, "Multiplicative normal noise", |strength, picture, random| {
-        Ok(noise::speckle_noise(picture, strength.of(&SPECKLE_NOISE), || noise::normal(random)))
+    "speckle_noise" => SpeckleNoise, Extra, Alike, "Multiplicative normal noise", |strength, input, random| {
+        Ok(noise::speckle_noise(input, strength.of(&SPECKLE_NOISE), || noise::normal(random)))
     };
-    "gaussian_blur" => GaussianBlur, Extra, Same, "Gaussian blur", |strength, picture, _| {
-        Ok(blur::gaussian_blur(picture, strength.of(&GAUSSIAN_BLUR)))
+    "gaussian_blur" => GaussianBlur, Extra, Same, "Gaussian blur", |strength, input, _| {
+        Ok(blur::gaussian_blur(input, strength.of(&GAUSSIAN_BLUR)))
     };
-    "spatter" => Spatter, Extra, Apart, "Drops of water or mud", |strength, picture, random| {
-        Ok(spatter::spatter(picture, strength.of(&SPATTER), random))
+    "spatter" => Spatter, Extra, Apart, "Drops of water or mud", |strength, input, random| {
+        Ok(spatter::spatter(input, strength.of(&SPATTER), random))
     };
-    "saturate" => Saturate, Extra, Same, "Changed saturation in the HSV color model", |strength, picture, _| {
+    "saturate" => Saturate, Extra, Same, "Changed saturation in the HSV color model", |strength, input, _| {
         let (factor, offset) = strength.of(&SATURATE);
-        Ok(color::saturate(picture, factor, offset))
+        Ok(color::saturate(input, factor, offset))
     };
 }
 
@@ -248,10 +248,10 @@ impl Corruption {
     pub(super) fn apply(
         self,
         strength: &Strength<'_>,
-        picture: &Picture,
+        input: &ByteImage,
         random: &mut Stream,
-    ) -> Result<Picture> {
-        (self.row().apply)(strength, picture, random)
+    ) -> Result<ByteImage> {
+        (self.row().apply)(strength, input, random)
     }
 
     /// Corruptions from names, `all`, `main` or `extra`, in order and without repetition.

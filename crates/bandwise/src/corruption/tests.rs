@@ -9,20 +9,20 @@ use super::*;
 use crate::golden;
 
 /// `[…, height, width, channels]` u8 as images.
-fn pictures(tensor: &Tensor) -> Vec<Picture> {
+fn inputs(tensor: &Tensor) -> Vec<ByteImage> {
     let dims = tensor.dims();
     let [height, width, channels] = dims[dims.len() - 3..] else { panic!("{dims:?}") };
     let bytes: Vec<u8> = tensor.flatten_all().unwrap().to_vec1().unwrap();
     let chunks = bytes.chunks_exact(height * width * channels);
-    chunks.map(|bytes| Picture::new(height, width, channels, bytes.to_vec())).collect()
+    chunks.map(|bytes| ByteImage::new(height, width, channels, bytes.to_vec())).collect()
 }
 
 /// The images that the statistics of a case are over: as many as its `correct_of_N` says.
-fn all_images(folder: &Path, json: &Value, case: &Value) -> Vec<Picture> {
+fn all_images(folder: &Path, json: &Value, case: &Value) -> Vec<ByteImage> {
     let counts = case.as_object().unwrap().keys().find_map(|key| key.strip_prefix("correct_of_"));
     let records = golden::records(folder, json, counts.unwrap().parse().unwrap());
-    let pictures = records.pixels.chunks_exact(3072);
-    pictures.map(|bytes| Picture::new(32, 32, 3, bytes.to_vec())).collect()
+    let inputs = records.pixels.chunks_exact(3072);
+    inputs.map(|bytes| ByteImage::new(32, 32, 3, bytes.to_vec())).collect()
 }
 
 fn load(folder: &Path) -> (Value, HashMap<String, Tensor>) {
@@ -30,7 +30,7 @@ fn load(folder: &Path) -> (Value, HashMap<String, Tensor>) {
 }
 
 /// How often each absolute difference occurs.
-fn differences(ours: &[Picture], theirs: &[Picture]) -> [usize; 256] {
+fn differences(ours: &[ByteImage], theirs: &[ByteImage]) -> [usize; 256] {
     assert_eq!(ours.len(), theirs.len());
     let mut counts = [0; 256];
     for (a, b) in ours.iter().zip(theirs) {
@@ -54,12 +54,12 @@ fn mean(counts: &[usize; 256]) -> f64 {
 fn golden_deterministic_corruptions() {
     let folder = golden::folder();
     let (json, tensors) = load(&folder);
-    let clean = pictures(&tensors["clean"]);
+    let clean = inputs(&tensors["clean"]);
     let corruptor = Corruptor::new(Protocol::Cifar, 0);
     let mut seen = 0;
     for name in json["deterministic"].as_object().unwrap().keys() {
         let corruption: Corruption = name.parse().unwrap();
-        for (severity, theirs) in Severity::all().zip(pictures(&tensors[name]).chunks(clean.len())) {
+        for (severity, theirs) in Severity::all().zip(inputs(&tensors[name]).chunks(clean.len())) {
             let counts = differences(&corruptor.apply_all(&clean, corruption, severity, 0).unwrap(), theirs);
             let pixels: usize = counts.iter().sum();
             let (over_one, over_two) = (beyond(&counts, 1), beyond(&counts, 2));
@@ -85,7 +85,7 @@ fn golden_deterministic_corruptions_change_as_much_as_published() {
     let corruptor = Corruptor::new(Protocol::Cifar, 0);
     for (name, expected) in json["deterministic"].as_object().unwrap() {
         let clean = all_images(&folder, &json, expected);
-        let first = pictures(&tensors["clean"]);
+        let first = inputs(&tensors["clean"]);
         assert_eq!(clean[..first.len()], first, "these are other images");
         for severity in Severity::all() {
             let ours = corruptor.apply_all(&clean, name.parse().unwrap(), severity, 0).unwrap();
@@ -101,7 +101,7 @@ fn golden_deterministic_corruptions_change_as_much_as_published() {
 fn golden_given_randomness() {
     let folder = golden::folder();
     let (json, tensors) = load(&folder);
-    let clean = pictures(&tensors["clean"]);
+    let clean = inputs(&tensors["clean"]);
     let z = golden::values(&tensors["given.z"]);
     let mut seen = 0;
     for (key, theirs) in &tensors {
@@ -112,36 +112,36 @@ fn golden_given_randomness() {
             continue;
         }
         let severity: Severity = level.parse().unwrap();
-        let theirs = pictures(theirs);
+        let theirs = inputs(theirs);
         let length = clean[0].bytes.len();
-        let apply = |index: usize, picture: &Picture| {
+        let apply = |index: usize, input: &ByteImage| {
             let mut draws = z[index * length % z.len()..].iter().copied();
             let mut draw = || draws.next().unwrap();
             match name {
                 "gaussian_noise" => noise::gaussian_noise(
-                    picture,
+                    input,
                     constants::GAUSSIAN_NOISE.at(Protocol::Cifar, severity),
                     &mut draw,
                 ),
                 "speckle_noise" => noise::speckle_noise(
-                    picture,
+                    input,
                     constants::SPECKLE_NOISE.at(Protocol::Cifar, severity),
                     &mut draw,
                 ),
                 "fog" => {
                     let map = &tensors[&format!("given.fog_plasma.{level}")];
                     let amount = constants::FOG.at(Protocol::Cifar, severity).0;
-                    weather::fog(picture, amount, &golden::values(map), map.dims()[1])
+                    weather::fog(input, amount, &golden::values(map), map.dims()[1])
                 }
                 "motion_blur" => {
                     let (radius, sigma) = constants::MOTION_BLUR.at(Protocol::Cifar, severity);
                     let angle = golden::number(&json["given_motion_angles"][severity.index()]);
-                    blur::motion_blur(picture, radius, sigma, angle)
+                    blur::motion_blur(input, radius, sigma, angle)
                 }
                 other => panic!("no test for given.{other}"),
             }
         };
-        let ours: Vec<Picture> =
+        let ours: Vec<ByteImage> =
             clean.iter().take(theirs.len()).enumerate().map(|(i, p)| apply(i, p)).collect();
         let counts = differences(&ours, &theirs);
         println!("{key}: {:?}", &counts[..4]);
@@ -158,7 +158,7 @@ struct Statistics {
     radial_power: Vec<f64>,
 }
 
-fn statistics(corrupted: &[Picture], clean: &[Picture]) -> Statistics {
+fn statistics(corrupted: &[ByteImage], clean: &[ByteImage]) -> Statistics {
     let (mut all, mut rms) = (Vec::new(), Vec::new());
     for (a, b) in corrupted.iter().zip(clean) {
         let difference: Vec<f64> =
@@ -225,18 +225,18 @@ fn golden_stochastic_statistics() {
 fn every_size_and_color_works_and_repeats() {
     for (height, width, channels) in [(1, 1, 3), (2, 3, 1), (28, 28, 1), (17, 40, 3), (70, 33, 3)] {
         let bytes = (0..height * width * channels).map(|i| (i * 7919 % 256) as u8).collect();
-        let picture = Picture::new(height, width, channels, bytes);
+        let input = ByteImage::new(height, width, channels, bytes);
         for protocol in [Protocol::Cifar, Protocol::Side64, Protocol::Side224] {
             let corruptor = Corruptor::new(protocol, 3);
             for corruption in Corruption::all() {
                 let severity = Severity::new(3).unwrap();
-                let once = corruptor.apply(&picture, corruption, severity, 5).unwrap();
+                let once = corruptor.apply(&input, corruption, severity, 5).unwrap();
                 assert_eq!(
                     (once.height, once.width, once.channels),
                     (height, width, channels),
                     "{corruption}"
                 );
-                assert_eq!(once, corruptor.apply(&picture, corruption, severity, 5).unwrap(), "{corruption}");
+                assert_eq!(once, corruptor.apply(&input, corruption, severity, 5).unwrap(), "{corruption}");
             }
         }
     }
@@ -244,11 +244,11 @@ fn every_size_and_color_works_and_repeats() {
 
 #[test]
 fn results_depend_on_seed_and_index_only_where_random() {
-    let picture = Picture::new(32, 32, 3, (0..3072).map(|i| (i * 31 % 251) as u8).collect());
+    let input = ByteImage::new(32, 32, 3, (0..3072).map(|i| (i * 31 % 251) as u8).collect());
     let severity = Severity::new(5).unwrap();
     for corruption in Corruption::all() {
         let apply =
-            |seed, index| Corruptor::new(Protocol::Cifar, seed).apply(&picture, corruption, severity, index);
+            |seed, index| Corruptor::new(Protocol::Cifar, seed).apply(&input, corruption, severity, index);
         let same =
             apply(1, 1).unwrap() == apply(2, 1).unwrap() && apply(1, 1).unwrap() == apply(1, 2).unwrap();
         assert_eq!(same, corruption.is_deterministic(), "{corruption}");
@@ -259,7 +259,7 @@ fn results_depend_on_seed_and_index_only_where_random() {
 fn odd_pictures_are_refused() {
     let corruptor = Corruptor::new(Protocol::Cifar, 0);
     let severity = Severity::new(1).unwrap();
-    for picture in [Picture::new(0, 4, 3, vec![]), Picture::new(2, 2, 4, vec![0; 16])] {
-        assert!(corruptor.apply(&picture, Corruption::Fog, severity, 0).is_err());
+    for input in [ByteImage::new(0, 4, 3, vec![]), ByteImage::new(2, 2, 4, vec![0; 16])] {
+        assert!(corruptor.apply(&input, Corruption::Fog, severity, 0).is_err());
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::export::{CHUNK, read_pictures};
+use super::export::{CHUNK, read_images};
 use super::table::Draws;
 use super::{Corruption, CorruptionConfig, Corruptor, Severity};
 use crate::data::Dataset;
@@ -105,14 +105,14 @@ pub fn verify(
         let mut counts = Counts::default();
         for start in (0..images).step_by(CHUNK) {
             let range = start..(start + CHUNK).min(images);
-            let pictures = read_pictures(clean, range.clone(), shape)?;
-            let ours = corruptor.apply_all(&pictures, corruption, severity, start as u64)?;
+            let inputs = read_images(clean, range.clone(), shape)?;
+            let ours = corruptor.apply_all(&inputs, corruption, severity, start as u64)?;
             let first = severity.index() * clean.len();
             let theirs = npy::read_rows(published, first + range.start..first + range.end)?;
             let npy::Data::Bytes(theirs) = theirs.data else {
                 return Err(Error::format(published, "expected pixels of type uint8"));
             };
-            for ((clean, ours), theirs) in pictures.iter().zip(&ours).zip(theirs.chunks_exact(length)) {
+            for ((clean, ours), theirs) in inputs.iter().zip(&ours).zip(theirs.chunks_exact(length)) {
                 counts.add(&clean.bytes, &ours.bytes, theirs);
             }
         }

@@ -1,6 +1,6 @@
 //! Linear magnification as scipy does it, and the zoom blur made of it.
 
-use super::picture::Picture;
+use super::byte_image::ByteImage;
 
 /// One axis of a magnification cropped to the middle: for each output index the two inputs and their weights.
 struct Axis {
@@ -61,15 +61,15 @@ pub(super) fn clipped_zoom(field: &[f64], height: usize, width: usize, zoom: f64
 }
 
 /// The mean of the image and its magnifications by 1, 1 + step, … up to `end`.
-pub(super) fn zoom_blur(picture: &Picture, end: f64, step: f64) -> Picture {
-    let image = picture.unit_f32();
+pub(super) fn zoom_blur(input: &ByteImage, end: f64, step: f64) -> ByteImage {
+    let image = input.unit_f32();
     let exact: Vec<f64> = image.iter().map(|&x| f64::from(x)).collect();
     let factors = arange(end, step);
     let mut sum = vec![0.0; image.len()];
-    let add = if picture.channels == 1 { add_zoomed::<1> } else { add_zoomed::<3> };
-    factors.iter().for_each(|&zoom| add(&exact, picture.height, picture.width, zoom, &mut sum));
+    let add = if input.channels == 1 { add_zoomed::<1> } else { add_zoomed::<3> };
+    factors.iter().for_each(|&zoom| add(&exact, input.height, input.width, zoom, &mut sum));
     let count = (factors.len() + 1) as f32;
-    picture.with_unit_f32(image.iter().zip(&sum).map(|(x, sum)| (x + sum) / count))
+    input.with_unit_f32(image.iter().zip(&sum).map(|(x, sum)| (x + sum) / count))
 }
 
 /// numpy's `arange(1, end, step)`: rounding may let `end` in.

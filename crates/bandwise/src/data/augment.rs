@@ -317,7 +317,7 @@ mod tests {
         for index in 0..50 {
             let window = crop.apply(image.clone(), &mut stream(0, &[index]));
             let left = (0..3).find(|&left| window == image.crop(0, left, 4, 4));
-            seen.insert(left.expect("the window lies inside the picture"));
+            seen.insert(left.expect("the window lies inside the image"));
         }
         assert_eq!(seen.into_iter().collect::<Vec<_>>(), [0, 1, 2]);
         assert_eq!(crop.apply(ramp(2, 3), &mut stream(0, &[])).shape(), [4, 4, 3]);

@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::folder::{file_name, pictures};
+use super::folder::{file_name, image_files};
 use super::spec::Request;
 use super::{Dataset, FileDataset};
 use crate::{Error, Result};
@@ -17,7 +17,7 @@ use crate::{Error, Result};
 pub(super) fn open(request: &Request) -> Result<Arc<dyn Dataset>> {
     let mut conflicts = Vec::new();
     let mut classes = BTreeSet::new();
-    for path in pictures(request.path)? {
+    for path in image_files(request.path)? {
         let name = file_name(&path);
         let (shape, texture) = cues(&name).ok_or_else(|| {
             Error::format(&path, "expected a name of the form `shape-texture.png`, as in `cat7-bicycle2.png`")

@@ -58,10 +58,10 @@ impl FileDataset {
         let mut files = Vec::new();
         let mut class_names = Vec::new();
         for folder in subfolders(root)? {
-            let pictures = pictures(&folder)?;
+            let image_files = image_files(&folder)?;
             // A folder without images is no class (`__pycache__`, `.git`).
-            if !pictures.is_empty() {
-                files.extend(pictures.into_iter().map(|path| (path, class_names.len() as u32)));
+            if !image_files.is_empty() {
+                files.extend(image_files.into_iter().map(|path| (path, class_names.len() as u32)));
                 class_names.push(file_name(&folder));
             }
         }
@@ -205,7 +205,7 @@ fn check_against_training(request: &Request, root: &Path, classes: &[String]) ->
 fn class_folders(root: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for folder in subfolders(root)? {
-        if holds_picture(&folder, MAX_DEPTH)? {
+        if holds_image(&folder, MAX_DEPTH)? {
             names.push(file_name(&folder));
         }
     }
@@ -213,13 +213,13 @@ fn class_folders(root: &Path) -> Result<Vec<String>> {
 }
 
 /// Whether there is an image below `folder`; looks no further than the first.
-fn holds_picture(folder: &Path, depth: usize) -> Result<bool> {
+fn holds_image(folder: &Path, depth: usize) -> Result<bool> {
     let entries = entries(folder)?;
-    if entries.iter().any(|path| is_picture(path)) {
+    if entries.iter().any(|path| is_image(path)) {
         return Ok(true);
     }
     for path in entries.iter().filter(|path| depth > 0 && path.is_dir()) {
-        if holds_picture(path, depth - 1)? {
+        if holds_image(path, depth - 1)? {
             return Ok(true);
         }
     }
@@ -251,25 +251,25 @@ pub(super) fn subfolders(root: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// All images below `folder`, by path.
-pub(super) fn pictures(folder: &Path) -> Result<Vec<PathBuf>> {
+pub(super) fn image_files(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
-    collect_pictures(folder, MAX_DEPTH, &mut found)?;
+    collect_images(folder, MAX_DEPTH, &mut found)?;
     Ok(found)
 }
 
-fn collect_pictures(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<()> {
+fn collect_images(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<()> {
     for path in entries(folder)? {
-        if is_picture(&path) {
+        if is_image(&path) {
             found.push(path);
         } else if depth > 0 && path.is_dir() {
-            collect_pictures(&path, depth - 1, found)?;
+            collect_images(&path, depth - 1, found)?;
         }
     }
     Ok(())
 }
 
 /// Whether a name is that of an image.
-fn is_picture(path: &Path) -> bool {
+fn is_image(path: &Path) -> bool {
     let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
     EXTENSIONS.contains(&extension.as_str())
 }
@@ -302,16 +302,16 @@ mod tests {
         spec.parse::<DataSpec>()?.open(split)
     }
 
-    fn write_picture(path: PathBuf, height: usize, width: usize) {
+    fn write_image(path: PathBuf, height: usize, width: usize) {
         files::write_atomic(&path, &Image::filled(height, width, 3, 0.2).to_png().unwrap()).unwrap();
     }
 
     #[test]
     fn folders_are_classes() {
         let root = tempfile::tempdir().unwrap();
-        write_picture(root.path().join("val/cat/deeper/b.png"), 4, 6);
-        write_picture(root.path().join("val/cat/a.PNG"), 4, 6);
-        write_picture(root.path().join("val/dog/c.png"), 8, 4);
+        write_image(root.path().join("val/cat/deeper/b.png"), 4, 6);
+        write_image(root.path().join("val/cat/a.PNG"), 4, 6);
+        write_image(root.path().join("val/dog/c.png"), 8, 4);
         std::fs::create_dir(root.path().join("val/.hidden")).unwrap();
         let spec = format!("imagefolder:{}", root.path().display());
         let set = open_folder(&spec, Split::Test).unwrap();
@@ -320,7 +320,7 @@ mod tests {
         let (image, _) = open_folder(&format!("{spec},size=3"), Split::Test).unwrap().get(2).unwrap();
         assert_eq!(image.shape(), [3, 3, 3]);
         assert_eq!(open_folder(&format!("{spec},folder=val"), Split::Train).unwrap().len(), 3);
-        write_picture(root.path().join("valid/cat/d.png"), 4, 6);
+        write_image(root.path().join("valid/cat/d.png"), 4, 6);
         assert_eq!(open_folder(&format!("{spec},test_part=valid"), Split::Test).unwrap().len(), 1);
         assert_eq!(open_folder(&spec, Split::Test).unwrap().len(), 3);
         let message = open_folder(&spec, Split::Train).unwrap_err().to_string();
@@ -351,7 +351,7 @@ mod tests {
     fn test_classes_must_be_those_of_training() {
         let root = tempfile::tempdir().unwrap();
         for name in ["train/cat/a.png", "train/dog/a.png", "val/cat/a.png"] {
-            write_picture(root.path().join(name), 4, 4);
+            write_image(root.path().join(name), 4, 4);
         }
         let spec = format!("imagefolder:{}", root.path().display());
         let message = |spec: &str| open_folder(spec, Split::Test).unwrap_err().to_string();
@@ -361,14 +361,14 @@ mod tests {
             message(&spec)
         );
         assert_eq!(open_folder(&format!("{spec},folder=val"), Split::Test).unwrap().len(), 1);
-        write_picture(root.path().join("val/dog/deeper/b.png"), 4, 4);
+        write_image(root.path().join("val/dog/deeper/b.png"), 4, 4);
         assert_eq!(open_folder(&spec, Split::Test).unwrap().len(), 2);
-        write_picture(root.path().join("val/owl/b.png"), 4, 4);
+        write_image(root.path().join("val/owl/b.png"), 4, 4);
         assert!(message(&spec).contains("`owl` is a class of the test images only"), "{}", message(&spec));
         assert!(open_folder(&spec, Split::Train).is_ok());
 
         std::fs::remove_dir_all(root.path().join("val")).unwrap();
-        write_picture(root.path().join("val/images/val_0.png"), 4, 4);
+        write_image(root.path().join("val/images/val_0.png"), 4, 4);
         std::fs::write(root.path().join("val/val_annotations.txt"), "val_0.png\tcat\n").unwrap();
         assert!(message(&spec).contains("name it tinyimagenet:"), "{}", message(&spec));
     }
@@ -377,7 +377,7 @@ mod tests {
     fn fingerprints_follow_names_and_content_not_places() {
         let fingerprint = |name: &str, width| {
             let root = tempfile::tempdir().unwrap();
-            write_picture(root.path().join("a").join(name), 4, width);
+            write_image(root.path().join("a").join(name), 4, width);
             open_folder(&format!("imagefolder:{}", root.path().display()), Split::Test)
                 .unwrap()
                 .fingerprint()

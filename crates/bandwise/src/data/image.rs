@@ -77,16 +77,16 @@ impl Image {
     /// The image as a PNG file's bytes; gray or RGB.
     pub fn to_png(&self) -> Result<Vec<u8>> {
         let (width, height, bytes) = (self.width as u32, self.height as u32, self.to_bytes());
-        let picture = match self.channels {
+        let encoded = match self.channels {
             1 => image::GrayImage::from_raw(width, height, bytes).map(DynamicImage::ImageLuma8),
             3 => image::RgbImage::from_raw(width, height, bytes).map(DynamicImage::ImageRgb8),
             _ => None,
         };
-        let picture = picture.ok_or_else(|| {
+        let encoded = encoded.ok_or_else(|| {
             Error::config(format!("an image of shape {:?} cannot be written as PNG", self.shape()))
         })?;
         let mut png = std::io::Cursor::new(Vec::new());
-        picture
+        encoded
             .write_to(&mut png, ImageFormat::Png)
             .map_err(|e| Error::config(format!("a PNG could not be written ({e})")))?;
         Ok(png.into_inner())
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn damaged_pictures_are_errors() {
+    fn damaged_images_are_errors() {
         let png = ramp(8, 8).to_png().unwrap();
         for bytes in [&png[..png.len() / 2], b"<html>not found</html>", b""] {
             let error = Image::decode(bytes, Path::new("a/b.png")).unwrap_err();

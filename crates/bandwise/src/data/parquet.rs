@@ -27,7 +27,7 @@ const LABEL_COLUMNS: [&str; 3] = ["label", "labels", "fine_label"];
 struct EncodedDataset {
     name: String,
     origin: PathBuf,
-    pictures: Vec<Vec<u8>>,
+    images: Vec<Vec<u8>>,
     labels: Vec<u32>,
     class_names: Vec<String>,
     fingerprint: String,
@@ -35,7 +35,7 @@ struct EncodedDataset {
 
 /// `parquet:DIR`
 pub(super) fn open(request: &Request) -> Result<Arc<dyn Dataset>> {
-    let mut pictures = Vec::new();
+    let mut images = Vec::new();
     let mut labels = Vec::new();
     let mut class_names = None;
     for path in find(request.path, request.split)? {
@@ -43,8 +43,8 @@ pub(super) fn open(request: &Request) -> Result<Arc<dyn Dataset>> {
         let (names, rows) = catch_unwind(|| read_file(&path, request.option("label")))
             .unwrap_or_else(|_| Err(Error::format(&path, "the Parquet file is damaged")))?;
         class_names = class_names.or(names);
-        for (picture, label) in rows {
-            pictures.push(picture);
+        for (bytes, label) in rows {
+            images.push(bytes);
             labels.push(label);
         }
     }
@@ -57,14 +57,14 @@ pub(super) fn open(request: &Request) -> Result<Arc<dyn Dataset>> {
         return Err(Error::format(&origin, format!("there is a label {highest}, but only {count} classes")));
     }
     let mut hash = Sha256::new();
-    for (picture, label) in pictures.iter().zip(&labels) {
-        hash.update((picture.len() as u64).to_le_bytes());
-        hash.update(picture);
+    for (bytes, label) in images.iter().zip(&labels) {
+        hash.update((bytes.len() as u64).to_le_bytes());
+        hash.update(bytes);
         hash.update(label.to_le_bytes());
     }
     let fingerprint = files::hex(&hash.finalize());
     let name = format!("parquet ({})", request.split);
-    Ok(Arc::new(EncodedDataset { name, origin, pictures, labels, class_names, fingerprint }))
+    Ok(Arc::new(EncodedDataset { name, origin, images, labels, class_names, fingerprint }))
 }
 
 /// Encoded images with their labels.
@@ -126,7 +126,7 @@ impl File {
                 .map(|name| (*name).to_owned())
                 .ok_or_else(|| bad(format!("no column for the {what}; there are: {}", columns.join(", "))))
         };
-        let image_column = choose("pictures", &IMAGE_COLUMNS)?;
+        let image_column = choose("images", &IMAGE_COLUMNS)?;
         let label_column = match label {
             Some(name) => choose("labels", &[name])?,
             None => choose("labels (name it with `label=COLUMN`)", &LABEL_COLUMNS)?,
@@ -154,32 +154,32 @@ impl File {
         let damaged = |e: parquet::errors::ParquetError| bad(format!("the file is damaged ({e})"));
         let rows = self.reader.get_row_iter(Some(projection.map_err(damaged)?)).map_err(damaged)?;
         for (index, row) in rows.enumerate() {
-            let (mut picture, mut label) = (None, None);
+            let (mut bytes, mut label) = (None, None);
             for (name, field) in row.map_err(damaged)?.into_columns() {
                 if name == self.image_column {
-                    picture = picture_bytes(field);
+                    bytes = image_bytes(field);
                 } else {
                     label = label_number(&field);
                 }
             }
-            let (Some(picture), Some(label)) = (picture, label) else {
+            let (Some(bytes), Some(label)) = (bytes, label) else {
                 return Err(bad(format!(
                     "row {index}: expected image bytes in `{}` and a whole number in `{}`",
                     self.image_column, self.label_column
                 )));
             };
-            found.push((picture, label));
+            found.push((bytes, label));
         }
         Ok(found)
     }
 }
 
-fn picture_bytes(field: Field) -> Option<Vec<u8>> {
+fn image_bytes(field: Field) -> Option<Vec<u8>> {
     match field {
         Field::Bytes(bytes) => Some(bytes.data().to_vec()),
         Field::Group(row) => {
             let (_, bytes) = row.into_columns().into_iter().find(|(name, _)| name == "bytes")?;
-            picture_bytes(bytes)
+            image_bytes(bytes)
         }
         _ => None,
     }
@@ -214,7 +214,7 @@ impl Dataset for EncodedDataset {
 
     fn get(&self, index: usize) -> Result<(Image, u32)> {
         let label = self.label(index)?;
-        let image = Image::decode(&self.pictures[index], &self.origin.join(format!("row {index}")))?;
+        let image = Image::decode(&self.images[index], &self.origin.join(format!("row {index}")))?;
         Ok((image, label))
     }
 
@@ -241,7 +241,7 @@ pub(super) mod tests {
     use parquet::file::writer::SerializedFileWriter;
     use parquet::schema::parser::parse_message_type;
 
-    pub(in super::super) fn write(path: &Path, pictures: &[Vec<u8>], labels: &[i64], metadata: &str) {
+    pub(in super::super) fn write(path: &Path, images: &[Vec<u8>], labels: &[i64], metadata: &str) {
         let message =
             "message schema { optional group image { optional binary bytes; } optional int64 label; }";
         let schema = Arc::new(parse_message_type(message).unwrap());
@@ -250,7 +250,7 @@ pub(super) mod tests {
         let file = std::fs::File::create(path).unwrap();
         let mut writer = SerializedFileWriter::new(file, schema, Arc::new(properties)).unwrap();
         let mut group = writer.next_row_group().unwrap();
-        let bytes: Vec<ByteArray> = pictures.iter().map(|p| ByteArray::from(p.clone())).collect();
+        let bytes: Vec<ByteArray> = images.iter().map(|p| ByteArray::from(p.clone())).collect();
         let mut column = group.next_column().unwrap().unwrap();
         column.typed::<ByteArrayType>().write_batch(&bytes, Some(&vec![2; bytes.len()]), None).unwrap();
         column.close().unwrap();
@@ -270,7 +270,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn pictures_labels_and_names_are_read() {
+    fn images_labels_and_names_are_read() {
         let folder = tempfile::tempdir().unwrap();
         let names = r#"{"info":{"features":{"label":{"names":["cat","dog"],"_type":"ClassLabel"}}}}"#;
         write(&folder.path().join("test-00000-of-00002.parquet"), &[png(1), png(2)], &[1, 0], names);

@@ -60,13 +60,13 @@ fn pickles() {
 }
 
 #[test]
-fn pictures() {
+fn images() {
     let image = Image::from_bytes(8, 8, 3, &[77; 192]);
     let mut jpeg = Cursor::new(Vec::new());
     let rgb = ::image::RgbImage::from_raw(8, 8, image.to_bytes()).unwrap();
     rgb.write_to(&mut jpeg, ::image::ImageFormat::Jpeg).unwrap();
     let samples = [image.to_png().unwrap(), jpeg.into_inner()];
-    survive("pictures", &samples, |bytes| drop(Image::decode(bytes, Path::new(ORIGIN))));
+    survive("images", &samples, |bytes| drop(Image::decode(bytes, Path::new(ORIGIN))));
 }
 
 /// Formats that are read from files, opened as a user would.

@@ -149,7 +149,7 @@ fn shape_bias(subject: &Subject, config: &AttacksConfig, job: &Job) -> Result<Op
     }
     let indices = subject.data.indices();
     let predicted = accuracy::predictions(&subject.classifier, dataset, &indices, job)?;
-    cues::shape_share(dataset, &indices, &predicted).map(|record| Some(subject.warn(record)))
+    cues::shape_bias(dataset, &indices, &predicted).map(|record| Some(subject.warn(record)))
 }
 
 /// What each record is called.

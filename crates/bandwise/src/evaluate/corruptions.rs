@@ -13,7 +13,7 @@ use super::record::{Provenance, Record};
 use super::statistics::mean_interval;
 use crate::attack::Classifier;
 use crate::corruption::export::Manifest;
-use crate::corruption::{ChangedDataset, Corruption, Corruptor, DifferenceSpectrum, Picture, Severity};
+use crate::corruption::{ByteImage, ChangedDataset, Corruption, Corruptor, DifferenceSpectrum, Severity};
 use crate::data::{DataSpec, Dataset, Split};
 use crate::wording::counted;
 use crate::{Error, Job, Result};
@@ -115,10 +115,10 @@ impl Source {
     pub fn spectrum(&self, corrupted: &dyn Dataset, limit: usize) -> Result<Option<DifferenceSpectrum>> {
         let Some(clean) = self.clean() else { return Ok(None) };
         let count = SPECTRUM_IMAGES.min(limit).min(clean.len());
-        let pictures = |dataset: &dyn Dataset| -> Result<Vec<Picture>> {
-            (0..count).map(|index| Ok(Picture::from(&dataset.get(index)?.0))).collect()
+        let inputs = |dataset: &dyn Dataset| -> Result<Vec<ByteImage>> {
+            (0..count).map(|index| Ok(ByteImage::from(&dataset.get(index)?.0))).collect()
         };
-        DifferenceSpectrum::between(&pictures(corrupted)?, &pictures(clean.as_ref())?).map(Some)
+        DifferenceSpectrum::between(&inputs(corrupted)?, &inputs(clean.as_ref())?).map(Some)
     }
 
     /// Writes into a record how its images came about.

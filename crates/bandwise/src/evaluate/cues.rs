@@ -1,8 +1,8 @@
 //! Which cue a network follows: the shape (low frequencies) or the texture (high frequencies).
 
 use super::accuracy::predictions;
+use super::accuracy_record::accuracy_record;
 use super::record::{Provenance, Record};
-use super::suite::accuracy_record;
 use crate::attack::Classifier;
 use crate::data::synthetic::CueSplit;
 use crate::data::{DataSpec, Dataset, Split};
@@ -39,7 +39,7 @@ pub fn records(
             .collect::<Result<_>>()?;
         records.push(accuracy_record(&shape, None, &provenance));
         if split == CueSplit::Conflict {
-            records.push(shape_share(dataset.as_ref(), &indices, &predicted)?.with_provenance(&provenance));
+            records.push(shape_bias(dataset.as_ref(), &indices, &predicted)?.with_provenance(&provenance));
         }
     }
     if records.is_empty() { Err(Error::config("there are no cue splits")) } else { Ok(records) }
@@ -50,7 +50,7 @@ pub fn records(
 ///
 /// # Errors
 /// If a label cannot be read.
-pub fn shape_share(dataset: &dyn Dataset, indices: &[usize], predicted: &[u32]) -> Result<Record> {
+pub fn shape_bias(dataset: &dyn Dataset, indices: &[usize], predicted: &[u32]) -> Result<Record> {
     let (mut shape, mut texture) = (0, 0);
     for (&index, &class) in indices.iter().zip(predicted) {
         let label = dataset.label(index)?;

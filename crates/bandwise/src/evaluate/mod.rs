@@ -13,7 +13,7 @@
 //! | [`accuracy`] | clean and robust accuracy in memory, for training and the demo |
 //! | [`corruptions`] | accuracy under common corruptions, means, mCE, the order by frequency |
 //! | [`cues`] | shape bias on cue-conflict images, and accuracy on the cue splits of the synthetic data |
-//! | [`suite`] | records of accuracies |
+//! | [`accuracy_record`] | records of accuracies |
 //! | [`identity`] | what makes two records one measurement, or seeds of one configuration |
 //! | [`naming`] | what tables and pages call a measurement |
 //! | [`comparison`] | means over seeds, tests between configurations, which number is the best |
@@ -45,6 +45,7 @@
 //! ```
 
 pub mod accuracy;
+pub mod accuracy_record;
 pub mod attacks;
 pub mod comparison;
 pub mod corruptions;
@@ -65,5 +66,4 @@ pub mod shard;
 pub mod sources;
 pub mod statistics;
 pub mod subject;
-pub mod suite;
 pub mod tables;

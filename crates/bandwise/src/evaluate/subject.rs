@@ -262,12 +262,12 @@ pub fn with_warnings(mut record: Record, warnings: &[String]) -> Record {
 
 fn check_channels(network: &Network, data: &TestSet) -> Result<()> {
     let [_, _, there] = data.dataset.first_shape()?;
-    fit::channels(network.model.interface().channels, there, &data.name).map_err(Error::model)
+    fit::channels(network.model.shape().channels, there, &data.name).map_err(Error::model)
 }
 
 /// Compares the classes of a network and of images; returns what is remarkable.
 fn check_classes(network: &Network, data: &TestSet, allow: bool) -> Result<Vec<String>> {
-    let known = network.model.interface().classes;
+    let known = network.model.shape().classes;
     match fit::classes(known, &network.class_names, data.dataset.as_ref(), &data.name) {
         Classes::Fit(remarks) => Ok(remarks),
         Classes::Doubtful(doubt) if allow => Ok(vec![doubt]),

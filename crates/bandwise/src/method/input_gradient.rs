@@ -6,7 +6,7 @@
 //! 1. [`InputGradient::of`]: one forward and one backward pass give the loss, its gradient in the
 //!    weights, and J.
 //! 2. [`Penalty::of`]: h and v = ∂h/∂J, first-order autodiff with J as a leaf.
-//! 3. [`pull_back`]: ⟨v, J(θ)⟩ is the derivative of the loss along v in image space, so a *dual* forward
+//! 3. [`penalty_gradients`]: ⟨v, J(θ)⟩ is the derivative of the loss along v in image space, so a *dual* forward
 //!    pass computes it, and an ordinary backward pass through that scalar, with v held constant, is
 //!    exactly ∇θ h(J(θ)): reverse over forward.
 //!
@@ -17,7 +17,7 @@ use candle_core::backprop::GradStore;
 use candle_core::{Tensor, Var};
 
 use crate::Result;
-use crate::nn::{Mode, Model, Pass, Signal, loss};
+use crate::nn::{DualTensor, ForwardContext, Mode, Model, loss};
 
 /// The loss of a batch and its gradients.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ pub struct InputGradient {
 impl InputGradient {
     /// Cross-entropy of `images` `[batch, height, width, channels]` with `labels` `[batch]` (u32), and its
     /// gradients. For J alone, pass a frozen model: it then costs no weight gradients.
-    pub fn of(model: &Model, images: &Tensor, labels: &Tensor, pass: &Pass) -> Result<Self> {
+    pub fn of(model: &Model, images: &Tensor, labels: &Tensor, pass: &ForwardContext) -> Result<Self> {
         let images = Var::from_tensor(&images.detach())?;
         let logits = model.logits(&images, pass)?;
         let loss = loss::mean_cross_entropy(&logits, labels)?;
@@ -83,9 +83,9 @@ pub fn jacobian_vector_product(
     model: &Model,
     images: &Tensor,
     tangents: &Tensor,
-    pass: &Pass,
+    pass: &ForwardContext,
 ) -> Result<(Tensor, Tensor)> {
-    let output = model.forward(&Signal::dual(images.clone(), tangents.clone()), pass)?;
+    let output = model.forward(&DualTensor::dual(images.clone(), tangents.clone()), pass)?;
     let derivative = match output.tangent {
         Some(tangent) => tangent,
         None => output.value.zeros_like()?,
@@ -97,19 +97,20 @@ pub fn jacobian_vector_product(
 /// respect to the weights.
 ///
 /// Batch norm uses the same statistics as in `pass`, but never updates its running ones.
-pub fn pull_back(
+pub fn penalty_gradients(
     model: &Model,
     images: &Tensor,
     labels: &Tensor,
     direction: &Tensor,
-    pass: &Pass,
+    pass: &ForwardContext,
 ) -> Result<GradStore> {
     let mode = if pass.mode == Mode::Train { Mode::BatchStatistics } else { pass.mode };
-    let (_, change) = directional(model, images, labels, direction, &Pass { mode, recorder: None, ..*pass })?;
+    let (_, change) =
+        directional(model, images, labels, direction, &ForwardContext { mode, recorder: None, ..*pass })?;
     Ok(change.backward()?)
 }
 
-/// A loss of the same clean images, and its gradients together with those of [`pull_back`].
+/// A loss of the same clean images, and its gradients together with those of [`penalty_gradients`].
 #[derive(Debug)]
 pub struct Joint {
     /// The loss, without penalty, detached.
@@ -128,7 +129,7 @@ pub fn joint_gradients(
     images: &Tensor,
     labels: &Tensor,
     direction: &Tensor,
-    pass: &Pass,
+    pass: &ForwardContext,
     loss: impl FnOnce(&Tensor) -> Result<Tensor>,
 ) -> Result<Joint> {
     let (logits, change) = directional(model, images, labels, direction, pass)?;
@@ -143,7 +144,7 @@ fn directional(
     images: &Tensor,
     labels: &Tensor,
     direction: &Tensor,
-    pass: &Pass,
+    pass: &ForwardContext,
 ) -> Result<(Tensor, Tensor)> {
     let (logits, tangents) = jacobian_vector_product(model, &images.detach(), &direction.detach(), pass)?;
     let change = loss::cross_entropy_tangent(&logits, &tangents, labels)?.mean_all()?;

@@ -29,9 +29,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::method::filter_frequency::{self, Decomposition};
 use crate::method::fpcm::{self, FpcmConfig};
-use crate::nn::architecture::Construct;
+use crate::nn::architecture::BuildFn;
 use crate::nn::weights::{self, StateDict, StateFile};
-use crate::nn::{Interface, Model, Normalization, Plan, zoo};
+use crate::nn::{Model, ModelShape, Normalization, Plan, zoo};
 use crate::{Error, Result};
 
 pub use loading::{ArchitectureSource, LoadedNetwork, ModelSource, NormalizationSource};
@@ -116,8 +116,8 @@ impl NetworkConfig {
     pub(super) const USUAL_CHANNELS: usize = 3;
 
     /// Channels, classes and width; three channels and ten classes where nothing else is said.
-    pub fn interface(&self) -> Interface {
-        Interface {
+    pub fn shape(&self) -> ModelShape {
+        ModelShape {
             channels: self.channels.unwrap_or(Self::USUAL_CHANNELS),
             classes: self.classes.unwrap_or(10),
             width: self.width,
@@ -129,7 +129,7 @@ impl NetworkConfig {
     /// # Errors
     /// For unknown architectures, stages that do not exist, and networks too large to be built.
     pub fn plan(&self) -> Result<Plan> {
-        let mut plan = Model::plan(&self.architecture, self.interface())?;
+        let mut plan = Model::plan(&self.architecture, self.shape())?;
         if let Some(decomposition) = &self.decomposition {
             filter_frequency::plan(&mut plan, decomposition)?;
         }
@@ -157,7 +157,7 @@ impl NetworkConfig {
 
     /// Refuses names and values that make no sense.
     pub fn validate(&self) -> Result<()> {
-        let _: Construct = zoo::find(&self.architecture)?;
+        let _: BuildFn = zoo::find(&self.architecture)?;
         self.fpcm.iter().try_for_each(FpcmConfig::validate)?;
         self.decomposition.iter().try_for_each(Decomposition::validate)
     }
@@ -169,7 +169,7 @@ impl NetworkConfig {
     pub fn build(&self, seed: u64, dtype: DType, device: &Device) -> Result<Model> {
         self.plan()?;
         let normalization = self.normalization.as_ref();
-        let model = Model::new(&self.architecture, self.interface(), normalization, seed, dtype, device)?;
+        let model = Model::new(&self.architecture, self.shape(), normalization, seed, dtype, device)?;
         self.finished(model, seed)
     }
 
@@ -205,8 +205,8 @@ impl Network {
 
     /// A network full of zeros, whose weights are about to be read.
     pub(super) fn unfilled(config: NetworkConfig, device: &Device) -> Result<Self> {
-        let interface = config.interface();
-        let model = Model::zeros(&config.architecture, interface, config.normalization.as_ref(), device)?;
+        let shape = config.shape();
+        let model = Model::zeros(&config.architecture, shape, config.normalization.as_ref(), device)?;
         let model = config.finished(model, 0)?;
         Ok(Self { config, model, class_names: Vec::new() })
     }

@@ -3,9 +3,9 @@
 use bandwise_kernels::{batch_norm_eval, batch_norm_train, batch_norm_train_tangent, relu_tangent};
 use candle_core::Tensor;
 
+use super::context::{ForwardContext, Mode};
+use super::dual_tensor::DualTensor;
 use super::parameter::Parameter;
-use super::pass::{Mode, Pass};
-use super::signal::Signal;
 use crate::Result;
 
 /// Batch norm over all axes but the last, optionally followed by a ReLU.
@@ -33,11 +33,11 @@ impl BatchNorm {
     /// `relu?(batch_norm(input) + residual?)`.
     pub fn forward(
         &self,
-        input: &Signal,
-        residual: Option<&Signal>,
+        input: &DualTensor,
+        residual: Option<&DualTensor>,
         relu: bool,
-        pass: &Pass,
-    ) -> Result<Signal> {
+        pass: &ForwardContext,
+    ) -> Result<DualTensor> {
         let relu = relu || (self.relu && residual.is_none());
         let (gamma, beta) = (self.gamma.tensor(), self.beta.tensor());
         let added = residual.map(|r| &r.value);
@@ -55,11 +55,16 @@ impl BatchNorm {
             Some(tangent) if relu => Some(relu_tangent(&value, &tangent)?),
             tangent => tangent,
         };
-        Ok(Signal { value, tangent })
+        Ok(DualTensor { value, tangent })
     }
 
     /// The tangent before the ReLU.
-    fn tangent(&self, input: &Signal, residual: Option<&Signal>, pass: &Pass) -> Result<Option<Tensor>> {
+    fn tangent(
+        &self,
+        input: &DualTensor,
+        residual: Option<&DualTensor>,
+        pass: &ForwardContext,
+    ) -> Result<Option<Tensor>> {
         let normalized = match &input.tangent {
             None => None,
             Some(tangent) if pass.mode == Mode::Eval => Some(tangent.broadcast_mul(&self.scale()?)?),

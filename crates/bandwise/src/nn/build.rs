@@ -238,9 +238,9 @@ pub fn residual(main: Vec<Layer>, shortcut: Vec<Layer>, relu: bool) -> Layer {
     Layer::Residual(Residual { main, shortcut, relu })
 }
 
-/// A stage with an empty socket.
+/// A stage with an empty post_block.
 pub fn stage(name: &str, channels: usize, layers: Vec<Layer>) -> Layer {
-    Layer::Stage(Stage { name: name.into(), layers, channels, socket: None })
+    Layer::Stage(Stage { name: name.into(), layers, channels, post_block: None })
 }
 
 /// ResNet's shortcut "A".

@@ -4,8 +4,8 @@ use bandwise_kernels::{Algorithm, ConvConfig, algorithm, conv2d};
 use candle_core::Tensor;
 
 use super::decomposed::{Decomposed, FilterBasis};
+use super::dual_tensor::DualTensor;
 use super::parameter::{Parameter, Role};
-use super::signal::Signal;
 use crate::Result;
 
 /// How a convolution's filters are parametrised.
@@ -35,7 +35,7 @@ pub struct Convolution {
 
 impl Convolution {
     /// `[batch, height, width, in]` to `[batch, height', width', out]`.
-    pub fn forward(&self, input: &Signal) -> Result<Signal> {
+    pub fn forward(&self, input: &DualTensor) -> Result<DualTensor> {
         let output = match &self.filters {
             Filters::Plain { weight } => input.linear(|x| Ok(conv2d(x, weight.tensor(), &self.config)?))?,
             Filters::Decomposed(filters) => filters.forward(input, &self.config)?,

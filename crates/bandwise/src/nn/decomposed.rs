@@ -14,8 +14,8 @@ use bandwise_kernels::{ConvConfig, conv2d};
 use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
+use super::dual_tensor::DualTensor;
 use super::parameter::{Parameter, Role};
-use super::signal::Signal;
 use crate::spectral::dct::DctBasis;
 use crate::{Error, Result};
 
@@ -145,7 +145,7 @@ impl Decomposed {
     }
 
     /// The convolution without its bias.
-    pub(super) fn forward(&self, input: &Signal, config: &ConvConfig) -> Result<Signal> {
+    pub(super) fn forward(&self, input: &DualTensor, config: &ConvConfig) -> Result<DualTensor> {
         if self.domain == Domain::Weight || self.recomposed.is_some() {
             let weight = self.weight()?;
             return input.linear(|x| Ok(conv2d(x, &weight, config)?));

@@ -6,8 +6,8 @@
 use candle_core::{Device, Tensor};
 use rand::Rng;
 
-use super::pass::{Mode, Pass};
-use super::signal::Signal;
+use super::context::{ForwardContext, Mode};
+use super::dual_tensor::DualTensor;
 use crate::{Result, random};
 
 /// What is kept or left out together.
@@ -42,7 +42,7 @@ pub struct Randomness<'a> {
 
 impl Dropout {
     /// A linear map: the tangent goes through the same mask.
-    pub fn forward(&self, input: &Signal, pass: &Pass) -> Result<Signal> {
+    pub fn forward(&self, input: &DualTensor, pass: &ForwardContext) -> Result<DualTensor> {
         let Some(randomness) = pass.randomness.filter(|_| pass.mode != Mode::Eval && self.rate > 0.0) else {
             return Ok(input.clone());
         };
@@ -77,8 +77,12 @@ mod tests {
 
     fn dropped(dropout: &Dropout, ids: &[u64], seed: u64, mode: Mode) -> Vec<f64> {
         let ones = Tensor::ones((ids.len(), 3, 2, 4), DType::F64, &Device::Cpu).unwrap();
-        let pass = Pass { mode, randomness: Some(Randomness { seed, image_ids: ids }), ..Pass::train(0.5) };
-        golden::values(&dropout.forward(&Signal::plain(ones), &pass).unwrap().value)
+        let pass = ForwardContext {
+            mode,
+            randomness: Some(Randomness { seed, image_ids: ids }),
+            ..ForwardContext::train(0.5)
+        };
+        golden::values(&dropout.forward(&DualTensor::plain(ones), &pass).unwrap().value)
     }
 
     #[test]

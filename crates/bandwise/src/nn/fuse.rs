@@ -19,7 +19,7 @@ impl Model {
             return Ok(self);
         }
         let normalization = self.normalization.take();
-        let channels = self.interface().channels;
+        let channels = self.shape().channels;
         let row = |t: &Tensor| Ok::<_, crate::Error>(t.broadcast_as(channels)?.contiguous()?);
         let affine =
             normalization.as_ref().map(|(scale, shift)| Ok::<_, crate::Error>((row(scale)?, row(shift)?)));
@@ -95,8 +95,10 @@ impl<'a> Operation<'a> {
                 shortcut: Self::of_all(shortcut)?,
                 relu: *relu,
             }),
-            Layer::Stage(Stage { socket: None, layers, .. }) => Some(Self::Sequence(Self::of_all(layers)?)),
-            Layer::Stage(Stage { socket: Some(_), .. }) => None,
+            Layer::Stage(Stage { post_block: None, layers, .. }) => {
+                Some(Self::Sequence(Self::of_all(layers)?))
+            }
+            Layer::Stage(Stage { post_block: Some(_), .. }) => None,
             Layer::Convolution(_) | Layer::Linear(_) | Layer::AdaptiveAveragePool(_) => None,
             Layer::Flatten | Layer::Gate(_) | Layer::Fused(_) => None,
             Layer::ZeroPad(_) | Layer::Dropout(_) => None,

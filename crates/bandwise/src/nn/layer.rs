@@ -11,12 +11,12 @@ use bandwise_kernels as kernels;
 use candle_core::{D, Tensor};
 
 use super::batch_norm::BatchNorm;
+use super::context::ForwardContext;
 use super::convolution::Convolution;
 use super::dropout::Dropout;
+use super::dual_tensor::DualTensor;
 use super::linear::Linear;
 use super::parameter::Parameter;
-use super::pass::Pass;
-use super::signal::Signal;
 use crate::Result;
 
 /// One layer of a network, or a group of them.
@@ -49,7 +49,7 @@ pub enum Layer {
     PadShortcut(PadShortcut),
     /// `x · branch(x)`, the branch broadcast over the map (squeeze and excitation).
     Gate(Vec<Layer>),
-    /// A named stage with a socket behind it.
+    /// A named stage with a post_block behind it.
     Stage(Stage),
     /// A frozen convolution with batch norm (and more) folded in.
     Folded(Folded),
@@ -113,13 +113,13 @@ pub struct Stage {
     /// Number of channels that leave it.
     pub channels: usize,
     /// What is plugged in after it.
-    pub socket: Option<Arc<dyn StageBlock>>,
+    pub post_block: Option<Arc<dyn StageBlock>>,
 }
 
-/// A block that can be plugged into the socket after a stage (FPCM).
+/// A block that can be plugged into the post_block after a stage (FPCM).
 pub trait StageBlock: Debug + Send + Sync {
     /// Maps the stage's output to one of the same shape.
-    fn forward(&self, input: &Signal, pass: &Pass) -> Result<Signal>;
+    fn forward(&self, input: &DualTensor, pass: &ForwardContext) -> Result<DualTensor>;
     /// Its parameters, in PyTorch's order.
     fn parameters(&self) -> Vec<&Parameter>;
     /// A copy that shares storage and is constant to autodiff.
@@ -155,7 +155,7 @@ impl Debug for Fused {
 }
 
 /// Runs layers one after another.
-pub fn forward(layers: &[Layer], input: &Signal, pass: &Pass) -> Result<Signal> {
+pub fn forward(layers: &[Layer], input: &DualTensor, pass: &ForwardContext) -> Result<DualTensor> {
     let mut signal = input.clone();
     for layer in layers {
         signal = layer.forward(&signal, pass)?;
@@ -165,7 +165,7 @@ pub fn forward(layers: &[Layer], input: &Signal, pass: &Pass) -> Result<Signal> 
 
 impl Layer {
     /// Runs the layer on a tensor or a dual number.
-    pub fn forward(&self, input: &Signal, pass: &Pass) -> Result<Signal> {
+    pub fn forward(&self, input: &DualTensor, pass: &ForwardContext) -> Result<DualTensor> {
         match self {
             Self::Convolution(convolution) => convolution.forward(input),
             Self::BatchNorm(norm) => norm.forward(input, None, false, pass),
@@ -188,7 +188,7 @@ impl Layer {
             }
             Self::Stage(stage) => stage.forward(input, pass),
             Self::Folded(folded) => folded.forward(input, None, folded.relu),
-            Self::Fused(fused) => Ok(Signal::plain(fused.graph.run(&input.value)?)),
+            Self::Fused(fused) => Ok(DualTensor::plain(fused.graph.run(&input.value)?)),
         }
     }
 
@@ -227,7 +227,7 @@ impl Layer {
             Self::Residual(_) | Self::Gate(_) => self.parameters_below(),
             Self::Stage(stage) => {
                 let mut all = self.parameters_below();
-                all.extend(stage.socket.iter().flat_map(|block| block.parameters()));
+                all.extend(stage.post_block.iter().flat_map(|block| block.parameters()));
                 all
             }
             Self::Activation(_) | Self::Pool(_) | Self::GlobalAveragePool => vec![],
@@ -252,11 +252,11 @@ impl Layer {
                 Self::Residual(Residual { main: frozen(main), shortcut: frozen(shortcut), relu: *relu })
             }
             Self::Gate(branch) => Self::Gate(frozen(branch)),
-            Self::Stage(Stage { name, layers, channels, socket }) => Self::Stage(Stage {
+            Self::Stage(Stage { name, layers, channels, post_block }) => Self::Stage(Stage {
                 name: name.clone(),
                 layers: frozen(layers),
                 channels: *channels,
-                socket: socket.as_ref().map(|block| block.frozen()),
+                post_block: post_block.as_ref().map(|block| block.frozen()),
             }),
             Self::Activation(_) | Self::Pool(_) | Self::GlobalAveragePool => self.clone(),
             Self::AdaptiveAveragePool(_) | Self::Flatten | Self::PadShortcut(_) => self.clone(),
@@ -351,7 +351,7 @@ fn flatten(x: &Tensor) -> Result<Tensor> {
 }
 
 impl Activation {
-    fn forward(self, input: &Signal) -> Result<Signal> {
+    fn forward(self, input: &DualTensor) -> Result<DualTensor> {
         match self {
             Self::Relu => input.map(|x| Ok(kernels::relu(x)?), |_, y, t| Ok(kernels::relu_tangent(y, t)?)),
             Self::Tanh => input.map(|x| Ok(x.tanh()?), |_, y, t| Ok((t * (1.0 - y.sqr()?)?)?)),
@@ -374,7 +374,7 @@ pub fn sigmoid(x: &Tensor) -> Result<Tensor> {
 }
 
 impl Pool {
-    fn forward(self, input: &Signal) -> Result<Signal> {
+    fn forward(self, input: &DualTensor) -> Result<DualTensor> {
         let Self { kernel, stride, padding, .. } = self;
         if self.maximum {
             input.map(
@@ -388,7 +388,7 @@ impl Pool {
 }
 
 impl Residual {
-    fn forward(&self, input: &Signal, pass: &Pass) -> Result<Signal> {
+    fn forward(&self, input: &DualTensor, pass: &ForwardContext) -> Result<DualTensor> {
         let shortcut = forward(&self.shortcut, input, pass)?;
         // Where the branch ends in batch norm or a folded convolution, sum and ReLU are fused into it.
         let Some((last, rest)) = self.main.split_last() else { return Ok(shortcut) };
@@ -420,9 +420,9 @@ impl PadShortcut {
 }
 
 impl Stage {
-    fn forward(&self, input: &Signal, pass: &Pass) -> Result<Signal> {
+    fn forward(&self, input: &DualTensor, pass: &ForwardContext) -> Result<DualTensor> {
         let mut output = forward(&self.layers, input, pass)?;
-        if let Some(block) = &self.socket {
+        if let Some(block) = &self.post_block {
             output = block.forward(&output, pass)?;
         }
         if let Some(recorder) = pass.recorder {
@@ -433,8 +433,8 @@ impl Stage {
 }
 
 impl Folded {
-    fn forward(&self, input: &Signal, residual: Option<&Signal>, relu: bool) -> Result<Signal> {
+    fn forward(&self, input: &DualTensor, residual: Option<&DualTensor>, relu: bool) -> Result<DualTensor> {
         let value = self.convolution.forward(&input.value, residual.map(|r| &r.value), relu)?;
-        Ok(Signal::plain(value))
+        Ok(DualTensor::plain(value))
     }
 }

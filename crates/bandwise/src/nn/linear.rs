@@ -2,8 +2,8 @@
 
 use candle_core::Tensor;
 
+use super::dual_tensor::DualTensor;
 use super::parameter::Parameter;
-use super::signal::Signal;
 use crate::Result;
 
 /// `x·Wᵀ + b`.
@@ -19,7 +19,7 @@ pub struct Linear {
 
 impl Linear {
     /// `[batch, in]` to `[batch, out]`.
-    pub fn forward(&self, input: &Signal) -> Result<Signal> {
+    pub fn forward(&self, input: &DualTensor) -> Result<DualTensor> {
         let transposed = self.weight.tensor().flatten_from(1)?.t()?;
         let output = input.linear(|x| multiply(x, &transposed))?;
         match &self.bias {

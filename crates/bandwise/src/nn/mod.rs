@@ -2,17 +2,17 @@
 //!
 //! ```
 //! use bandwise::candle_core::{DType, Device, Tensor};
-//! use bandwise::nn::{Interface, Model, Pass, Signal};
+//! use bandwise::nn::{ModelShape, Model, ForwardContext, DualTensor};
 //!
 //! # fn main() -> bandwise::Result<()> {
-//! let interface = Interface { channels: 3, classes: 10, width: Some(4) };
-//! let model = Model::new("smallcnn", interface, None, 0, DType::F64, &Device::Cpu)?;
+//! let shape = ModelShape { channels: 3, classes: 10, width: Some(4) };
+//! let model = Model::new("smallcnn", shape, None, 0, DType::F64, &Device::Cpu)?;
 //! let images = Tensor::full(0.5f64, (1, 16, 16, 3), &Device::Cpu)?;
 //! let direction = Tensor::ones_like(&images)?;
 //!
 //! // One dual pass gives the derivative along a direction, as two passes nearby do.
-//! let slope = model.forward(&Signal::dual(images.clone(), direction.clone()), &Pass::eval())?.tangent.unwrap();
-//! let at = |step: f64| model.logits(&(&images + (&direction * step)?)?, &Pass::eval());
+//! let slope = model.forward(&DualTensor::dual(images.clone(), direction.clone()), &ForwardContext::eval())?.tangent.unwrap();
+//! let at = |step: f64| model.logits(&(&images + (&direction * step)?)?, &ForwardContext::eval());
 //! let nearby = ((at(1e-6)? - at(-1e-6)?)? / 2e-6)?;
 //! let difference = (slope - nearby)?.abs()?.max_all()?.to_scalar::<f64>()?;
 //! assert!(difference < 1e-6);
@@ -23,9 +23,11 @@
 pub mod architecture;
 pub mod batch_norm;
 pub mod build;
+pub mod context;
 pub mod convolution;
 pub mod decomposed;
 pub mod dropout;
+pub mod dual_tensor;
 pub mod fold;
 mod fuse;
 pub mod layer;
@@ -33,20 +35,18 @@ pub mod linear;
 pub mod loss;
 pub mod model;
 pub mod parameter;
-pub mod pass;
 pub mod plan;
-pub mod signal;
 pub mod weights;
 pub mod zoo;
 
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use architecture::Interface;
+pub use architecture::ModelShape;
+pub use context::{ForwardContext, Mode, Recorder};
 pub use dropout::Randomness;
+pub use dual_tensor::DualTensor;
 pub use layer::Layer;
 pub use model::{Model, Normalization};
 pub use parameter::{Parameter, Role};
-pub use pass::{Mode, Pass, Recorder};
 pub use plan::Plan;
-pub use signal::Signal;

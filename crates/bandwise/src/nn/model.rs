@@ -7,14 +7,14 @@ use bandwise_kernels::{Algorithm, Precision};
 use candle_core::{DType, Device, Tensor, Var};
 use serde::{Deserialize, Serialize};
 
-use super::architecture::Interface;
+use super::architecture::ModelShape;
 use super::build::{Builder, Initialization};
+use super::context::ForwardContext;
+use super::dual_tensor::DualTensor;
 use super::fold::fold;
 use super::layer::{Layer, forward, visit_convolutions, visit_convolutions_mut, visit_stages};
 use super::parameter::{Parameter, Role};
-use super::pass::Pass;
 use super::plan::Plan;
-use super::signal::Signal;
 use super::weights::StateDict;
 use super::zoo;
 use crate::wording::counted;
@@ -87,7 +87,7 @@ pub struct Model {
     /// The layers.
     pub layers: Vec<Layer>,
     pub(super) normalization: Option<(Tensor, Tensor)>,
-    interface: Interface,
+    shape: ModelShape,
     dtype: DType,
     device: Device,
 }
@@ -96,7 +96,7 @@ impl Model {
     /// A freshly initialized network of the zoo.
     pub fn new(
         architecture: &str,
-        interface: Interface,
+        shape: ModelShape,
         normalization: Option<&Normalization>,
         seed: u64,
         dtype: DType,
@@ -104,27 +104,27 @@ impl Model {
     ) -> Result<Self> {
         let random = random::stream(seed, &[random::tag("weights")]);
         let builder = Builder::new(Initialization::PyTorch, random, dtype, device);
-        Self::built(architecture, interface, normalization, builder)
+        Self::built(architecture, shape, normalization, builder)
     }
 
     /// A network of the zoo whose weights, still zero, are about to be read.
     pub(crate) fn zeros(
         architecture: &str,
-        interface: Interface,
+        shape: ModelShape,
         normalization: Option<&Normalization>,
         device: &Device,
     ) -> Result<Self> {
-        Self::built(architecture, interface, normalization, Builder::zeros(DType::F32, device))
+        Self::built(architecture, shape, normalization, Builder::zeros(DType::F32, device))
     }
 
     /// Names and shapes of the tensors of a network of the zoo, without making them.
     ///
     /// # Errors
     /// For unknown names and for networks too large to be built.
-    pub fn plan(architecture: &str, interface: Interface) -> Result<Plan> {
-        interface.check()?;
+    pub fn plan(architecture: &str, shape: ModelShape) -> Result<Plan> {
+        shape.check()?;
         let mut builder = Builder::planning();
-        let layers = zoo::find(architecture)?(&mut builder, interface)?;
+        let layers = zoo::find(architecture)?(&mut builder, shape)?;
         let mut plan = builder.into_plan();
         visit_stages(&layers, &mut |stage| plan.stages.push(stage.channels));
         Ok(plan)
@@ -132,20 +132,20 @@ impl Model {
 
     fn built(
         architecture: &str,
-        interface: Interface,
+        shape: ModelShape,
         normalization: Option<&Normalization>,
         mut builder: Builder,
     ) -> Result<Self> {
         // Sizes are judged before anything is allocated.
-        Self::plan(architecture, interface)?;
-        let layers = zoo::find(architecture)?(&mut builder, interface)?;
-        Self::from_layers(layers, interface, normalization, builder.dtype, &builder.device)
+        Self::plan(architecture, shape)?;
+        let layers = zoo::find(architecture)?(&mut builder, shape)?;
+        Self::from_layers(layers, shape, normalization, builder.dtype, &builder.device)
     }
 
     /// A network of any layers.
     pub fn from_layers(
         layers: Vec<Layer>,
-        interface: Interface,
+        shape: ModelShape,
         normalization: Option<&Normalization>,
         dtype: DType,
         device: &Device,
@@ -153,7 +153,7 @@ impl Model {
         let normalization = match normalization {
             None => None,
             Some(constants) => {
-                constants.check(interface.channels)?;
+                constants.check(shape.channels)?;
                 let row = |values: Vec<f64>| -> Result<Tensor> {
                     let count = values.len();
                     Ok(Tensor::from_vec(values, count, &Device::Cpu)?.to_dtype(dtype)?.to_device(device)?)
@@ -164,12 +164,12 @@ impl Model {
                 Some((row(constants.std.iter().map(|s| 1.0 / s).collect())?, row(shift)?))
             }
         };
-        Ok(Self { layers, normalization, interface, dtype, device: device.clone() })
+        Ok(Self { layers, normalization, shape, dtype, device: device.clone() })
     }
 
     /// Channels, classes and width.
-    pub fn interface(&self) -> Interface {
-        self.interface
+    pub fn shape(&self) -> ModelShape {
+        self.shape
     }
 
     /// Type of its tensors.
@@ -183,7 +183,7 @@ impl Model {
     }
 
     /// Pixels `[batch, height, width, channels]` in [0, 1] to logits `[batch, classes]`.
-    pub fn forward(&self, images: &Signal, pass: &Pass) -> Result<Signal> {
+    pub fn forward(&self, images: &DualTensor, pass: &ForwardContext) -> Result<DualTensor> {
         let input = match &self.normalization {
             None => images.clone(),
             Some((scale, shift)) => images.linear(|x| Ok(x.broadcast_mul(scale)?))?.add_constant(shift)?,
@@ -192,16 +192,16 @@ impl Model {
     }
 
     /// [`Model::forward`] for an ordinary tensor.
-    pub fn logits(&self, images: &Tensor, pass: &Pass) -> Result<Tensor> {
+    pub fn logits(&self, images: &Tensor, pass: &ForwardContext) -> Result<Tensor> {
         let channels = images.dims().last().copied().unwrap_or(0);
-        if images.rank() != 4 || channels != self.interface.channels {
+        if images.rank() != 4 || channels != self.shape.channels {
             return Err(Error::model(format!(
                 "the model wants images [batch, height, width, {}], not {:?}",
-                self.interface.channels,
+                self.shape.channels,
                 images.dims()
             )));
         }
-        Ok(self.forward(&Signal::plain(images.clone()), pass)?.value)
+        Ok(self.forward(&DualTensor::plain(images.clone()), pass)?.value)
     }
 
     /// All parameters and buffers in PyTorch's order.

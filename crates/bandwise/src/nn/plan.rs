@@ -5,14 +5,14 @@
 
 use candle_core::Shape;
 
-use super::architecture::Interface;
+use super::architecture::ModelShape;
 use crate::{Error, Result};
 
 /// A network of more learned values than this is refused: 2 GiB of weights in single precision. Training holds them
 /// about four times: weights, gradients, the optimizer's moments, a checkpoint on its way.
 pub const MAX_PARAMETERS: u64 = 1 << 29;
 /// Most classes, input channels, and channels of the first stage that a network may have.
-pub const MAX_INTERFACE: usize = 1 << 24;
+pub const LARGEST_SIZE: usize = 1 << 24;
 
 /// Names and shapes of a network's parameters and buffers, in PyTorch's order.
 #[derive(Clone, Debug, Default)]
@@ -65,7 +65,7 @@ impl Plan {
     }
 }
 
-impl Interface {
+impl ModelShape {
     /// Refuses sizes that no network has.
     pub(crate) fn check(&self) -> Result<()> {
         for (what, size) in [
@@ -73,9 +73,9 @@ impl Interface {
             ("number of input channels", Some(self.channels)),
             ("width", self.width),
         ] {
-            if let Some(size) = size.filter(|size| !(1..=MAX_INTERFACE).contains(size)) {
+            if let Some(size) = size.filter(|size| !(1..=LARGEST_SIZE).contains(size)) {
                 return Err(Error::config(format!(
-                    "a model's {what} must lie between 1 and {MAX_INTERFACE}, not {size}"
+                    "a model's {what} must lie between 1 and {LARGEST_SIZE}, not {size}"
                 )));
             }
         }

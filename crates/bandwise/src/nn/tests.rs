@@ -4,14 +4,14 @@ use std::collections::HashMap;
 
 use candle_core::{DType, Device, Tensor, Var};
 
-use super::{Interface, Layer, Model, Normalization, Pass, Signal};
+use super::{DualTensor, ForwardContext, Layer, Model, ModelShape, Normalization};
 use crate::golden;
 use crate::random;
 
 pub(crate) fn model(name: &str, width: usize, dtype: DType) -> Model {
-    let interface = Interface { channels: 3, classes: 10, width: Some(width) };
+    let shape = ModelShape { channels: 3, classes: 10, width: Some(width) };
     let constants = Normalization { mean: vec![0.5, 0.4, 0.3], std: vec![0.2, 0.3, 0.25] };
-    Model::new(name, interface, Some(&constants), 1, dtype, &Device::Cpu).unwrap()
+    Model::new(name, shape, Some(&constants), 1, dtype, &Device::Cpu).unwrap()
 }
 
 pub(crate) fn noise(shape: &[usize], dtype: DType, seed: u64) -> Tensor {
@@ -59,7 +59,7 @@ fn folding_keeps_the_function_and_freezing_its_input_gradient() {
         disturb(&model);
         let input = Var::from_tensor(&noise(&[2, 32, 32, 3], DType::F64, 9)).unwrap();
         let gradient = |network: &Model| {
-            let logits = network.logits(input.as_tensor(), &Pass::eval()).unwrap();
+            let logits = network.logits(input.as_tensor(), &ForwardContext::eval()).unwrap();
             let gradients = logits.sqr().unwrap().sum_all().unwrap().backward().unwrap();
             let weights = network.trainable().iter().any(|(_, var)| gradients.get(var).is_some());
             (logits, gradients.get(&input).unwrap().clone(), weights)
@@ -77,12 +77,12 @@ fn folding_keeps_the_function_and_freezing_its_input_gradient() {
 #[test]
 fn the_dual_forward_is_the_directional_derivative() {
     for (name, width) in FAMILIES {
-        for pass in [Pass::batch_statistics(0.5), Pass::eval()] {
+        for pass in [ForwardContext::batch_statistics(0.5), ForwardContext::eval()] {
             let model = model(name, width, DType::F64);
             disturb(&model);
             let x = noise(&[2, 32, 32, 3], DType::F64, 9);
             let direction = (noise(&[2, 32, 32, 3], DType::F64, 10) - 0.5).unwrap();
-            let dual = Signal::dual(x.clone(), direction.clone());
+            let dual = DualTensor::dual(x.clone(), direction.clone());
             let tangent = model.forward(&dual, &pass).unwrap().tangent.unwrap();
             let step = 1e-6;
             let at = |sign: f64| {
@@ -107,16 +107,16 @@ fn batch_statistics_leave_running_statistics_alone_and_training_does_not() {
             .collect()
     };
     let (before, x) = (values(&model), noise(&[4, 32, 32, 3], DType::F32, 1));
-    model.logits(&x, &Pass::batch_statistics(0.0)).unwrap();
+    model.logits(&x, &ForwardContext::batch_statistics(0.0)).unwrap();
     assert_eq!(before, values(&model));
-    model.logits(&x, &Pass::train(0.0)).unwrap();
+    model.logits(&x, &ForwardContext::train(0.0)).unwrap();
     assert_ne!(before, values(&model));
 }
 
 #[test]
-fn a_picture_of_the_wrong_shape_is_a_message() {
-    let error =
-        model("smallcnn", 4, DType::F32).logits(&noise(&[1, 3, 32, 32], DType::F32, 1), &Pass::eval());
+fn an_image_of_the_wrong_shape_is_a_message() {
+    let error = model("smallcnn", 4, DType::F32)
+        .logits(&noise(&[1, 3, 32, 32], DType::F32, 1), &ForwardContext::eval());
     assert!(error.unwrap_err().to_string().contains("[batch, height, width, 3]"));
 }
 
@@ -142,7 +142,7 @@ fn golden_logits_of_trained_networks() {
         let images = golden::records(&folder, &clean, expected.dim(0).unwrap()).images();
         let model = golden::network(&folder, name, DType::F32);
         for network in [model.folded().unwrap().fused().unwrap(), model.folded().unwrap(), model] {
-            let logits = network.logits(&images, &Pass::eval()).unwrap();
+            let logits = network.logits(&images, &ForwardContext::eval()).unwrap();
             let error = golden::max_abs_difference(&logits, &expected);
             assert!(error < 1e-3, "{name}: {error}");
         }
@@ -156,11 +156,11 @@ fn golden_resnet9_plain() {
     let tensors = golden::tensors(&folder, "case1_lowres_resnet9.safetensors");
     let width = tensors["plain/conv.0.weight"].dim(0).unwrap();
     let classes = tensors["plain/fc.weight"].dim(0).unwrap();
-    let interface = Interface { channels: 3, classes, width: Some(width) };
-    let model = Model::new("resnet9", interface, None, 0, DType::F32, &Device::Cpu).unwrap();
+    let shape = ModelShape { channels: 3, classes, width: Some(width) };
+    let model = Model::new("resnet9", shape, None, 0, DType::F32, &Device::Cpu).unwrap();
     load(&model, &tensors, "plain/");
     let input = tensors["plain/__x"].permute((0, 2, 3, 1)).unwrap().contiguous().unwrap();
-    for (pass, key) in [(Pass::eval(), "eval"), (Pass::batch_statistics(0.0), "train")] {
+    for (pass, key) in [(ForwardContext::eval(), "eval"), (ForwardContext::batch_statistics(0.0), "train")] {
         let logits = model.logits(&input, &pass).unwrap();
         let error = golden::max_abs_difference(&logits, &tensors[&format!("plain/__logits_{key}")]);
         assert!(error < 2e-5, "{key}: {error}");
@@ -193,7 +193,8 @@ fn a_network_says_what_its_convolutions_run_as() {
 fn adaptive_pooling_takes_pytorchs_windows() {
     let rows: Vec<f64> = (0..4 * 14).map(|i| (i / 14) as f64).collect();
     let x = Tensor::from_vec(rows, (1, 4, 14, 1), &Device::Cpu).unwrap();
-    let pooled = Layer::AdaptiveAveragePool(7).forward(&Signal::plain(x), &Pass::eval()).unwrap().value;
+    let pooled =
+        Layer::AdaptiveAveragePool(7).forward(&DualTensor::plain(x), &ForwardContext::eval()).unwrap().value;
     assert_eq!(pooled.dims(), [1, 7, 7, 1]);
     let column = golden::values(&pooled.narrow(2, 3, 1).unwrap());
     assert_eq!(column, [0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0]);

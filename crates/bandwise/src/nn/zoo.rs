@@ -2,8 +2,8 @@
 
 use super::architecture::resnet::ResNet;
 use super::architecture::{
-    Construct, Interface, cifar_resnet, efficientnet, efficientnet_pytorch, preact_resnet, resnet9,
-    small_cnn, vgg, wide_resnet,
+    BuildFn, ModelShape, cifar_resnet, efficientnet, efficientnet_pytorch, preact_resnet, resnet9, small_cnn,
+    vgg, wide_resnet,
 };
 use super::build::Builder;
 use super::layer::Layer;
@@ -29,11 +29,11 @@ pub struct Entry {
 #[derive(Clone, Copy, Debug)]
 enum Family {
     /// One network.
-    One(fn(&mut Builder, Interface) -> Result<Vec<Layer>>),
+    One(fn(&mut Builder, ModelShape) -> Result<Vec<Layer>>),
     /// One for each number in the name.
     Numbered {
         /// The network of that name; `None` if the name is of another family.
-        find: fn(&str) -> Option<Result<Construct>>,
+        find: fn(&str) -> Option<Result<BuildFn>>,
         /// The name that a state dict's names and shapes suggest.
         read: fn(&Names) -> Option<String>,
         /// Names to suggest.
@@ -161,10 +161,10 @@ const RESNET50: ResNet = ResNet { bottleneck: true, ..RESNET34 };
 ///
 /// # Errors
 /// For unknown names, with the nearest known one, and for depths that a family does not have.
-pub fn find(name: &str) -> Result<Construct> {
+pub fn find(name: &str) -> Result<BuildFn> {
     let own = canonical(name);
     let found = ENTRIES.iter().find_map(|entry| match entry.family {
-        Family::One(build) => (entry.name == own).then(|| Ok(Box::new(build) as Construct)),
+        Family::One(build) => (entry.name == own).then(|| Ok(Box::new(build) as BuildFn)),
         // Names without numbers come first in a family of the same beginning: resnet18 is not thin.
         Family::Numbered { find, .. } => find(&own),
     });
@@ -193,20 +193,20 @@ pub(crate) fn candidates(names: &Names) -> Vec<String> {
 }
 
 /// OpenLTH's thin ResNet from the rest of its name: depth, width, kinds of filters.
-fn open_lth(rest: &str) -> Option<Result<Construct>> {
+fn open_lth(rest: &str) -> Option<Result<BuildFn>> {
     let numbers = rest.trim_end_matches(|c: char| c == '_' || c.is_ascii_lowercase());
     let filters = cifar_resnet::Filters::from_suffix(&rest[numbers.len()..])?;
     thin(cifar_resnet::Variant::OpenLth(filters), numbers)
 }
 
 /// EfficientNet of efficientnet_pytorch, from its number.
-fn efficient(number: &str, stride: usize) -> Option<Result<Construct>> {
+fn efficient(number: &str, stride: usize) -> Option<Result<BuildFn>> {
     let number: usize = number.parse().ok().filter(|number| *number < efficientnet_pytorch::COUNT)?;
     Some(Ok(Box::new(move |b, i| efficientnet_pytorch::build(number, stride, b, i))))
 }
 
 /// A thin ResNet from the rest of its name: a depth, of OpenLTH's also a width.
-fn thin(variant: cifar_resnet::Variant, rest: &str) -> Option<Result<Construct>> {
+fn thin(variant: cifar_resnet::Variant, rest: &str) -> Option<Result<BuildFn>> {
     let (depth, width) = match rest.split_once('_') {
         Some((depth, width)) if matches!(variant, cifar_resnet::Variant::OpenLth(_)) => {
             (depth, Some(width.parse::<usize>().ok()?))
@@ -217,7 +217,7 @@ fn thin(variant: cifar_resnet::Variant, rest: &str) -> Option<Result<Construct>>
     if depth > MAX_DEPTH {
         return Some(Err(too_deep(depth)));
     }
-    (depth >= 8 && depth % 6 == 2).then(|| -> Result<Construct> {
+    (depth >= 8 && depth % 6 == 2).then(|| -> Result<BuildFn> {
         Ok(Box::new(move |b, mut i| {
             i.width = i.width.or(width);
             i.check()?;
@@ -226,7 +226,7 @@ fn thin(variant: cifar_resnet::Variant, rest: &str) -> Option<Result<Construct>>
     })
 }
 
-fn wide(name: &str) -> Option<Result<Construct>> {
+fn wide(name: &str) -> Option<Result<BuildFn>> {
     let (depth, widening) = name.strip_prefix("wrn-")?.split_once('-')?;
     let (depth, widening): (usize, usize) = (depth.parse().ok()?, widening.parse().ok()?);
     let refuse = |reason: String| Some(Err(Error::config(format!("{name}: {reason}"))));

@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use super::chart::{self, Width};
 use super::color::{ColorMap, is_bright};
 use super::figure::Figure;
+use super::image::PngImage;
 use super::numbers;
-use super::picture::Picture;
 use super::scale::{Axis, NumberFormat, Scale};
 use super::svg::{Anchor, Area, Svg, shorten, text_width};
 use crate::formats::csv::Csv;
@@ -174,7 +174,8 @@ impl HeatMap {
                 let value = panel.at(i / panel.columns, i % panel.columns);
                 self.color(scale, value).unwrap_or([128; 3])
             });
-            let picture = Picture::from_bytes(&pixels.collect::<Vec<_>>(), panel.rows, panel.columns, 3, 256);
+            let picture =
+                PngImage::from_bytes(&pixels.collect::<Vec<_>>(), panel.rows, panel.columns, 3, 256);
             svg.png(area, &picture.png);
         }
         svg.rect("frame", area, "", "");
@@ -263,7 +264,7 @@ impl HeatMap {
         const STEPS: usize = 256;
         let pixels: Vec<u8> =
             (0..STEPS).rev().flat_map(|i| self.colors.color(i as f32 / (STEPS - 1) as f32)).collect();
-        svg.png(area, &Picture::from_bytes(&pixels, STEPS, 1, 3, 1).png);
+        svg.png(area, &PngImage::from_bytes(&pixels, STEPS, 1, 3, 1).png);
         svg.rect("frame", area, "", "");
         for (value, label) in &scale.ticks {
             let Some(y) = scale.position(*value).map(|p| area.y(p)) else { continue };

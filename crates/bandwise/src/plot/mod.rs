@@ -4,7 +4,7 @@
 //! | file | what |
 //! |---|---|
 //! | `line_plot`, `bar_plot`, `heat_map` | the figures, by the trait in `figure` |
-//! | `picture` | images and grids of them |
+//! | `image` | images and grids of them |
 //! | `table` | tables with intervals, facts |
 //! | `section` | a heading with text, tables and figures: what an analysis leaves for a report |
 //! | `chart`, `scale`, `color`, `svg` | axes, ticks, colors, drawing |
@@ -25,9 +25,9 @@ pub(crate) mod chart;
 pub(crate) mod color;
 pub(crate) mod figure;
 mod heat_map;
+mod image;
 mod line_plot;
 mod numbers;
-mod picture;
 mod scale;
 mod section;
 pub(crate) mod svg;
@@ -37,8 +37,8 @@ pub use bar_plot::{Bar, BarPlot, BarSeries};
 pub use chart::Width;
 pub use color::ColorMap;
 pub use heat_map::{HeatMap, HeatPanel};
+pub use image::{ImageGrid, ImageRow, PngImage};
 pub use line_plot::{LinePlot, Series};
-pub use picture::{ImageGrid, ImageRow, Picture};
 pub use scale::{Axis, NumberFormat, ScaleKind};
 pub(crate) use section::Part;
 pub use section::{Block, Section};

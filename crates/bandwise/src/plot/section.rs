@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::bar_plot::BarPlot;
 use super::figure::Figure;
 use super::heat_map::HeatMap;
+use super::image::ImageGrid;
 use super::line_plot::LinePlot;
-use super::picture::ImageGrid;
 use super::table::{Facts, Table};
 use crate::{Error, Result, files};
 

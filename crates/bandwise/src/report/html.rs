@@ -10,7 +10,7 @@ use super::{Report, file_stem};
 use crate::plot::color;
 use crate::plot::figure::Figure;
 use crate::plot::svg::{FIGURE_CSS, escape};
-use crate::plot::{Block, Cell, Facts, ImageGrid, Part, Picture, Section, Table};
+use crate::plot::{Block, Cell, Facts, ImageGrid, Part, PngImage, Section, Table};
 
 const PAGE_CSS: &str = include_str!("page.css");
 
@@ -218,7 +218,7 @@ fn write_images(html: &mut String, grid: &ImageGrid, names: &mut FileNames) {
             let _ = write!(html, "<th scope=\"row\">{}</th>", escape(&row.label));
         }
         for picture in &row.pictures {
-            write_picture(html, picture);
+            write_image(html, picture);
         }
         html.push_str("</tr>");
     }
@@ -227,7 +227,7 @@ fn write_images(html: &mut String, grid: &ImageGrid, names: &mut FileNames) {
     html.push_str("</figure>");
 }
 
-fn write_picture(html: &mut String, picture: &Picture) {
+fn write_image(html: &mut String, picture: &PngImage) {
     let caption = escape(&picture.caption);
     if picture.is_sound() {
         let (width, height) = display_size(picture.width, picture.height);

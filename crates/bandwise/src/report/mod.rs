@@ -32,7 +32,7 @@ use crate::calendar::utc_timestamp;
 use crate::plot::Part;
 pub use crate::plot::{
     Axis, Bar, BarPlot, BarSeries, Block, Cell, ColorMap, Facts, HeatMap, HeatPanel, ImageGrid, ImageRow,
-    LinePlot, Number, NumberFormat, Picture, ScaleKind, Section, Series, Table, Width,
+    LinePlot, Number, NumberFormat, PngImage, ScaleKind, Section, Series, Table, Width,
 };
 use crate::{Error, Result, files, outputs};
 

@@ -17,7 +17,7 @@ fn everything() -> Report {
         .panel(HeatPanel::new(h(), 1, 2, vec![0.0, 1.0]))
         .annotated(vec![h()], vec![h(), h()]);
     let images =
-        ImageGrid::new(h(), &[HOSTILE]).row(h(), vec![Picture::from_pixels(&[0.5], 1, 1, 1).caption(h())]);
+        ImageGrid::new(h(), &[HOSTILE]).row(h(), vec![PngImage::from_pixels(&[0.5], 1, 1, 1).caption(h())]);
     let section = Section::new(h())
         .text(h())
         .warning(h())

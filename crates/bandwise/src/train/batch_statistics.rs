@@ -5,7 +5,7 @@ use candle_core::Device;
 use crate::Result;
 use crate::data::Loader;
 use crate::nn::layer::visit_batch_norms_mut;
-use crate::nn::{Mode, Model, Pass};
+use crate::nn::{ForwardContext, Mode, Model};
 
 /// Replaces all running statistics of `model` by the means of the batch statistics over one epoch of `loader`
 /// (PyTorch's `update_bn`). Does nothing to a network without batch norm.
@@ -22,7 +22,7 @@ pub fn recompute(model: &Model, loader: &Loader, epoch: u64, device: &Device) ->
         let momentum = 1.0 / (index + 1) as f64;
         visit_batch_norms_mut(&mut model.layers, &mut |norm| norm.momentum = momentum);
         let images = batch?.images.to_device(device)?;
-        model.logits(&images, &Pass { mode: Mode::Train, ..Pass::eval() })?;
+        model.logits(&images, &ForwardContext { mode: Mode::Train, ..ForwardContext::eval() })?;
     }
     Ok(())
 }
@@ -49,9 +49,9 @@ mod tests {
         disturb(&model);
         let before = model.state();
         let images = loader(24).epoch(0).next().unwrap().unwrap().images;
-        let expected = model.logits(&images, &Pass::batch_statistics(1.0)).unwrap();
+        let expected = model.logits(&images, &ForwardContext::batch_statistics(1.0)).unwrap();
         recompute(&model, &loader(24), 0, &Device::Cpu).unwrap();
-        let found = model.logits(&images, &Pass::eval()).unwrap();
+        let found = model.logits(&images, &ForwardContext::eval()).unwrap();
         // Evaluation divides by the unbiased variance, n/(n − 1) of the batch's.
         assert!(golden::relative_l2(&found, &expected) < 0.02, "{}", golden::relative_l2(&found, &expected));
 

@@ -15,8 +15,8 @@ use super::step::Step;
 use crate::attack::Epsilon;
 use crate::method::InputPenalty;
 use crate::method::grad_align::uniform_noise;
-use crate::method::input_gradient::{InputGradient, Penalty, joint_gradients, pull_back};
-use crate::nn::{Mode, Pass};
+use crate::method::input_gradient::{InputGradient, Penalty, joint_gradients, penalty_gradients};
+use crate::nn::{ForwardContext, Mode};
 use crate::{Result, random};
 
 /// What a run minimizes.
@@ -161,7 +161,7 @@ impl Penalties {
 }
 
 /// Batch statistics, running ones untouched.
-fn pass<'a>(step: &Step<'a>) -> Pass<'a> {
+fn pass<'a>(step: &Step<'a>) -> ForwardContext<'a> {
     step.pass(Mode::BatchStatistics)
 }
 
@@ -170,7 +170,7 @@ fn input_gradient(step: &Step, images: &Tensor) -> Result<Tensor> {
 }
 
 fn pulled_back(step: &Step, images: &Tensor, penalty: &Penalty) -> Result<GradStore> {
-    pull_back(step.model, images, &step.labels, &penalty.derivative, &pass(step))
+    penalty_gradients(step.model, images, &step.labels, &penalty.derivative, &pass(step))
 }
 
 /// The clean images moved by uniform noise in ±`radius`, new in each epoch and for each `purpose`.

@@ -5,7 +5,7 @@ use rand::RngCore;
 use serde::{Deserialize, Serialize};
 
 use crate::attack::{Attack, AttackContext, FrozenModel};
-use crate::nn::{Mode, Model, Pass, Randomness};
+use crate::nn::{ForwardContext, Mode, Model, Randomness};
 use crate::{Result, random};
 
 /// Batch norm's statistics while training images are attacked.
@@ -54,10 +54,10 @@ impl<'a> Step<'a> {
     }
 
     /// A pass of this step through the network. Dropout decides the same in all of them.
-    pub fn pass(&self, mode: Mode) -> Pass<'a> {
+    pub fn pass(&self, mode: Mode) -> ForwardContext<'a> {
         let seed = random::stream(self.seed, &[random::tag("dropout"), self.time.to_bits()]).next_u64();
         let randomness = Some(Randomness { seed, image_ids: self.image_ids });
-        Pass { mode, progress: self.progress, recorder: None, randomness }
+        ForwardContext { mode, progress: self.progress, recorder: None, randomness }
     }
 
     /// Adversarial images against the present weights, detached. Every image has a random stream of

@@ -45,7 +45,7 @@ fn measure_with_cancellation(model: &Model, images: &Tensor, labels: &Tensor) ->
         let length = (count - start).min(100);
         let pictures = Var::from_tensor(&images.narrow(0, start, length).unwrap()).unwrap();
         let labels = labels.narrow(0, start, length).unwrap();
-        let logits = folded.logits(&pictures, &Pass::eval()).unwrap();
+        let logits = folded.logits(&pictures, &ForwardContext::eval()).unwrap();
         let loss = pytorch_cross_entropy(&logits, &labels).unwrap();
         let gradients = loss.sum_all().unwrap().backward().unwrap();
         found.add(gradients.get(&pictures).unwrap()).unwrap();

@@ -5,13 +5,13 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{MaskProfile, csv, file_name, learning_section, prepare, section, write_picture};
+use super::{MaskProfile, csv, file_name, learning_section, prepare, section, write_image};
 use crate::analyze::bands::{MaskAccuracy, accuracy_table, mask_accuracy};
 use crate::analyze::space::{Space, View, in_space};
 use crate::analyze::{Analysis, Findings, NamedClassifier, shared_images, signed};
 use crate::evaluate::subject::{Subject, TestImages};
 use crate::lock::Lock;
-use crate::method::fourier_mask::{DataSetConfig, DataSetLearner, DataSetResult, DataSetState, Mask};
+use crate::method::fourier_mask::{SharedMaskConfig, SharedMaskLearner, SharedMaskResult, SharedMaskState, Mask};
 use crate::plot::Block;
 use crate::wording::counted;
 use crate::{Error, Job, Result};
@@ -28,8 +28,8 @@ pub struct DataSetMasksConfig {
     /// What masks act on.
     pub space: Space,
     /// How each is learned. Accuracy is measured with the job's batch size, whatever
-    /// [`evaluation_batch`](DataSetConfig::evaluation_batch) says.
-    pub learning: DataSetConfig,
+    /// [`evaluation_batch`](SharedMaskConfig::evaluation_batch) says.
+    pub learning: SharedMaskConfig,
 }
 
 /// A mask with everything that is told about it.
@@ -38,7 +38,7 @@ pub struct LearnedMask {
     /// The network or the class that it belongs to.
     pub label: String,
     /// The mask and how it was learned.
-    pub learned: DataSetResult,
+    pub learned: SharedMaskResult,
     /// Accuracy through it.
     pub accuracy: MaskAccuracy,
 }
@@ -63,7 +63,7 @@ pub fn run(
     let images = shared_images(subjects, job)?;
     let _lock = Lock::folder(folder)?;
     prepare(folder)?;
-    let learning = DataSetConfig { evaluation_batch: job.batch_size, ..config.learning.clone() };
+    let learning = SharedMaskConfig { evaluation_batch: job.batch_size, ..config.learning.clone() };
     let config = &DataSetMasksConfig { learning, ..config.clone() };
     let learn = |subject: &Subject, label: &str, images: &TestImages, folder: &Path| {
         learn(subject, label, images, config, folder, job)
@@ -112,9 +112,9 @@ fn learn(
     let (view, config) = (View::of(subject, config.space)?, &config.learning);
     let state = folder.join("state.safetensors");
     let (inputs, labels) = (view.enter(&images.images)?, images.labels.clone());
-    let mut learner = DataSetLearner::new(&view, inputs.clone(), labels, config.clone())?;
+    let mut learner = SharedMaskLearner::new(&view, inputs.clone(), labels, config.clone())?;
     if state.exists() {
-        learner = learner.resume(DataSetState::load(&state, &belongs, images.images.device())?)?;
+        learner = learner.resume(SharedMaskState::load(&state, &belongs, images.images.device())?)?;
         job.note(&format!("{label}: going on after epoch {}", learner.state().history.len()));
     }
     job.report(label, learner.state().history.len(), config.epochs, "");
@@ -145,7 +145,7 @@ fn learn(
     }
     let learned = learner.result()?;
     learned.mask.write_npy(&folder.join("mask.npy"))?;
-    write_picture(&folder.join("mask.png"), &learned.mask)?;
+    write_image(&folder.join("mask.png"), &learned.mask)?;
     let named = NamedClassifier { label, classifier: &view };
     let accuracy = mask_accuracy(&named, &inputs, &images.label_values, &learned.mask, job.batch_size)?;
     Ok(LearnedMask { label: label.to_owned(), learned, accuracy })

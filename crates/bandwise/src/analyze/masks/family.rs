@@ -19,8 +19,8 @@ use crate::analyze::space::View;
 use crate::attack::{Attack, Classifier};
 use crate::evaluate::record::Record;
 use crate::evaluate::subject::{Subject, TestImages};
-use crate::evaluate::suite::attacked;
-use crate::method::fourier_mask::{Clean, ImageConfig, ImageLearner, Mask};
+use crate::evaluate::accuracy_record::attacked;
+use crate::method::fourier_mask::{Baseline, ImageConfig, ImageLearner, Mask};
 use crate::wording::counted;
 use crate::{Error, Job, Result};
 
@@ -78,7 +78,7 @@ pub(super) fn choose(
     let (first, others) = subjects.split_first().ok_or_else(|| Error::config("no network was named"))?;
     let count = images.label_values.len();
     let right = |subject: &Subject, pixels: &Tensor| -> Result<Vec<bool>> {
-        let predicted = Clean::measure(&subject.classifier, pixels, None, job.batch_size)?.predictions;
+        let predicted = Baseline::measure(&subject.classifier, pixels, None, job.batch_size)?.predictions;
         Ok(predicted.iter().zip(&images.label_values).map(|(p, l)| p == l).collect())
     };
     if others.is_empty() && config.attack.is_none() {
@@ -155,7 +155,7 @@ impl<'a> Family<'a> {
             let pixels = chosen.clean.images.clone();
             let label = subject.label.clone();
             if index == 0 && subjects.len() > 1 {
-                targets = Some(Clean::measure(&subject.classifier, &pixels, None, batch_size)?.predictions);
+                targets = Some(Baseline::measure(&subject.classifier, &pixels, None, batch_size)?.predictions);
             }
             families.push(Self { label, subject, view, attack: None, pixels, targets: targets.clone() });
         }

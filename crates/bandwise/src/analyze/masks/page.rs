@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 
 use super::family::{Chosen, Family, Learned};
 use super::per_image::{ImageLine, ImageMasksConfig, SECTIONS};
-use super::{ClassSimilarity, MaskProfile, histogram, mean, picture, section, write_picture};
+use super::{ClassSimilarity, MaskProfile, histogram, mean, picture, section, write_image};
 use crate::analyze::probe::{self, Probe, ProbeConfig};
 use crate::analyze::{Findings, embedding};
 use crate::evaluate::record::Record;
-use crate::plot::{Block, ImageGrid, Picture, Section, Table};
+use crate::plot::{Block, ImageGrid, PngImage, Section, Table};
 use crate::wording::counted;
 use crate::{Error, Result};
 
@@ -63,7 +63,7 @@ pub(super) fn report(
     for ((family, learned), folder) in families.iter().zip(all).zip(folders) {
         let Learned { label, lines, masks, seconds } = learned;
         let mean = mean(masks).ok_or_else(|| Error::config("there are no masks"))?;
-        write_picture(&folder.join("mean.png"), &mean)?;
+        write_image(&folder.join("mean.png"), &mean)?;
         profiles
             .push(MaskProfile::new(if several { label.clone() } else { format!("mean of {label}") }, &mean)?);
         let of = if several { format!(": {label}") } else { String::new() };
@@ -106,14 +106,14 @@ pub(super) fn report(
 fn pictures(learned: &Learned, of: &str, classes: &[String], folder: &Path) -> Result<ImageGrid> {
     let (lines, mut shown) = (&learned.lines, Vec::new());
     for (line, mask) in lines.iter().zip(&learned.masks).take(SHOWN) {
-        write_picture(&folder.join("pictures").join(format!("{:05}.png", line.image)), mask)?;
+        write_image(&folder.join("pictures").join(format!("{:05}.png", line.image)), mask)?;
         let class = classes.get(line.prediction as usize).map_or("", |c| c);
         let mark = if line.converged { "" } else { " *" };
         let caption = format!("{} {class}: {:.1} %{mark}", line.image, 100.0 * line.relative_l1);
         shown.push(picture(&mask.centered(), mask.height, mask.width).caption(caption));
     }
     let grid = ImageGrid::new(format!("Masks of single images{of}"), &[]);
-    let grid = shown.chunks(6).fold(grid, |grid, row| grid.row("", Vec::<Picture>::from(row)));
+    let grid = shown.chunks(6).fold(grid, |grid, row| grid.row("", Vec::<PngImage>::from(row)));
     let open = lines.iter().filter(|line| !line.converged).count();
     let mut caption = String::from(
         "Even part, zero frequency in the center; black is 0, the brightest yellow 1; the share is ‖M‖₁ / ‖M₀‖₁.",

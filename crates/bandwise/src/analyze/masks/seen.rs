@@ -12,8 +12,8 @@ use crate::analyze::bands::KEPT;
 use crate::evaluate::record::Record;
 use crate::evaluate::statistics::wilson_interval;
 use crate::formats::csv::Csv;
-use crate::method::fourier_mask::{Clean, Mask, masked_predictions};
-use crate::plot::{Cell, ImageGrid, Picture, Section, Table};
+use crate::method::fourier_mask::{Baseline, Mask, masked_predictions};
+use crate::plot::{Cell, ImageGrid, PngImage, Section, Table};
 use crate::spectral::fourier::filter2;
 use crate::{Job, Result};
 
@@ -124,7 +124,7 @@ impl Masks {
     ) -> Result<Vec<u32>> {
         let images = family.view.enter(pixels)?;
         match seen {
-            Seen::Whole => Ok(Clean::measure(&family.view, &images, None, batch_size)?.predictions),
+            Seen::Whole => Ok(Baseline::measure(&family.view, &images, None, batch_size)?.predictions),
             Seen::Masked => masked_predictions(&family.view, &images, &self.masks, batch_size),
             Seen::Complement => masked_predictions(&family.view, &images, &self.complements, batch_size),
         }
@@ -147,12 +147,12 @@ impl Masks {
         let mut grid = ImageGrid::new(format!("Images through the masks of {}", learned.label), &columns);
         let classes = &chosen.clean.classes;
         for (row, line) in learned.lines.iter().enumerate().take(SHOWN) {
-            let pixels = |image: &Tensor| -> Result<Picture> {
+            let pixels = |image: &Tensor| -> Result<PngImage> {
                 let (height, width, channels) = image.dims3()?;
                 let values = image.contiguous()?.flatten_all()?.to_vec1::<f32>()?;
-                Ok(Picture::from_pixels(&values, height, width, channels))
+                Ok(PngImage::from_pixels(&values, height, width, channels))
             };
-            let through = |masks: &Tensor, image: &Tensor| -> Result<Picture> {
+            let through = |masks: &Tensor, image: &Tensor| -> Result<PngImage> {
                 let one = family.view.enter(&image.unsqueeze(0)?)?;
                 let filtered = filter2(&one.contiguous()?, &masks.get(row)?)?;
                 pixels(&family.view.leave(&filtered)?.squeeze(0)?)

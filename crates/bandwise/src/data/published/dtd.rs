@@ -30,7 +30,7 @@ pub(in super::super) fn open(request: &Request) -> Result<Arc<dyn Dataset>> {
         for (number, line) in lines(&list)? {
             let class = line.split('/').next().and_then(|name| classes.iter().position(|c| c == name));
             let (Some(file), Some(class)) = (below(&images, &line), class) else {
-                return Err(bad_line(&list, number, "`class/picture.jpg` with a class that has a folder"));
+                return Err(bad_line(&list, number, "`class/image.jpg` with a class that has a folder"));
             };
             files.push((file, class as u32));
         }

@@ -34,7 +34,7 @@ pub(in super::super) fn open(request: &Request) -> Result<Arc<dyn Dataset>> {
         let fields: Vec<&str> = line.split(',').map(str::trim).collect();
         let label = fields.get(if coarse { 2 } else { 1 }).and_then(|field| field.parse::<u32>().ok());
         let (Some(file), Some(label)) = (below(&root, fields[0]), label) else {
-            return Err(bad_line(&list, number, "`picture, fine class, coarse class`"));
+            return Err(bad_line(&list, number, "`image, fine class, coarse class`"));
         };
         files.push((file, label));
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use rand::seq::SliceRandom;
 
-use super::super::folder::pictures;
+use super::super::folder::image_files;
 use super::super::spec::Request;
 use super::super::{Dataset, FileDataset, Split};
 use super::{bad_line, below, lines, locate, partition};
@@ -63,7 +63,7 @@ fn held_out(root: &Path, names: &[String], share: &str, split: Split) -> Result<
         let folder = below(root, name).ok_or_else(|| {
             Error::format(root, format!("`{name}` of ClassName.txt leads out of the folder"))
         })?;
-        files.extend(pictures(&folder)?.into_iter().map(|file| (file, class)));
+        files.extend(image_files(&folder)?.into_iter().map(|file| (file, class)));
     }
     files.shuffle(&mut random::stream(0, &[random::tag("sun397 holdout")]));
     let tested = (files.len() as f64 * share) as usize;

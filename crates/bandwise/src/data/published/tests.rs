@@ -20,7 +20,7 @@ impl Folder {
     }
 
     /// A one-color image, told apart by its brightness.
-    fn picture(&self, name: &str, brightness: u8) {
+    fn image(&self, name: &str, brightness: u8) {
         let png = Image::from_bytes(2, 2, 3, &[brightness; 12]).to_png().unwrap();
         files::write_atomic(&self.0.path().join(name), &png).unwrap();
     }
@@ -65,10 +65,10 @@ fn svhn_images_are_turned_and_ten_means_zero() {
 #[test]
 fn tiny_imagenet_reads_its_annotations() {
     let folder = Folder::new();
-    folder.picture("tiny-imagenet-200/train/n02/images/n02_0.JPEG", 2);
-    folder.picture("tiny-imagenet-200/train/n01/images/n01_0.JPEG", 1);
-    folder.picture("tiny-imagenet-200/val/images/val_0.JPEG", 3);
-    folder.picture("tiny-imagenet-200/val/images/val_1.JPEG", 4);
+    folder.image("tiny-imagenet-200/train/n02/images/n02_0.JPEG", 2);
+    folder.image("tiny-imagenet-200/train/n01/images/n01_0.JPEG", 1);
+    folder.image("tiny-imagenet-200/val/images/val_0.JPEG", 3);
+    folder.image("tiny-imagenet-200/val/images/val_1.JPEG", 4);
     folder.text("tiny-imagenet-200/words.txt", "n01\tgoldfish, Carassius\nn02\tEgyptian cat\n");
     let annotations = "tiny-imagenet-200/val/val_annotations.txt";
     folder.text(annotations, "val_0.JPEG\tn02\t0\t0\t9\t9\nval_1.JPEG\tn01\t0\t0\t9\t9\n");
@@ -85,7 +85,7 @@ fn tiny_imagenet_reads_its_annotations() {
 #[test]
 fn flowers_follow_their_matlab_lists() {
     let folder = Folder::new();
-    (1..=3).for_each(|n| folder.picture(&format!("jpg/image_0000{n}.jpg"), n));
+    (1..=3).for_each(|n| folder.image(&format!("jpg/image_0000{n}.jpg"), n));
     folder
         .bytes("imagelabels.mat", &[writer::header(), writer::matrix("labels", &[1, 3], 9, 2, &[102, 1, 2])]);
     let part = |name, image| writer::matrix(name, &[1, 1], 9, 2, &[image]);
@@ -104,7 +104,7 @@ fn flowers_follow_their_matlab_lists() {
 #[test]
 fn pets_are_named_after_their_files() {
     let folder = Folder::new();
-    folder.picture("images/Egyptian_Mau_7.jpg", 5);
+    folder.image("images/Egyptian_Mau_7.jpg", 5);
     folder.text("annotations/test.txt", "# comment\nEgyptian_Mau_7 12 1 6\n");
     let set = folder.open("pets", "", Split::Test).unwrap();
     assert_eq!((content(set.clone()), set.label(0).unwrap()), (pairs(&[(5, "Egyptian Mau")]), 11));
@@ -115,8 +115,8 @@ fn pets_are_named_after_their_files() {
 #[test]
 fn dtd_and_sun_have_partitions() {
     let folder = Folder::new();
-    folder.picture("images/banded/a.jpg", 1);
-    folder.picture("images/dotted/b.jpg", 2);
+    folder.image("images/banded/a.jpg", 1);
+    folder.image("images/dotted/b.jpg", 2);
     folder.text("labels/test1.txt", "banded/a.jpg\n");
     folder.text("labels/test2.txt", "dotted/b.jpg\n");
     assert_eq!(content(folder.open("dtd", "", Split::Test).unwrap()), pairs(&[(1, "banded")]));
@@ -125,8 +125,8 @@ fn dtd_and_sun_have_partitions() {
     assert_eq!(content(folder.open("dtd", ",test_part=val", Split::Test).unwrap()), pairs(&[(2, "dotted")]));
     assert!(folder.open("dtd", ",partition=0", Split::Test).is_err());
 
-    folder.picture("a/abbey/sun_1.jpg", 3);
-    folder.picture("a/arch/outdoor/sun_2.jpg", 4);
+    folder.image("a/abbey/sun_1.jpg", 3);
+    folder.image("a/arch/outdoor/sun_2.jpg", 4);
     folder.text("ClassName.txt", "/a/abbey\n/a/arch/outdoor\n");
     folder.text("Testing_01.txt", "/a/arch/outdoor/sun_2.jpg\n/a/abbey/sun_1.jpg\n");
     let set = folder.open("sun397", "", Split::Test).unwrap();
@@ -137,13 +137,13 @@ fn dtd_and_sun_have_partitions() {
 #[test]
 fn groceries_are_fine_or_coarse() {
     let folder = Folder::new();
-    folder.picture("dataset/test/Fruit/x.jpg", 9);
+    folder.image("dataset/test/Fruit/x.jpg", 9);
     folder.text("dataset/test.txt", "test/Fruit/x.jpg, 1, 0\n");
     folder.text("dataset/classes.csv", "Name,ID,Coarse,ID,…\nFuji,0,Apple,0,a,b\nPink-Lady,1,Apple,0,a,b\n");
     assert_eq!(content(folder.open("grocery", "", Split::Test).unwrap()), pairs(&[(9, "Pink-Lady")]));
     let coarse = folder.open("grocery", ",labels=coarse", Split::Test).unwrap();
     assert_eq!(content(coarse), pairs(&[(9, "Apple")]));
-    folder.picture("dataset/val/Fruit/y.jpg", 10);
+    folder.image("dataset/val/Fruit/y.jpg", 10);
     folder.text("dataset/val.txt", "val/Fruit/y.jpg, 0, 0\n");
     let validation = folder.open("grocery", ",test_part=val", Split::Test).unwrap();
     assert_eq!(content(validation), pairs(&[(10, "Fuji")]));
@@ -152,8 +152,8 @@ fn groceries_are_fine_or_coarse() {
 #[test]
 fn all_of_sun_can_be_divided_at_random() {
     let folder = Folder::new();
-    (0..20).for_each(|n| folder.picture(&format!("a/abbey/sun_{n:02}.jpg"), n));
-    (20..40).for_each(|n| folder.picture(&format!("a/arch/outdoor/sun_{n}.jpg"), n));
+    (0..20).for_each(|n| folder.image(&format!("a/abbey/sun_{n:02}.jpg"), n));
+    (20..40).for_each(|n| folder.image(&format!("a/arch/outdoor/sun_{n}.jpg"), n));
     folder.text("ClassName.txt", "/a/abbey\n/a/arch/outdoor\n");
     let open = |split| content(folder.open("sun397", ",holdout=0.15", split).unwrap());
     let (train, test) = (open(Split::Train), open(Split::Test));
@@ -171,7 +171,7 @@ fn all_of_sun_can_be_divided_at_random() {
 #[test]
 fn imagenette_gets_its_names() {
     let folder = Folder::new();
-    folder.picture("imagenette2-160/val/n03394916/x.JPEG", 8);
+    folder.image("imagenette2-160/val/n03394916/x.JPEG", 8);
     assert_eq!(content(folder.open("imagenette", "", Split::Test).unwrap()), pairs(&[(8, "French horn")]));
 }
 
@@ -179,8 +179,8 @@ fn imagenette_gets_its_names() {
 #[test]
 fn training_images_may_keep_their_size() {
     let folder = Folder::new();
-    folder.picture("train/n03394916/x.png", 8);
-    folder.picture("val/n03394916/x.png", 8);
+    folder.image("train/n03394916/x.png", 8);
+    folder.image("val/n03394916/x.png", 8);
     for (split, options, side) in [
         (Split::Train, "size_of=test", 2),
         (Split::Test, "size_of=test", 5),

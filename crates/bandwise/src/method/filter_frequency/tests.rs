@@ -8,7 +8,7 @@ use super::*;
 use crate::golden::{self, number};
 use crate::nn::layer::Layer;
 use crate::nn::parameter::{Parameter, Role};
-use crate::nn::{Interface, Pass, Signal, weights};
+use crate::nn::{DualTensor, ForwardContext, ModelShape, weights};
 
 fn domain(name: &str) -> Option<Domain> {
     match name {
@@ -44,9 +44,8 @@ fn entries(value: &Value) -> &Vec<Value> {
 }
 
 fn model_of(convolution: Convolution) -> Model {
-    let interface = Interface { channels: 1, classes: 1, width: None };
-    Model::from_layers(vec![Layer::Convolution(convolution)], interface, None, DType::F32, &Device::Cpu)
-        .unwrap()
+    let shape = ModelShape { channels: 1, classes: 1, width: None };
+    Model::from_layers(vec![Layer::Convolution(convolution)], shape, None, DType::F32, &Device::Cpu).unwrap()
 }
 
 fn decomposed_layer(
@@ -92,7 +91,7 @@ fn golden_layers_forward_and_gradients() {
         let layer = golden_layer(entry, &tensors);
         let input = Var::from_tensor(&nhwc(expected("x"))).unwrap();
         let run =
-            |layer: &Convolution| layer.forward(&Signal::plain(input.as_tensor().clone())).unwrap().value;
+            |layer: &Convolution| layer.forward(&DualTensor::plain(input.as_tensor().clone())).unwrap().value;
         let output = run(&layer);
         let target = nhwc(expected("y"));
         let mut plain = layer.clone();
@@ -192,8 +191,8 @@ fn golden_depth_rule() {
 
 /// ResNet-9 of the width, classes and kind that a golden state dict has, without values.
 fn resnet9(kind: &str, width: Option<usize>, classes: usize) -> Model {
-    let interface = Interface { channels: 3, classes, width };
-    let mut model = Model::new("resnet9", interface, None, 0, DType::F32, &Device::Cpu).unwrap();
+    let shape = ModelShape { channels: 3, classes, width };
+    let mut model = Model::new("resnet9", shape, None, 0, DType::F32, &Device::Cpu).unwrap();
     if let Some(kind) = domain(kind) {
         decompose(&mut model, &Decomposition { kind, ..Decomposition::default() }, 0).unwrap();
     }
@@ -250,7 +249,7 @@ fn check_logits<'a>(
     let mut plain = model.clone();
     recompose(&mut plain).unwrap();
     assert!(plain.parameters().iter().all(|p| !p.name().contains("coefficients")));
-    for (pass, key) in [(Pass::eval(), "eval"), (Pass::batch_statistics(0.0), "train")] {
+    for (pass, key) in [(ForwardContext::eval(), "eval"), (ForwardContext::batch_statistics(0.0), "train")] {
         for network in [model, &model.frozen(), &plain] {
             let logits = network.logits(input, &pass).unwrap();
             let target = expected(&format!("__logits_{key}")).unwrap();
@@ -260,7 +259,7 @@ fn check_logits<'a>(
             close(kind, key, loss, number(&entry[&format!("loss_{key}")]), 1e-5);
         }
     }
-    let folded = model.folded().unwrap().logits(input, &Pass::eval()).unwrap();
+    let folded = model.folded().unwrap().logits(input, &ForwardContext::eval()).unwrap();
     assert!(golden::relative_l2(&folded, expected("__logits_eval").unwrap()) <= 1e-5, "{kind}: folded");
 }
 
@@ -303,7 +302,7 @@ fn check_totals<'a>(
     for (tag, total) in totals {
         let (option, depth) = tag.split_once("_depth").expect("OPTION_depthD");
         let penalty = penalty(option, depth.parse().unwrap(), 0.01);
-        let logits = model.logits(input, &Pass::batch_statistics(0.0)).unwrap();
+        let logits = model.logits(input, &ForwardContext::batch_statistics(0.0)).unwrap();
         let loss = (cross_entropy(&logits, labels) + penalty.value(model).unwrap()).unwrap();
         close(kind, tag, scalar(&loss), number(total), 1e-5);
         let gradients = loss.backward().unwrap();
@@ -358,7 +357,7 @@ fn golden_resnet9_full_width_closed_form() {
         assert_eq!(model.parameter_count(), size(entry, "n_params_trainable"));
         let shape = (logits.len(), 3, 32, 32);
         let input = fill(shape.0 * 3 * 32 * 32, 200, &|u| 0.5 + 0.5 * u).reshape(shape).unwrap();
-        let output = golden::values(&model.logits(&nhwc(&input), &Pass::eval()).unwrap());
+        let output = golden::values(&model.logits(&nhwc(&input), &ForwardContext::eval()).unwrap());
         let expected = logits.iter().flat_map(|row| entries(row).iter().map(number));
         for (value, expected) in output.iter().zip(expected) {
             assert!((value - expected).abs() <= 2e-5, "{kind}: logit {value} instead of {expected}");
@@ -396,13 +395,14 @@ fn keeping_coefficients_keeps_the_function() {
     ] {
         let layer = random_layer(shape, config, true);
         let input = random_layer([2, 9, 9, shape[1] * config.groups], base, false).weight().unwrap();
-        let before = layer.forward(&Signal::plain(input.clone())).unwrap().value;
+        let before = layer.forward(&DualTensor::plain(input.clone())).unwrap().value;
         for kind in [Domain::Weight, Domain::Signal] {
             let mut model = model_of(layer.clone());
             let decomposition = Decomposition { kind, init: Init::Keep, ..Decomposition::default() };
             assert_eq!(decompose(&mut model, &decomposition, 0).unwrap(), 1);
-            let run =
-                |model: &Model| model.forward(&Signal::plain(input.clone()), &Pass::eval()).unwrap().value;
+            let run = |model: &Model| {
+                model.forward(&DualTensor::plain(input.clone()), &ForwardContext::eval()).unwrap().value
+            };
             assert!(golden::relative_l2(&run(&model), &before) < 1e-12, "{shape:?} {kind:?}");
             assert!(
                 golden::relative_l2(&run(&model.folded().unwrap()), &before) < 1e-12,

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::mask::Mask;
-use super::objective::{Clean, Invariance, LARGEST_EXPONENT, Samples, masked_predictions};
+use super::objective::{Baseline, Invariance, LARGEST_EXPONENT, Samples, masked_predictions};
 use super::optimizer::{Adam, Schedule};
 use crate::attack::Classifier;
 use crate::spectral::fourier::ImageSpectra;
@@ -19,7 +19,7 @@ use crate::{Error, Interrupt, Result, differences, files, random};
 /// How a data-set mask is learned; the defaults are the paper's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct DataSetConfig {
+pub struct SharedMaskConfig {
     /// λ·‖M₀‖₁, the weight of sparsity (`mask_decay`).
     pub decay: f64,
     /// Peak learning rate of the one-cycle schedule (`mask_lr`).
@@ -48,7 +48,7 @@ pub struct DataSetConfig {
     pub evaluation_batch: usize,
 }
 
-impl Default for DataSetConfig {
+impl Default for SharedMaskConfig {
     fn default() -> Self {
         Self {
             decay: 0.2,
@@ -67,7 +67,7 @@ impl Default for DataSetConfig {
     }
 }
 
-impl DataSetConfig {
+impl SharedMaskConfig {
     fn check(&self, images: usize) -> Result<()> {
         let positive = [
             ("decay", self.decay),
@@ -110,7 +110,7 @@ pub struct EpochLog {
 
 /// Everything needed to go on after a stop.
 #[derive(Clone, Debug)]
-pub struct DataSetState {
+pub struct SharedMaskState {
     /// One entry per finished epoch.
     pub history: Vec<EpochLog>,
     masks: Tensor,
@@ -122,7 +122,7 @@ pub struct DataSetState {
 
 /// The learned mask.
 #[derive(Clone, Debug)]
-pub struct DataSetResult {
+pub struct SharedMaskResult {
     /// The last mask that kept the accuracy or, if none did, the last mask.
     pub mask: Mask,
     /// Whether it kept the accuracy.
@@ -136,23 +136,23 @@ pub struct DataSetResult {
 /// Learns one mask for all images it is given, epoch by epoch.
 ///
 /// ```text
-/// let mut learner = DataSetLearner::new(&model, images, labels, config)?;
+/// let mut learner = SharedMaskLearner::new(&model, images, labels, config)?;
 /// while let Some(log) = learner.epoch(None)? { /* show log, save learner.state() */ }
 /// let mask = learner.result()?.mask;
 /// ```
-pub struct DataSetLearner<'a> {
+pub struct SharedMaskLearner<'a> {
     model: &'a dyn Classifier,
-    config: DataSetConfig,
+    config: SharedMaskConfig,
     images: Tensor,
     labels: Tensor,
     label_values: Vec<u32>,
-    clean: Clean,
+    clean: Baseline,
     clean_accuracy: f64,
     schedule: Schedule,
-    state: DataSetState,
+    state: SharedMaskState,
 }
 
-impl<'a> DataSetLearner<'a> {
+impl<'a> SharedMaskLearner<'a> {
     /// `images` `[n, height, width, channels]` with `labels` `[n]` (u32).
     ///
     /// # Errors
@@ -161,23 +161,23 @@ impl<'a> DataSetLearner<'a> {
         model: &'a dyn Classifier,
         images: Tensor,
         labels: Tensor,
-        config: DataSetConfig,
+        config: SharedMaskConfig,
     ) -> Result<Self> {
         let (count, height, width, _) = images.dims4()?;
         config.check(count)?;
-        let clean = Clean::measure(model, &images, Some(&labels), config.evaluation_batch)?;
+        let clean = Baseline::measure(model, &images, Some(&labels), config.evaluation_batch)?;
         let label_values: Vec<u32> = labels.to_vec1()?;
         let clean_accuracy = accuracy(&clean.predictions, &label_values);
         let steps = config.epochs * count.div_ceil(config.batch_size);
         let schedule = Schedule::new(config.learning_rate, steps, config.warm_up);
         let masks = Tensor::ones((1, height, width), candle_core::DType::F32, images.device())?;
         let adam = Adam::new(&masks)?;
-        let state = DataSetState { history: vec![], masks, adam, kept: None, steps: 0, quiet_epochs: 0 };
+        let state = SharedMaskState { history: vec![], masks, adam, kept: None, steps: 0, quiet_epochs: 0 };
         Ok(Self { model, config, images, labels, label_values, clean, clean_accuracy, schedule, state })
     }
 
     /// Goes on where `state` was saved.
-    pub fn resume(mut self, state: DataSetState) -> Result<Self> {
+    pub fn resume(mut self, state: SharedMaskState) -> Result<Self> {
         if state.masks.dims() != self.state.masks.dims() {
             return Err(Error::config(format!(
                 "the saved mask is {:?}, the images need {:?}: it belongs to another data set; choose another folder",
@@ -190,7 +190,7 @@ impl<'a> DataSetLearner<'a> {
     }
 
     /// What to save in order to [`resume`](Self::resume).
-    pub fn state(&self) -> &DataSetState {
+    pub fn state(&self) -> &SharedMaskState {
         &self.state
     }
 
@@ -277,9 +277,9 @@ impl<'a> DataSetLearner<'a> {
     }
 
     /// The mask so far.
-    pub fn result(&self) -> Result<DataSetResult> {
+    pub fn result(&self) -> Result<SharedMaskResult> {
         let mask = self.state.kept.as_ref().unwrap_or(&self.state.masks);
-        Ok(DataSetResult {
+        Ok(SharedMaskResult {
             mask: Mask::from_tensor(&mask.squeeze(0)?)?,
             accuracy_kept: self.state.kept.is_some(),
             converged: self.state.quiet_epochs >= self.config.patience,
@@ -306,7 +306,7 @@ struct StateHeader {
 
 const HEADER: &str = "bandwise.fourier-mask";
 
-impl DataSetState {
+impl SharedMaskState {
     /// Writes the state as safetensors, atomically. `belongs` holds the settings that it belongs to.
     pub fn save(&self, path: &Path, belongs: &Value) -> Result<()> {
         let header = StateHeader {

@@ -18,7 +18,7 @@
 //! | `mask` | a mask: values, even part, filtering, files |
 //! | `objective` | the loss and its gradient, for one mask or many side by side |
 //! | `optimizer` | Adam and the one-cycle schedule, per mask |
-//! | `data_set` | [`DataSetLearner`]: one mask for a whole data set (or one class of it) |
+//! | `data_set` | [`SharedMaskLearner`]: one mask for a whole data set (or one class of it) |
 //! | `per_image` | [`ImageLearner`]: one mask per image, many side by side |
 //!
 //! Only the even part of a mask acts on real images, and gradients are even, so learned masks are even
@@ -66,7 +66,7 @@ mod per_image;
 #[cfg(test)]
 mod tests;
 
-pub use data_set::{DataSetConfig, DataSetLearner, DataSetResult, DataSetState, EpochLog};
+pub use data_set::{EpochLog, SharedMaskConfig, SharedMaskLearner, SharedMaskResult, SharedMaskState};
 pub use mask::Mask;
-pub use objective::{Clean, Invariance, masked_predictions};
+pub use objective::{Baseline, Invariance, masked_predictions};
 pub use per_image::{ImageConfig, ImageLearner, ImageMask, ImageSchedule};

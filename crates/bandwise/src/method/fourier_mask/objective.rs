@@ -26,14 +26,14 @@ pub enum Invariance {
 
 /// What the network says about unfiltered images: computed once, compared against in every step.
 #[derive(Clone, Debug)]
-pub struct Clean {
+pub struct Baseline {
     /// Predicted classes.
     pub predictions: Vec<u32>,
     /// Cross-entropy of each image's label, `[n]`.
     pub losses: Tensor,
 }
 
-impl Clean {
+impl Baseline {
     /// Asks the model about `images` `[n, height, width, channels]`; the losses are those of `labels`
     /// `[n]` (u32) or, without, of the predictions themselves.
     pub fn measure(

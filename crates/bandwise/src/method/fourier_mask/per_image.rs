@@ -10,7 +10,7 @@ use candle_core::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::mask::Mask;
-use super::objective::{Clean, Invariance, LARGEST_EXPONENT, Samples};
+use super::objective::{Baseline, Invariance, LARGEST_EXPONENT, Samples};
 use super::optimizer::{Adam, Rate, Schedule, rearrange};
 use crate::attack::Classifier;
 use crate::spectral::fourier::ImageSpectra;
@@ -156,7 +156,7 @@ pub struct ImageLearner<'a> {
     schedule: Schedule,
     images: Tensor,
     labels: Tensor,
-    clean: Clean,
+    clean: Baseline,
     waiting: VecDeque<usize>,
     slots: Vec<Slot>,
     masks: Tensor,
@@ -179,7 +179,7 @@ impl<'a> ImageLearner<'a> {
     ) -> Result<Self> {
         config.check()?;
         let (count, height, width, _) = images.dims4()?;
-        let clean = Clean::measure(model, &images, labels.as_ref(), config.batch_size)?;
+        let clean = Baseline::measure(model, &images, labels.as_ref(), config.batch_size)?;
         let labels = match labels {
             Some(labels) => labels,
             None => Tensor::new(clean.predictions.as_slice(), images.device())?,
@@ -205,7 +205,7 @@ impl<'a> ImageLearner<'a> {
     }
 
     /// What the model says without masks.
-    pub fn clean(&self) -> &Clean {
+    pub fn clean(&self) -> &Baseline {
         &self.clean
     }
 

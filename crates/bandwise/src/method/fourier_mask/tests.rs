@@ -11,7 +11,7 @@ use super::*;
 use crate::attack::{Classifier, FrozenModel};
 use crate::golden;
 use crate::nn::build::{Builder, Initialization, relu};
-use crate::nn::{Interface, Layer, Model};
+use crate::nn::{Layer, Model, ModelShape};
 use crate::random;
 use crate::spectral::fourier::ImageSpectra;
 
@@ -32,8 +32,8 @@ fn core([inputs, hidden, second]: [usize; 3], classes: usize, kernel: usize) -> 
         Layer::GlobalAveragePool,
         builder.linear("fc", second, classes, true).unwrap(),
     ];
-    let interface = Interface { channels: inputs, classes, width: None };
-    Model::from_layers(layers, interface, None, DType::F32, &Device::Cpu).unwrap()
+    let shape = ModelShape { channels: inputs, classes, width: None };
+    Model::from_layers(layers, shape, None, DType::F32, &Device::Cpu).unwrap()
 }
 
 fn golden_core(tensors: &HashMap<String, Tensor>) -> FrozenModel {
@@ -57,7 +57,7 @@ fn check_run(run: &Value, tensors: &HashMap<String, Tensor>, model: &FrozenModel
     let labels = Tensor::new(targets, &Device::Cpu).unwrap();
     let logits = model.logits_no_graph(&images).unwrap();
     assert!(golden::max_abs_difference(&logits, &tensors[&format!("{name}.model_outs")]) < 1e-5);
-    let clean = Clean::measure(model, &images, Some(&labels), 2).unwrap();
+    let clean = Baseline::measure(model, &images, Some(&labels), 2).unwrap();
     let samples =
         Samples { spectra: ImageSpectra::new(&images).unwrap(), labels, clean_losses: clean.losses };
     let mask_at = |step: usize| tensors[&format!("{name}.mask{step}")].squeeze(0).unwrap();
@@ -170,8 +170,9 @@ fn an_image_mask_is_a_data_set_mask_of_one_image() {
     while !learner.is_finished() {
         own.extend(learner.step(None).unwrap());
     }
-    let config = DataSetConfig { learning_rate: 0.1, epochs: 12, accuracy_kept: 0.0, ..Default::default() };
-    let mut learner = DataSetLearner::new(&model, images, label, config).unwrap();
+    let config =
+        SharedMaskConfig { learning_rate: 0.1, epochs: 12, accuracy_kept: 0.0, ..Default::default() };
+    let mut learner = SharedMaskLearner::new(&model, images, label, config).unwrap();
     while learner.epoch(None).unwrap().is_some() {}
     assert_eq!(own[0].mask, learner.result().unwrap().mask);
 }
@@ -181,8 +182,8 @@ fn learning_goes_on_after_a_stop_as_if_there_was_none() {
     let (model, images) = (small_model(), images(9));
     let labels = Tensor::new(&[0u32, 1, 2, 3, 0, 1, 2, 3, 0], &Device::Cpu).unwrap();
     let config =
-        DataSetConfig { learning_rate: 0.02, epochs: 4, batch_size: 2, seed: 5, ..Default::default() };
-    let learner = || DataSetLearner::new(&model, images.clone(), labels.clone(), config.clone()).unwrap();
+        SharedMaskConfig { learning_rate: 0.02, epochs: 4, batch_size: 2, seed: 5, ..Default::default() };
+    let learner = || SharedMaskLearner::new(&model, images.clone(), labels.clone(), config.clone()).unwrap();
     let mut whole = learner();
     while whole.epoch(None).unwrap().is_some() {}
     let folder = tempfile::tempdir().unwrap();
@@ -192,10 +193,10 @@ fn learning_goes_on_after_a_stop_as_if_there_was_none() {
     first.epoch(None).unwrap();
     let settings = |decay: f64| serde_json::json!({ "config": { "decay": decay } });
     first.state().save(&path, &settings(0.2)).unwrap();
-    let message = DataSetState::load(&path, &settings(0.3), &Device::Cpu).unwrap_err().to_string();
+    let message = SharedMaskState::load(&path, &settings(0.3), &Device::Cpu).unwrap_err().to_string();
     assert!(message.contains("config.decay: the mask has 0.2, the command 0.3"), "{message}");
     let mut second =
-        learner().resume(DataSetState::load(&path, &settings(0.2), &Device::Cpu).unwrap()).unwrap();
+        learner().resume(SharedMaskState::load(&path, &settings(0.2), &Device::Cpu).unwrap()).unwrap();
     while second.epoch(None).unwrap().is_some() {}
     let (whole, second) = (whole.result().unwrap(), second.result().unwrap());
     assert_eq!(whole.mask, second.mask);
@@ -228,9 +229,9 @@ fn interruption_and_bad_settings_are_reported() {
         ImageLearner::new(&model, images.clone(), None, bad).err().unwrap().to_string().contains("decay")
     );
     let labels = Tensor::new(&[0u32, 1], &Device::Cpu).unwrap();
-    let bad = DataSetConfig { batch_size: 0, ..Default::default() };
+    let bad = SharedMaskConfig { batch_size: 0, ..Default::default() };
     assert!(
-        DataSetLearner::new(&model, images, labels, bad).err().unwrap().to_string().contains("batch size")
+        SharedMaskLearner::new(&model, images, labels, bad).err().unwrap().to_string().contains("batch size")
     );
 }
 

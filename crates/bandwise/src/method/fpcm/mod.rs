@@ -43,7 +43,7 @@ use serde::{Deserialize, Serialize};
 use crate::nn::build::{Builder, Initialization};
 use crate::nn::layer::{Stage, StageBlock, sigmoid, visit_stages_mut};
 use crate::nn::weights::StateDict;
-use crate::nn::{Model, Parameter, Pass, Plan, Role, Signal};
+use crate::nn::{DualTensor, ForwardContext, Model, Parameter, Plan, Role};
 use crate::spectral::{bands, circular, fourier};
 use crate::{Error, Result, random};
 
@@ -202,7 +202,7 @@ pub fn install(model: &mut Model, config: &FpcmConfig, seed: u64) -> Result<()> 
     visit_stages_mut(&mut model.layers, &mut |stage: &mut Stage| {
         number += 1;
         if config.has_block(number) {
-            stage.socket = Some(Arc::new(Fpcm::new(config, number, stage.channels, &mut builder)?));
+            stage.post_block = Some(Arc::new(Fpcm::new(config, number, stage.channels, &mut builder)?));
         }
         Ok(())
     })?;
@@ -264,10 +264,10 @@ impl Fpcm {
     }
 
     /// ω between its bounds (published: ½ and 1), `[batch, channels]`: the weight of the low part.
-    fn omega(&self, x: &Signal) -> Result<Signal> {
+    fn omega(&self, x: &DualTensor) -> Result<DualTensor> {
         if let Some(omega) = self.config.omega {
             let (batch, _, _, channels) = x.value.dims4()?;
-            return Ok(Signal::plain(constant(omega, x)?.broadcast_as((batch, channels))?.contiguous()?));
+            return Ok(DualTensor::plain(constant(omega, x)?.broadcast_as((batch, channels))?.contiguous()?));
         }
         let mean = x.linear(|x| Ok(mixing::mean(x)?))?;
         let weight = self.weight.tensor().squeeze(D::Minus1)?;
@@ -308,7 +308,7 @@ impl Fpcm {
     }
 
     /// ω·low + (1 − ω)·(x − low) = (2ω − 1)·low + (1 − ω)·x, out of single operators.
-    fn mixed(&self, x: &Signal, omega: &Signal, progress: f64) -> Result<Signal> {
+    fn mixed(&self, x: &DualTensor, omega: &DualTensor, progress: f64) -> Result<DualTensor> {
         let omega = omega.linear(|o| Ok(o.unsqueeze(1)?.unsqueeze(1)?))?;
         let low = x.linear(|x| self.low_pass(x, progress))?;
         let preference = omega.linear(|o| Ok((o * 2.0)?))?.add_constant(&constant(-1.0, x)?)?;
@@ -318,7 +318,7 @@ impl Fpcm {
 }
 
 impl StageBlock for Fpcm {
-    fn forward(&self, input: &Signal, pass: &Pass) -> Result<Signal> {
+    fn forward(&self, input: &DualTensor, pass: &ForwardContext) -> Result<DualTensor> {
         let omega = self.omega(input)?;
         if let Some(recorder) = pass.recorder {
             recorder.record(&format!("{}.omega", self.name), &omega.value);
@@ -327,7 +327,7 @@ impl StageBlock for Fpcm {
         if fused && mixing::has_operator(&input.value) {
             let (_, height, width, _) = input.value.dims4()?;
             let gains = self.gains(height * width, pass.progress);
-            return Ok(Signal::plain(mixing::mix(&input.value, &omega.value, gains)?));
+            return Ok(DualTensor::plain(mixing::mix(&input.value, &omega.value, gains)?));
         }
         self.mixed(input, &omega, pass.progress)
     }
@@ -341,7 +341,7 @@ impl StageBlock for Fpcm {
     }
 }
 
-fn constant(value: f64, like: &Signal) -> Result<Tensor> {
+fn constant(value: f64, like: &DualTensor) -> Result<Tensor> {
     Ok(Tensor::new(value, like.value.device())?.to_dtype(like.value.dtype())?)
 }
 

@@ -7,8 +7,8 @@ use crate::golden;
 use crate::nn::Mode;
 
 /// The official epoch as progress: the published schedule counts to 120.
-pub(crate) fn pass(mode: Mode, epoch: f64) -> Pass<'static> {
-    Pass { mode, progress: epoch / 120.0, ..Pass::eval() }
+pub(crate) fn pass(mode: Mode, epoch: f64) -> ForwardContext<'static> {
+    ForwardContext { mode, progress: epoch / 120.0, ..ForwardContext::eval() }
 }
 
 pub(crate) fn nhwc(x: &Tensor) -> Tensor {
@@ -61,7 +61,7 @@ fn golden_fpcm_blocks() {
             assert!(error < 1e-6, "{name}: filter {error}");
 
             let x = Var::from_tensor(&x).unwrap();
-            let signal = Signal::plain(x.as_tensor().clone());
+            let signal = DualTensor::plain(x.as_tensor().clone());
             let y = block.forward(&signal, &pass(Mode::Train, epoch)).unwrap().value;
             close(&y.permute((0, 3, 1, 2)).unwrap().contiguous().unwrap(), &format!("{name}.y"));
             let gradients = (y * up).unwrap().sum_all().unwrap().backward().unwrap();
@@ -92,10 +92,11 @@ fn the_block_is_differentiable_forwards_and_works_on_any_map() {
         let (x, t) = (builder.normal(&shape, 1.0).unwrap(), builder.normal(&shape, 1.0).unwrap());
         let at = |step: f64| {
             let moved = (&x + (&t * step).unwrap()).unwrap();
-            block.forward(&Signal::plain(moved), &Pass::train(0.3)).unwrap().value
+            block.forward(&DualTensor::plain(moved), &ForwardContext::train(0.3)).unwrap().value
         };
         let difference = ((at(1e-6) - at(-1e-6)).unwrap() / 2e-6).unwrap();
-        let dual = block.forward(&Signal::dual(x.clone(), t.clone()), &Pass::train(0.3)).unwrap();
+        let dual =
+            block.forward(&DualTensor::dual(x.clone(), t.clone()), &ForwardContext::train(0.3)).unwrap();
         assert!(golden::relative_l2(&dual.tangent.unwrap(), &difference) < 1e-7);
     }
 }
@@ -117,7 +118,7 @@ fn the_fused_block_equals_its_parts() {
             let of = |var: &Var| gradients.get(var).unwrap().clone();
             [y.detach(), of(&x), of(block.weight.var()), of(block.bias.var())]
         };
-        let signal = Signal::plain(x.as_tensor().clone());
+        let signal = DualTensor::plain(x.as_tensor().clone());
         let fused = gradients(block.forward(&signal, &pass(Mode::Train, 45.0)).unwrap().value);
         let omega = block.omega(&signal).unwrap();
         let parts = gradients(block.mixed(&signal, &omega, 45.0 / 120.0).unwrap().value);
@@ -133,7 +134,7 @@ fn the_fused_block_equals_its_parts() {
 fn omega_can_be_bounded_and_forced() {
     let mut builder = builder();
     builder.dtype = DType::F64;
-    let x = Signal::plain((builder.normal(&[5, 4, 6, 3], 1.0).unwrap() * 30.0).unwrap());
+    let x = DualTensor::plain((builder.normal(&[5, 4, 6, 3], 1.0).unwrap() * 30.0).unwrap());
     let omega = |config: &FpcmConfig, builder: &mut Builder| {
         let block = Fpcm::new(config, 1, 3, builder).unwrap();
         golden::values(&block.omega(&x).unwrap().value)
@@ -152,7 +153,7 @@ fn omega_can_be_bounded_and_forced() {
             let config = FpcmConfig { filter, omega: Some(forced), ..FpcmConfig::default() };
             assert_eq!(omega(&config, &mut builder), vec![forced; 15]);
             let block = Fpcm::new(&config, 1, 3, &mut builder).unwrap();
-            let y = block.forward(&x, &Pass::train(0.5)).unwrap().value;
+            let y = block.forward(&x, &ForwardContext::train(0.5)).unwrap().value;
             let low = block.low_pass(&x.value, 0.5).unwrap();
             let high = (&x.value - &low).unwrap();
             let expected = ((low * forced).unwrap() + (high * rest).unwrap()).unwrap();

@@ -8,7 +8,7 @@ use crate::method::filter_frequency::{Decomposition, decompose};
 use crate::method::{GradAlign, GradientNorm, GroupSparsity, InputPenalty, Jafr};
 use crate::nn::decomposed::Domain;
 use crate::nn::tests::{FAMILIES, disturb, model, noise};
-use crate::nn::{Model, Pass};
+use crate::nn::{ForwardContext, Model};
 
 type Function<'a> = &'a dyn Fn(&Tensor) -> Result<Penalty>;
 
@@ -16,11 +16,11 @@ fn labels() -> Tensor {
     Tensor::new(&[3u32, 7], &Device::Cpu).unwrap()
 }
 
-fn gradient(model: &Model, images: &Tensor, pass: &Pass) -> Tensor {
+fn gradient(model: &Model, images: &Tensor, pass: &ForwardContext) -> Tensor {
     gradient_for(model, images, &labels(), pass)
 }
 
-fn gradient_for(model: &Model, images: &Tensor, labels: &Tensor, pass: &Pass) -> Tensor {
+fn gradient_for(model: &Model, images: &Tensor, labels: &Tensor, pass: &ForwardContext) -> Tensor {
     InputGradient::of(&model.frozen(), images, labels, pass).unwrap().gradient
 }
 
@@ -70,9 +70,9 @@ fn assert_slope(what: &str, model: &Model, gradients: &GradStore, measure: impl 
 }
 
 #[test]
-fn pull_back_equals_finite_differences_for_every_architecture() {
+fn penalty_gradients_equals_finite_differences_for_every_architecture() {
     for (name, width) in FAMILIES {
-        for pass in [Pass::batch_statistics(0.5), Pass::eval()] {
+        for pass in [ForwardContext::batch_statistics(0.5), ForwardContext::eval()] {
             let model = model(name, width, DType::F64);
             disturb(&model);
             assert_jafr_slope(&format!("{name} in {:?}", pass.mode), &model, &labels(), &pass);
@@ -82,28 +82,28 @@ fn pull_back_equals_finite_differences_for_every_architecture() {
 
 /// With two images, batch norm at this network's last, tiny maps makes the derivative too steep for finite differences.
 #[test]
-fn pull_back_equals_finite_differences_for_efficientnet_pytorch() {
+fn penalty_gradients_equals_finite_differences_for_efficientnet_pytorch() {
     let model = model("efficientnet-b0", 8, DType::F64);
     disturb(&model);
     let labels = Tensor::new(&[3u32, 7, 1, 0, 9, 4, 4, 2], &Device::Cpu).unwrap();
-    assert_jafr_slope("efficientnet-b0", &model, &labels, &Pass::batch_statistics(0.5));
+    assert_jafr_slope("efficientnet-b0", &model, &labels, &ForwardContext::batch_statistics(0.5));
 }
 
-fn assert_jafr_slope(what: &str, model: &Model, labels: &Tensor, pass: &Pass) {
+fn assert_jafr_slope(what: &str, model: &Model, labels: &Tensor, pass: &ForwardContext) {
     let images = noise(&[labels.elem_count(), 32, 32, 3], DType::F64, 9);
     let jafr = Jafr { per_image: true, ..Jafr::default() };
     let measure = || jafr.penalty(&gradient_for(model, &images, labels, pass)).unwrap();
-    let gradients = pull_back(model, &images, labels, &measure().derivative, pass).unwrap();
+    let gradients = penalty_gradients(model, &images, labels, &measure().derivative, pass).unwrap();
     assert_slope(what, model, &gradients, || measure().value);
 }
 
 #[test]
-fn pull_back_equals_finite_differences_for_decomposed_convolutions() {
+fn penalty_gradients_equals_finite_differences_for_decomposed_convolutions() {
     for kind in [Domain::Weight, Domain::Signal] {
         let mut model = model("smallcnn", 4, DType::F64);
         disturb(&model);
         decompose(&mut model, &Decomposition { kind, ..Decomposition::default() }, 1).unwrap();
-        for pass in [Pass::batch_statistics(0.5), Pass::eval()] {
+        for pass in [ForwardContext::batch_statistics(0.5), ForwardContext::eval()] {
             assert_jafr_slope(&format!("{kind:?} in {:?}", pass.mode), &model, &labels(), &pass);
         }
     }
@@ -113,7 +113,7 @@ fn pull_back_equals_finite_differences_for_decomposed_convolutions() {
 fn every_penalty_equals_finite_differences() {
     let model = model("smallcnn", 4, DType::F64);
     disturb(&model);
-    let (pass, images) = (Pass::batch_statistics(0.0), noise(&[2, 16, 12, 3], DType::F64, 9));
+    let (pass, images) = (ForwardContext::batch_statistics(0.0), noise(&[2, 16, 12, 3], DType::F64, 9));
     let others = (&images + (noise(&[2, 16, 12, 3], DType::F64, 10) * 0.05).unwrap()).unwrap();
     let at_images = || gradient(&model, &images, &pass);
     let penalties: [(&str, Function); 7] = [
@@ -127,15 +127,17 @@ fn every_penalty_equals_finite_differences() {
     ];
     for (what, penalty) in penalties {
         let found = penalty(&at_images()).unwrap();
-        let gradients = pull_back(&model, &images, &labels(), &found.derivative, &pass).unwrap();
+        let gradients = penalty_gradients(&model, &images, &labels(), &found.derivative, &pass).unwrap();
         assert_slope(what, &model, &gradients, || penalty(&at_images()).unwrap().value);
     }
     let align = GradAlign { detach_clean: false, ..GradAlign::default() };
     let both = || align.penalty(&at_images(), &gradient(&model, &others, &pass)).unwrap();
     let (first, second) = both();
     let first = first.expect("both gradients carry a derivative").derivative;
-    let mut gradients = pull_back(&model, &images, &labels(), &first, &pass).unwrap();
-    gradients.extend(pull_back(&model, &others, &labels(), &second.derivative, &pass).unwrap()).unwrap();
+    let mut gradients = penalty_gradients(&model, &images, &labels(), &first, &pass).unwrap();
+    gradients
+        .extend(penalty_gradients(&model, &others, &labels(), &second.derivative, &pass).unwrap())
+        .unwrap();
     assert_slope("gradient alignment", &model, &gradients, || both().1.value);
 }
 
@@ -184,7 +186,7 @@ fn tiny_gradients_keep_their_norm_and_direction_in_float32() {
 }
 
 #[test]
-fn pull_back_leaves_running_statistics_alone() {
+fn penalty_gradients_leaves_running_statistics_alone() {
     let model = model("smallcnn", 4, DType::F32);
     let images = noise(&[2, 16, 16, 3], DType::F32, 1);
     let statistics = || -> Vec<f64> {
@@ -192,17 +194,20 @@ fn pull_back_leaves_running_statistics_alone() {
         running.flat_map(|(_, values)| golden::values(&values)).collect()
     };
     let before = statistics();
-    pull_back(&model, &images, &labels(), &images, &Pass::train(0.0)).unwrap();
+    penalty_gradients(&model, &images, &labels(), &images, &ForwardContext::train(0.0)).unwrap();
     assert_eq!(before, statistics());
 }
 
 #[test]
 fn joint_gradients_are_the_sum_of_both() {
     let model = model("smallcnn", 4, DType::F64);
-    let (pass, images) = (Pass::batch_statistics(0.0), noise(&[2, 16, 16, 3], DType::F64, 1));
+    let (pass, images) = (ForwardContext::batch_statistics(0.0), noise(&[2, 16, 16, 3], DType::F64, 1));
     let direction = noise(&[2, 16, 16, 3], DType::F64, 2);
     let mut separate = InputGradient::of(&model, &images, &labels(), &pass).unwrap();
-    separate.parameters.extend(pull_back(&model, &images, &labels(), &direction, &pass).unwrap()).unwrap();
+    separate
+        .parameters
+        .extend(penalty_gradients(&model, &images, &labels(), &direction, &pass).unwrap())
+        .unwrap();
     let loss = |logits: &Tensor| loss::mean_cross_entropy(logits, &labels());
     let joint = joint_gradients(&model, &images, &labels(), &direction, &pass, loss).unwrap();
     assert!(golden::max_abs_difference(&joint.loss, &separate.loss) < 1e-12);

@@ -10,10 +10,10 @@ use serde_json::Value;
 use super::*;
 use crate::golden;
 use crate::method::grad_align::{GradAlign, cosines};
-use crate::method::input_gradient::{InputGradient, Penalty, pull_back};
+use crate::method::input_gradient::{InputGradient, Penalty, penalty_gradients};
 use crate::nn::build::{Builder, Initialization, average_pool, residual};
 use crate::nn::layer::Activation;
-use crate::nn::{Interface, Layer, Model, Pass};
+use crate::nn::{ForwardContext, Layer, Model, ModelShape};
 use crate::random;
 
 type Tensors = HashMap<String, Tensor>;
@@ -101,8 +101,8 @@ impl Net<'_> {
         let mut net = Net { prefix: prefix.into(), tensors, builder, side };
         let layers = net.layers();
         let (channels, classes) = (tensors["x"].dim(1).unwrap(), net.dims("fc").unwrap()[0]);
-        let interface = Interface { channels, classes, width: None };
-        let model = Model::from_layers(layers, interface, None, dtype, &Device::Cpu).unwrap();
+        let shape = ModelShape { channels, classes, width: None };
+        let model = Model::from_layers(layers, shape, None, dtype, &Device::Cpu).unwrap();
         for parameter in model.parameters() {
             parameter.set(&tensors[&format!("{prefix}/{}", parameter.name())]).unwrap();
         }
@@ -119,7 +119,7 @@ struct Case<'a> {
     model: Model,
     images: Tensor,
     labels: Tensor,
-    pass: Pass<'static>,
+    pass: ForwardContext<'static>,
     double: bool,
 }
 
@@ -135,7 +135,11 @@ impl<'a> Case<'a> {
             model: Net::model(name, tensors, number_type),
             images: pixels(&tensors["x"], number_type),
             labels: labels.clone(),
-            pass: if mode == "train" { Pass::batch_statistics(0.0) } else { Pass::eval() },
+            pass: if mode == "train" {
+                ForwardContext::batch_statistics(0.0)
+            } else {
+                ForwardContext::eval()
+            },
             double,
         }
     }
@@ -178,8 +182,8 @@ impl<'a> Case<'a> {
         InputGradient::of(&self.model, images, &self.labels, &self.pass).unwrap()
     }
 
-    fn pull_back(&self, images: &Tensor, direction: &Tensor) -> GradStore {
-        pull_back(&self.model, images, &self.labels, direction, &self.pass).unwrap()
+    fn penalty_gradients(&self, images: &Tensor, direction: &Tensor) -> GradStore {
+        penalty_gradients(&self.model, images, &self.labels, direction, &self.pass).unwrap()
     }
 }
 
@@ -266,7 +270,7 @@ fn golden_gradients_of_the_total_loss() {
             if expected.is_finite() {
                 case.check(&entry.to_string(), total, expected, tolerance);
             }
-            clean.parameters.extend(case.pull_back(&case.images, &penalty.derivative)).unwrap();
+            clean.parameters.extend(case.penalty_gradients(&case.images, &penalty.derivative)).unwrap();
             compared += usize::from(case.check_gradients(entry["tag"].as_str().unwrap(), &clean.parameters));
         }
         assert!(compared > 0, "{}: nothing to compare with", case.key);
@@ -290,9 +294,9 @@ fn golden_grad_align() {
             }
             let (first, second) = settings.penalty(&clean, &at_moved).unwrap();
             case.check(tag, second.value, golden::number(&entry["reg"]), tolerance);
-            let mut gradients = case.pull_back(&moved, &second.derivative);
+            let mut gradients = case.penalty_gradients(&moved, &second.derivative);
             if let Some(first) = first {
-                gradients.extend(case.pull_back(&case.images, &first.derivative)).unwrap();
+                gradients.extend(case.penalty_gradients(&case.images, &first.derivative)).unwrap();
             }
             case.check_gradients(tag, &gradients);
         }

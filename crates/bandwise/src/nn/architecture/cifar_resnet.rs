@@ -3,7 +3,7 @@
 
 use bandwise_kernels::ConvConfig;
 
-use super::Interface;
+use super::ModelShape;
 use crate::Result;
 use crate::nn::build::{Builder, Initialization, average_pool, pad_shortcut, residual, stage};
 use crate::nn::layer::Layer;
@@ -102,19 +102,14 @@ fn separable(
 }
 
 /// Builds the network of the given depth.
-pub fn build(
-    variant: Variant,
-    depth: usize,
-    builder: &mut Builder,
-    interface: Interface,
-) -> Result<Vec<Layer>> {
+pub fn build(variant: Variant, depth: usize, builder: &mut Builder, shape: ModelShape) -> Result<Vec<Layer>> {
     builder.initialization = Initialization::HeFanIn;
     let lth = matches!(variant, Variant::OpenLth(_));
     let filters = if let Variant::OpenLth(filters) = variant { filters } else { Filters::Square };
-    let width = interface.width.unwrap_or(16);
+    let width = shape.width.unwrap_or(16);
     let blocks = (depth - 2) / 6;
     let first = if lth { "conv" } else { "conv1" };
-    let mut layers = filters.layers(builder, first, [interface.channels, width], 1)?;
+    let mut layers = filters.layers(builder, first, [shape.channels, width], 1)?;
     layers.push(builder.batch_norm(if lth { "bn" } else { "bn1" }, width, true)?);
     let mut inputs = width;
     for segment in 0..3 {
@@ -148,7 +143,7 @@ pub fn build(
         layers.push(stage(&format!("layer{}", segment + 1), outputs, stage_layers));
     }
     layers.push(Layer::GlobalAveragePool);
-    layers.push(builder.linear(if lth { "fc" } else { "linear" }, inputs, interface.classes, true)?);
+    layers.push(builder.linear(if lth { "fc" } else { "linear" }, inputs, shape.classes, true)?);
     Ok(layers)
 }
 
@@ -160,11 +155,11 @@ mod tests {
 
     use crate::golden;
     use crate::nn::tests::noise;
-    use crate::nn::{Interface, Model, Pass};
+    use crate::nn::{ForwardContext, Model, ModelShape};
 
     fn model(name: &str) -> Model {
-        let interface = Interface { channels: 3, classes: 10, width: None };
-        Model::new(name, interface, None, 0, DType::F64, &Device::Cpu).unwrap()
+        let shape = ModelShape { channels: 3, classes: 10, width: None };
+        Model::new(name, shape, None, 0, DType::F64, &Device::Cpu).unwrap()
     }
 
     /// Names and shapes of `ResNet.get_model_from_name`.
@@ -196,7 +191,7 @@ mod tests {
                 assert_eq!(state.get(*key).map(|t| t.dims().to_vec()).as_ref(), Some(shape), "{name}: {key}");
             }
             let images = noise(&[2, 16, 16, 3], DType::F64, 1);
-            let logits = golden::values(&model(name).logits(&images, &Pass::eval()).unwrap());
+            let logits = golden::values(&model(name).logits(&images, &ForwardContext::eval()).unwrap());
             assert!(logits.len() == 20 && logits.iter().all(|v| v.is_finite()), "{name}");
         }
         let state: BTreeMap<_, _> = model("cifar_resnet_8_4_di").state().into_iter().collect();

@@ -4,12 +4,12 @@
 
 use bandwise_kernels::ConvConfig;
 
-use super::Interface;
+use super::ModelShape;
 use crate::Result;
 use crate::nn::build::{Builder, Initialization, residual, stage};
 use crate::nn::layer::{Activation, Layer};
 
-/// Channels of the stem as published; `Interface::width` scales all others with it.
+/// Channels of the stem as published; `ModelShape::width` scales all others with it.
 const STEM: usize = 32;
 const HEAD: usize = 1280;
 
@@ -25,12 +25,12 @@ pub(super) const STAGES: [(usize, usize, usize, usize, usize); 7] = [
 ];
 
 /// Builds the network; `stem_stride` is 1 for low resolution, 2 as published.
-pub fn build(stem_stride: usize, builder: &mut Builder, interface: Interface) -> Result<Vec<Layer>> {
+pub fn build(stem_stride: usize, builder: &mut Builder, shape: ModelShape) -> Result<Vec<Layer>> {
     builder.initialization = Initialization::HeFanOut;
-    let scaled = |channels: usize| (channels * interface.width.unwrap_or(STEM) / STEM).max(1);
+    let scaled = |channels: usize| (channels * shape.width.unwrap_or(STEM) / STEM).max(1);
     let mut inputs = scaled(STEM);
     let stem = ConvConfig { stride: stem_stride, padding: 1, ..ConvConfig::default() };
-    let mut layers = unit(builder, "features.0", [interface.channels, inputs], 3, stem, true)?;
+    let mut layers = unit(builder, "features.0", [shape.channels, inputs], 3, stem, true)?;
     for (index, (expansion, kernel, stride, channels, count)) in STAGES.into_iter().enumerate() {
         let name = format!("features.{}", index + 1);
         let outputs = scaled(channels);
@@ -52,7 +52,7 @@ pub fn build(stem_stride: usize, builder: &mut Builder, interface: Interface) ->
     layers.extend(unit(builder, "features.8", [inputs, head], 1, ConvConfig::default(), true)?);
     layers.push(Layer::GlobalAveragePool);
     builder.initialization = Initialization::PyTorch;
-    layers.push(builder.linear("classifier.1", head, interface.classes, true)?);
+    layers.push(builder.linear("classifier.1", head, shape.classes, true)?);
     Ok(layers)
 }
 
@@ -111,13 +111,13 @@ fn squeeze_excitation(builder: &mut Builder, name: &str, channels: usize, squeez
 mod tests {
     use candle_core::{DType, Device};
 
-    use crate::nn::{Interface, Model};
+    use crate::nn::{Model, ModelShape};
 
     /// torchvision's `efficientnet_b0` has 5 288 548 parameters with 1000 classes.
     #[test]
     fn size_and_names_are_torchvisions() {
-        let interface = Interface { channels: 3, classes: 1000, width: None };
-        let model = Model::new("efficientnet_b0", interface, None, 0, DType::F32, &Device::Cpu).unwrap();
+        let shape = ModelShape { channels: 3, classes: 1000, width: None };
+        let model = Model::new("efficientnet_b0", shape, None, 0, DType::F32, &Device::Cpu).unwrap();
         assert_eq!(model.parameter_count(), 5_288_548);
         let state: std::collections::HashMap<_, _> = model.state().into_iter().collect();
         for (name, shape) in [

@@ -8,7 +8,7 @@
 
 use bandwise_kernels::ConvConfig;
 
-use super::Interface;
+use super::ModelShape;
 use super::efficientnet::STAGES;
 use crate::Result;
 use crate::nn::build::{Builder, Initialization, residual, stage};
@@ -57,19 +57,18 @@ pub fn build(
     number: usize,
     stem_stride: usize,
     builder: &mut Builder,
-    interface: Interface,
+    shape: ModelShape,
 ) -> Result<Vec<Layer>> {
     builder.initialization = Initialization::PyTorch;
     let Scaling { width, depth, size, dropout } = MODELS[number.min(COUNT - 1)];
-    let width = interface.width.map_or(width, |channels| channels as f64 / STEM as f64);
+    let width = shape.width.map_or(width, |channels| channels as f64 / STEM as f64);
     let repeats = |count: usize| (depth * count as f64).ceil() as usize;
     let blocks: usize = STAGES.iter().map(|(.., count)| repeats(*count)).sum();
 
     let mut inputs = rounded(STEM, width);
     let pads = same_padding(size, 3, 2);
     let mut size = size.div_ceil(2);
-    let mut layers =
-        convolution(builder, "_conv_stem", [interface.channels, inputs], 3, [stem_stride, 1], pads)?;
+    let mut layers = convolution(builder, "_conv_stem", [shape.channels, inputs], 3, [stem_stride, 1], pads)?;
     layers.extend(norm(builder, "_bn0", inputs, true)?);
     let mut index = 0;
     for (number, (expansion, kernel, stride, channels, count)) in STAGES.into_iter().enumerate() {
@@ -100,7 +99,7 @@ pub fn build(
     layers.extend(norm(builder, "_bn1", head, true)?);
     layers.push(Layer::GlobalAveragePool);
     layers.push(Layer::Dropout(Dropout { name: "_dropout".into(), rate: dropout, unit: Unit::Value }));
-    layers.push(builder.linear("_fc", head, interface.classes, true)?);
+    layers.push(builder.linear("_fc", head, shape.classes, true)?);
     Ok(layers)
 }
 

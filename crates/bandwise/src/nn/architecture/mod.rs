@@ -16,7 +16,7 @@ use crate::Result;
 
 /// What every architecture needs to know.
 #[derive(Clone, Copy, Debug)]
-pub struct Interface {
+pub struct ModelShape {
     /// Channels of the input images.
     pub channels: usize,
     /// Number of classes.
@@ -26,4 +26,4 @@ pub struct Interface {
 }
 
 /// Builds the layers of one architecture.
-pub type Construct = Box<dyn Fn(&mut Builder, Interface) -> Result<Vec<Layer>>>;
+pub type BuildFn = Box<dyn Fn(&mut Builder, ModelShape) -> Result<Vec<Layer>>>;

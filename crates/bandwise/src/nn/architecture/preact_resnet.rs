@@ -1,6 +1,6 @@
 //! Pre-activation ResNet-18 (He et al. 2016b) in the two forms that the robustness literature uses.
 
-use super::Interface;
+use super::ModelShape;
 use crate::Result;
 use crate::nn::build::{Builder, Initialization, residual, stage};
 use crate::nn::layer::Layer;
@@ -16,10 +16,10 @@ pub enum Variant {
 }
 
 /// Stages of width, 2·width, 4·width and 8·width (64 as published), two blocks each.
-pub fn build(variant: Variant, builder: &mut Builder, interface: Interface) -> Result<Vec<Layer>> {
+pub fn build(variant: Variant, builder: &mut Builder, shape: ModelShape) -> Result<Vec<Layer>> {
     builder.initialization = Initialization::HeFanOut;
-    let width = interface.width.unwrap_or(64);
-    let mut layers = vec![builder.convolution("conv1", [interface.channels, width], 3, 1, 1)?];
+    let width = shape.width.unwrap_or(64);
+    let mut layers = vec![builder.convolution("conv1", [shape.channels, width], 3, 1, 1)?];
     let mut inputs = width;
     for index in 0..4 {
         let outputs = width << index;
@@ -37,7 +37,7 @@ pub fn build(variant: Variant, builder: &mut Builder, interface: Interface) -> R
         layers.push(builder.batch_norm("bn", inputs, true)?);
     }
     layers.push(Layer::GlobalAveragePool);
-    layers.push(builder.linear("linear", inputs, interface.classes, true)?);
+    layers.push(builder.linear("linear", inputs, shape.classes, true)?);
     Ok(layers)
 }
 

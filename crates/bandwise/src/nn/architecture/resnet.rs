@@ -1,7 +1,7 @@
 //! ResNet (He et al. 2016): basic and bottleneck blocks, with the CIFAR stem (3×3, no pooling; names as
 //! in the widespread `pytorch-cifar` code) or the ImageNet stem (7×7 and max pooling; torchvision's names).
 
-use super::Interface;
+use super::ModelShape;
 use crate::Result;
 use crate::nn::build::{Builder, Initialization, residual, stage};
 use crate::nn::layer::{Layer, Pool};
@@ -19,11 +19,11 @@ pub struct ResNet {
 
 impl ResNet {
     /// Stages of width, 2·width, 4·width and 8·width (64 as published).
-    pub fn build(self, builder: &mut Builder, interface: Interface) -> Result<Vec<Layer>> {
+    pub fn build(self, builder: &mut Builder, shape: ModelShape) -> Result<Vec<Layer>> {
         builder.initialization =
             if self.imagenet_stem { Initialization::HeFanOut } else { Initialization::PyTorch };
-        let width = interface.width.unwrap_or(64);
-        let mut layers = self.stem(builder, interface.channels, width)?;
+        let width = shape.width.unwrap_or(64);
+        let mut layers = self.stem(builder, shape.channels, width)?;
         let mut inputs = width;
         for (index, &count) in self.blocks.iter().enumerate() {
             let name = format!("layer{}", index + 1);
@@ -42,7 +42,7 @@ impl ResNet {
         }
         layers.push(Layer::GlobalAveragePool);
         let head = if self.imagenet_stem { "fc" } else { "linear" };
-        layers.push(builder.linear(head, inputs, interface.classes, true)?);
+        layers.push(builder.linear(head, inputs, shape.classes, true)?);
         Ok(layers)
     }
 

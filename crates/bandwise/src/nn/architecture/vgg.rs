@@ -3,7 +3,7 @@
 
 use bandwise_kernels::ConvConfig;
 
-use super::Interface;
+use super::ModelShape;
 use crate::Result;
 use crate::nn::build::{Builder, Initialization, max_pool, relu, stage};
 use crate::nn::layer::Layer;
@@ -15,10 +15,10 @@ pub const VGG16: [usize; 5] = [2, 2, 3, 3, 3];
 
 /// Stages of width, 2·width, 4·width, 8·width and 8·width (64 as published), each ended by max pooling,
 /// then the mean of the map and one linear layer.
-pub fn build(convolutions: [usize; 5], builder: &mut Builder, interface: Interface) -> Result<Vec<Layer>> {
-    let (mut layers, outputs) = features(convolutions, builder, interface)?;
+pub fn build(convolutions: [usize; 5], builder: &mut Builder, shape: ModelShape) -> Result<Vec<Layer>> {
+    let (mut layers, outputs) = features(convolutions, builder, shape)?;
     layers.push(Layer::GlobalAveragePool);
-    layers.push(builder.linear("classifier", outputs, interface.classes, true)?);
+    layers.push(builder.linear("classifier", outputs, shape.classes, true)?);
     Ok(layers)
 }
 
@@ -27,10 +27,10 @@ pub fn build(convolutions: [usize; 5], builder: &mut Builder, interface: Interfa
 pub fn build_imagenet(
     convolutions: [usize; 5],
     builder: &mut Builder,
-    interface: Interface,
+    shape: ModelShape,
 ) -> Result<Vec<Layer>> {
-    let (mut layers, outputs) = features(convolutions, builder, interface)?;
-    let hidden = 64 * interface.width.unwrap_or(64);
+    let (mut layers, outputs) = features(convolutions, builder, shape)?;
+    let hidden = 64 * shape.width.unwrap_or(64);
     layers.extend([
         Layer::AdaptiveAveragePool(7),
         Layer::Flatten,
@@ -38,7 +38,7 @@ pub fn build_imagenet(
         relu(),
         builder.linear("classifier.3", hidden, hidden, true)?,
         relu(),
-        builder.linear("classifier.6", hidden, interface.classes, true)?,
+        builder.linear("classifier.6", hidden, shape.classes, true)?,
     ]);
     Ok(layers)
 }
@@ -47,12 +47,12 @@ pub fn build_imagenet(
 fn features(
     convolutions: [usize; 5],
     builder: &mut Builder,
-    interface: Interface,
+    shape: ModelShape,
 ) -> Result<(Vec<Layer>, usize)> {
     builder.initialization = Initialization::HeFanOut;
-    let width = interface.width.unwrap_or(64);
+    let width = shape.width.unwrap_or(64);
     let mut layers = Vec::new();
-    let (mut inputs, mut index) = (interface.channels, 0);
+    let (mut inputs, mut index) = (shape.channels, 0);
     for (number, &count) in convolutions.iter().enumerate() {
         let outputs = width << number.min(3);
         let mut stage_layers = Vec::new();

@@ -1,16 +1,16 @@
 //! WideResNet-depth-widen (Zagoruyko and Komodakis 2016), with the names used by TRADES and RobustBench.
 
-use super::Interface;
+use super::ModelShape;
 use crate::Result;
 use crate::nn::build::{Builder, Initialization, residual, stage};
 use crate::nn::layer::Layer;
 
 /// Three stages of 16·widen, 32·widen and 64·widen channels; depth = 6n + 4.
-pub fn build(depth: usize, widen: usize, builder: &mut Builder, interface: Interface) -> Result<Vec<Layer>> {
+pub fn build(depth: usize, widen: usize, builder: &mut Builder, shape: ModelShape) -> Result<Vec<Layer>> {
     builder.initialization = Initialization::HeFanOut;
-    let width = interface.width.unwrap_or(16);
+    let width = shape.width.unwrap_or(16);
     let blocks = (depth - 4) / 6;
-    let mut layers = vec![builder.convolution("conv1", [interface.channels, width], 3, 1, 1)?];
+    let mut layers = vec![builder.convolution("conv1", [shape.channels, width], 3, 1, 1)?];
     let mut inputs = width;
     for index in 0..3 {
         let outputs = (width << index) * widen;
@@ -38,6 +38,6 @@ pub fn build(depth: usize, widen: usize, builder: &mut Builder, interface: Inter
     }
     layers.push(builder.batch_norm("bn1", inputs, true)?);
     layers.push(Layer::GlobalAveragePool);
-    layers.push(builder.linear("fc", inputs, interface.classes, true)?);
+    layers.push(builder.linear("fc", inputs, shape.classes, true)?);
     Ok(layers)
 }

@@ -220,8 +220,8 @@ fn golden_weights_load_into_their_network() {
 
 fn loads_into_its_network(name: &str, path: &Path) {
     let classes = read(path).unwrap().tensors["linear.weight"].dim(0).unwrap();
-    let interface = crate::nn::Interface { channels: 3, classes, width: None };
-    let new = || crate::nn::Model::new(name, interface, None, 1, DType::F32, &Device::Cpu).unwrap();
+    let shape = crate::nn::ModelShape { channels: 3, classes, width: None };
+    let new = || crate::nn::Model::new(name, shape, None, 1, DType::F32, &Device::Cpu).unwrap();
     let model = new();
     let report = load(&model, path).unwrap();
     assert!(report.is_exact(), "{report}");

@@ -8,7 +8,7 @@ use crate::golden;
 use crate::method::fpcm::FpcmConfig;
 use crate::nn::decomposed::Domain;
 use crate::nn::tests::{disturb, noise};
-use crate::nn::{Normalization, Pass};
+use crate::nn::{ForwardContext, Normalization};
 
 fn small() -> NetworkConfig {
     NetworkConfig { width: Some(4), ..NetworkConfig::new("smallcnn") }.resolved(10, 3)
@@ -28,7 +28,7 @@ fn saved(folder: &Path, name: &str, config: NetworkConfig) -> (Network, std::pat
 }
 
 fn logits(network: &Network) -> Tensor {
-    network.model.logits(&noise(&[3, 16, 16, 3], DType::F32, 8), &Pass::eval()).unwrap()
+    network.model.logits(&noise(&[3, 16, 16, 3], DType::F32, 8), &ForwardContext::eval()).unwrap()
 }
 
 fn begin(wanted: &NetworkConfig, path: &Path) -> Result<Started> {

@@ -11,7 +11,7 @@ use crate::attack::FrozenModel;
 use crate::data::{Batch, load_all};
 use crate::evaluate::accuracy;
 use crate::network::Network;
-use crate::nn::{Pass, Recorder};
+use crate::nn::{ForwardContext, Recorder};
 use crate::train::epoch_metrics::Sums;
 use crate::train::overfitting::Action;
 use crate::train::run_folder::MetricsLine;
@@ -39,8 +39,8 @@ impl Trainer<'_> {
             self.evaluate(epoch, &mut values)?;
             notes.extend(self.stop_early(epoch));
         }
-        let sound = alarm.is_none() && values.contains_key("overfitting/pgd");
-        self.move_on(epoch, values.get("overfitting/pgd").copied(), sound);
+        let healthy = alarm.is_none() && values.contains_key("overfitting/pgd");
+        self.move_on(epoch, values.get("overfitting/pgd").copied(), healthy);
         if let Some(warning) = &alarm {
             notes.extend(self.react(warning)?);
         }
@@ -54,11 +54,12 @@ impl Trainer<'_> {
     }
 
     /// The position at the end of `epoch`.
-    fn move_on(&mut self, epoch: u64, watched: Option<f64>, sound: bool) {
+    fn move_on(&mut self, epoch: u64, watched: Option<f64>, healthy: bool) {
         let position = &mut self.position;
         (position.epoch, position.batch, position.sums) = (epoch, 0, Sums::default());
         position.best_watched = position.best_watched.max(watched.unwrap_or(0.0));
-        if sound && self.recipe.overfitting.as_ref().is_some_and(|config| config.action == Action::Restore) {
+        if healthy && self.recipe.overfitting.as_ref().is_some_and(|config| config.action == Action::Restore)
+        {
             position.last_healthy_epoch = Some(epoch);
         }
     }
@@ -114,7 +115,7 @@ impl Trainer<'_> {
             self.interrupt.check("the evaluation was not finished")?;
             let images = Batch::of(self.test.as_ref(), part)?.images.to_device(&self.device)?;
             let recorder = Recorder::new();
-            model.logits(&images, &Pass { recorder: Some(&recorder), ..Pass::eval() })?;
+            model.logits(&images, &ForwardContext { recorder: Some(&recorder), ..ForwardContext::eval() })?;
             for (name, omega) in recorder.take() {
                 let Some(stage) = name.strip_suffix(".omega").and_then(|name| name.strip_prefix("attn"))
                 else {

@@ -7,7 +7,7 @@ use candle_core::{Device, Tensor};
 use crate::data::{Batch, Dataset, Loader, LoaderConfig, Split, Subset, limits};
 use crate::evaluate::fit::{self, Classes};
 use crate::network::{Network, NetworkConfig};
-use crate::nn::Pass;
+use crate::nn::ForwardContext;
 use crate::train::averaging::Average;
 use crate::train::history::InitialWeights;
 use crate::train::initial;
@@ -104,7 +104,7 @@ fn check_interface(
     train: &dyn Dataset,
     test: &dyn Dataset,
 ) -> Result<()> {
-    let interface = config.interface();
+    let shape = config.shape();
     let omit = |key: &str, given: Option<usize>| match given {
         Some(given) => (format!("{key} is {given}: "), format!("; omit {key}: the data know the number")),
         None => (String::new(), "; training and test images must belong together".into()),
@@ -113,10 +113,10 @@ fn check_interface(
     // The network will know its classes by the names of the training images.
     for (data, names) in [(train, no_names), (test, train.class_names())] {
         let (start, remedy) = omit("model.channels", recipe.model.channels);
-        fit::channels(interface.channels, data.first_shape()?[2], data.name())
+        fit::channels(shape.channels, data.first_shape()?[2], data.name())
             .map_err(|reason| Error::config(format!("{start}{reason}{remedy}")))?;
         let (start, remedy) = omit("model.classes", recipe.model.classes);
-        match fit::classes(interface.classes, names, data, data.name()) {
+        match fit::classes(shape.classes, names, data, data.name()) {
             Classes::Fit(_) => {}
             Classes::Doubtful(reason) | Classes::TooMany(reason) => {
                 return Err(Error::config(format!("{start}{reason}{remedy}")));
@@ -134,7 +134,7 @@ fn try_out(network: &Network, recipe: &Recipe, loader: &Loader, test: &dyn Datas
     let few: Vec<usize> = (0..largest.min(TRIED)).collect();
     for (what, batch) in [("training", loader.sample(TRIED)?), ("test", Batch::of(test, &few)?)] {
         let one = batch.images.narrow(0, 0, 1)?.to_device(network.model.device())?;
-        network.model.logits(&one, &Pass::eval()).map_err(|error| {
+        network.model.logits(&one, &ForwardContext::eval()).map_err(|error| {
             let (architecture, [_, height, width, channels]) = (&network.config.architecture, shape_of(&one));
             // A backtrace may follow the first line.
             let reason = error.to_string().lines().next().unwrap_or_default().to_owned();

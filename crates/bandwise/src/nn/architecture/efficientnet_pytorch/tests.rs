@@ -1,11 +1,11 @@
 use candle_core::{DType, Device, Tensor};
 
 use crate::golden;
-use crate::nn::{Interface, Mode, Model, Pass, Randomness};
+use crate::nn::{ForwardContext, Mode, Model, ModelShape, Randomness};
 
 fn model(name: &str, width: Option<usize>, classes: usize) -> Model {
-    let interface = Interface { channels: 3, classes, width };
-    Model::new(name, interface, None, 0, DType::F64, &Device::Cpu).unwrap()
+    let shape = ModelShape { channels: 3, classes, width };
+    Model::new(name, shape, None, 0, DType::F64, &Device::Cpu).unwrap()
 }
 
 /// Weights that a formula gives, tensor by tensor in the order of their names.
@@ -92,7 +92,7 @@ fn logits_are_those_of_the_package() {
         let wave = |i: usize| 0.5 + 0.5 * (0.11 * i as f64).sin();
         let pixels: Vec<f64> = (0..2 * side * side * 3).map(wave).collect();
         let images = Tensor::from_vec(pixels, (2, side, side, 3), &Device::Cpu).unwrap();
-        let logits = golden::values(&model.logits(&images, &Pass::eval()).unwrap());
+        let logits = golden::values(&model.logits(&images, &ForwardContext::eval()).unwrap());
         let error =
             logits[10..].iter().zip(&expected).map(|(a, b): (_, &f64)| (a - b).abs()).fold(0.0, f64::max);
         assert!(error < 1e-8, "{name}: {error}, {logits:?}");
@@ -140,7 +140,7 @@ fn batch_norm_constants_and_padding() {
     assert_eq!(norms, 49);
     let recorder = crate::nn::Recorder::new();
     let images = Tensor::ones((1, 32, 32, 3), DType::F64, &Device::Cpu).unwrap();
-    model.logits(&images, &Pass { recorder: Some(&recorder), ..Pass::eval() }).unwrap();
+    model.logits(&images, &ForwardContext { recorder: Some(&recorder), ..ForwardContext::eval() }).unwrap();
     let sides: Vec<usize> = recorder.take().iter().map(|(_, map)| map.dims()[1]).collect();
     assert_eq!(sides, [31, 15, 7, 3, 3, 1, 1]);
 }
@@ -152,12 +152,14 @@ fn dropout_acts_in_training_only() {
     let images = crate::nn::tests::noise(&[2, 32, 32, 3], DType::F64, 3);
     let logits = |mode, seed| {
         let randomness = Some(Randomness { seed, image_ids: &[4, 9] });
-        golden::values(&model.logits(&images, &Pass { mode, randomness, ..Pass::eval() }).unwrap())
+        golden::values(
+            &model.logits(&images, &ForwardContext { mode, randomness, ..ForwardContext::eval() }).unwrap(),
+        )
     };
     assert_eq!(logits(Mode::Eval, 1), logits(Mode::Eval, 2));
     assert_eq!(logits(Mode::BatchStatistics, 1), logits(Mode::BatchStatistics, 1));
     assert_ne!(logits(Mode::BatchStatistics, 1), logits(Mode::BatchStatistics, 2));
-    let without = golden::values(&model.logits(&images, &Pass::batch_statistics(1.0)).unwrap());
+    let without = golden::values(&model.logits(&images, &ForwardContext::batch_statistics(1.0)).unwrap());
     assert_ne!(logits(Mode::BatchStatistics, 1), without);
     let rates: Vec<f64> = drop_rates(&model.layers);
     // Nine shortcuts, of 16 blocks; then dropout.
@@ -181,13 +183,15 @@ fn folding_and_dual_numbers() {
     let model = lively();
     let x = crate::nn::tests::noise(&[2, 32, 32, 3], DType::F64, 9);
     let direction = (crate::nn::tests::noise(&[2, 32, 32, 3], DType::F64, 10) - 0.5).unwrap();
-    let eval = model.logits(&x, &Pass::eval()).unwrap();
+    let eval = model.logits(&x, &ForwardContext::eval()).unwrap();
     for other in [model.folded().unwrap(), model.folded().unwrap().fused().unwrap(), model.frozen()] {
-        assert!(golden::relative_l2(&other.logits(&x, &Pass::eval()).unwrap(), &eval) < 1e-10);
+        assert!(golden::relative_l2(&other.logits(&x, &ForwardContext::eval()).unwrap(), &eval) < 1e-10);
     }
     let randomness = Some(Randomness { seed: 5, image_ids: &[1, 2] });
-    for pass in [Pass::eval(), Pass { randomness, ..Pass::batch_statistics(0.5) }] {
-        let dual = crate::nn::Signal::dual(x.clone(), direction.clone());
+    for pass in
+        [ForwardContext::eval(), ForwardContext { randomness, ..ForwardContext::batch_statistics(0.5) }]
+    {
+        let dual = crate::nn::DualTensor::dual(x.clone(), direction.clone());
         let tangent = model.forward(&dual, &pass).unwrap().tangent.unwrap();
         let at = |step: f64| model.logits(&(&x + (&direction * step).unwrap()).unwrap(), &pass).unwrap();
         // Statistics of two images curve strongly: the error falls with the square of the step, a hundredfold each time.

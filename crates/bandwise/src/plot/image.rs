@@ -10,7 +10,7 @@ use super::color::ColorMap;
 
 /// A PNG with its caption.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Picture {
+pub struct PngImage {
     /// The PNG file, in base64.
     pub png: String,
     /// Width of the PNG in pixels, after enlarging.
@@ -25,7 +25,7 @@ pub struct Picture {
 /// Images are enlarged by a whole factor until their longer side has at least this many pixels.
 const SMALLEST_SIDE: usize = 112;
 
-impl Picture {
+impl PngImage {
     /// An image `[height, width, channels]` with pixels in `[0, 1]` (clamped); one channel is gray,
     /// three are RGB, of any other number the first is shown.
     pub fn from_pixels(pixels: &[f32], height: usize, width: usize, channels: usize) -> Self {
@@ -142,7 +142,7 @@ pub struct ImageRow {
     #[serde(default)]
     pub label: String,
     /// The images from left to right.
-    pub pictures: Vec<Picture>,
+    pub pictures: Vec<PngImage>,
 }
 
 impl ImageGrid {
@@ -153,7 +153,7 @@ impl ImageGrid {
     }
 
     /// Adds a row.
-    pub fn row(mut self, label: impl Into<String>, pictures: Vec<Picture>) -> Self {
+    pub fn row(mut self, label: impl Into<String>, pictures: Vec<PngImage>) -> Self {
         self.rows.push(ImageRow { label: label.into(), pictures });
         self
     }
@@ -169,37 +169,37 @@ impl ImageGrid {
 mod tests {
     use super::*;
 
-    fn decode(picture: &Picture) -> image::RgbImage {
+    fn decode(picture: &PngImage) -> image::RgbImage {
         image::load_from_memory(&picture.bytes().unwrap()).unwrap().to_rgb8()
     }
 
     #[test]
     fn tiny_pictures_are_enlarged_by_a_whole_factor() {
-        let picture = Picture::from_pixels(&[0.0, 1.0, 0.5, 2.0], 2, 2, 1);
+        let picture = PngImage::from_pixels(&[0.0, 1.0, 0.5, 2.0], 2, 2, 1);
         let image = decode(&picture);
         assert_eq!(image.dimensions(), (112, 112));
         assert_eq!((image.get_pixel(0, 0)[0], image.get_pixel(111, 0)[0]), (0, 255));
         assert_eq!((image.get_pixel(55, 56)[0], image.get_pixel(56, 56)[0]), (128, 255));
         assert_eq!(
-            decode(&Picture::from_pixels(&[0.5; 3 * 200 * 100], 200, 100, 3)).dimensions(),
+            decode(&PngImage::from_pixels(&[0.5; 3 * 200 * 100], 200, 100, 3)).dimensions(),
             (100, 200)
         );
     }
 
     #[test]
     fn signed_pictures_have_a_neutral_zero() {
-        let image = decode(&Picture::signed(&[0.0, 0.1, -0.1], 1, 1, 3, None));
+        let image = decode(&PngImage::signed(&[0.0, 0.1, -0.1], 1, 1, 3, None));
         assert_eq!(image.get_pixel(0, 0).0, [128, 255, 0]);
-        let gray = decode(&Picture::signed(&[0.0, 0.1], 1, 2, 1, Some(0.1)));
+        let gray = decode(&PngImage::signed(&[0.0, 0.1], 1, 2, 1, Some(0.1)));
         assert_eq!(gray.get_pixel(0, 0).0, [0xf7, 0xf6, 0xf6]);
     }
 
     #[test]
     fn broken_input_still_gives_a_picture() {
-        assert!(Picture::from_pixels(&[], 0, 0, 3).is_sound());
-        assert!(Picture::from_pixels(&[0.5], 4, 4, 3).is_sound());
-        assert!(Picture::heat(&[f32::NAN; 4], 2, 2, ColorMap::Magma, None).is_sound());
-        let hostile = Picture { png: "\"><script>".into(), width: 1, height: 1, caption: String::new() };
+        assert!(PngImage::from_pixels(&[], 0, 0, 3).is_sound());
+        assert!(PngImage::from_pixels(&[0.5], 4, 4, 3).is_sound());
+        assert!(PngImage::heat(&[f32::NAN; 4], 2, 2, ColorMap::Magma, None).is_sound());
+        let hostile = PngImage { png: "\"><script>".into(), width: 1, height: 1, caption: String::new() };
         assert!(!hostile.is_sound());
     }
 }

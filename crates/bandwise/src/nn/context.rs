@@ -19,7 +19,7 @@ pub enum Mode {
 
 /// Everything a layer may know about the pass it takes part in.
 #[derive(Clone, Copy, Debug)]
-pub struct Pass<'a> {
+pub struct ForwardContext<'a> {
     /// Which statistics batch norm uses.
     pub mode: Mode,
     /// How far training has come, in [0, 1]; blocks with a schedule (FPCM's cut-off) follow it.
@@ -30,7 +30,7 @@ pub struct Pass<'a> {
     pub randomness: Option<Randomness<'a>>,
 }
 
-impl Pass<'_> {
+impl ForwardContext<'_> {
     /// A training pass at `progress` in [0, 1].
     pub fn train(progress: f64) -> Self {
         Self { mode: Mode::Train, progress, recorder: None, randomness: None }

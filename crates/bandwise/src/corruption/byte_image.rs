@@ -4,7 +4,7 @@ use crate::data::Image;
 
 /// One image as bytes, `[height, width, channels]` row-major, 0 to 255.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Picture {
+pub struct ByteImage {
     /// Rows.
     pub height: usize,
     /// Columns.
@@ -15,7 +15,7 @@ pub struct Picture {
     pub bytes: Vec<u8>,
 }
 
-impl Picture {
+impl ByteImage {
     /// An image of the given bytes.
     ///
     /// # Panics
@@ -78,14 +78,14 @@ pub(super) fn truncate(value: f64) -> u8 {
     (value.clamp(0.0, 1.0) * 255.0) as u8
 }
 
-impl From<&Image> for Picture {
+impl From<&Image> for ByteImage {
     fn from(image: &Image) -> Self {
         Self::new(image.height, image.width, image.channels, image.to_bytes())
     }
 }
 
-impl From<&Picture> for Image {
-    fn from(picture: &Picture) -> Self {
-        Self::from_bytes(picture.height, picture.width, picture.channels, &picture.bytes)
+impl From<&ByteImage> for Image {
+    fn from(input: &ByteImage) -> Self {
+        Self::from_bytes(input.height, input.width, input.channels, &input.bytes)
     }
 }

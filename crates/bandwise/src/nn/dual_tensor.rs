@@ -6,19 +6,19 @@ use crate::Result;
 
 /// A tensor, or a dual number `value + ε·tangent` with `ε² = 0`.
 ///
-/// Every layer maps a `Signal` to a `Signal`. Without a tangent that is the ordinary forward pass;
+/// Every layer maps a `DualTensor` to a `DualTensor`. Without a tangent that is the ordinary forward pass;
 /// with one, the same pass also computes the exact directional derivative (forward mode). Both parts
 /// stay in the autodiff graph, so a backward pass through the tangent gives exact second-order
 /// gradients (reverse over forward) with a first-order library.
 #[derive(Clone, Debug)]
-pub struct Signal {
+pub struct DualTensor {
     /// The value, `[batch, height, width, channels]` or `[batch, features]`.
     pub value: Tensor,
     /// The directional derivative of `value`, of the same shape.
     pub tangent: Option<Tensor>,
 }
 
-impl Signal {
+impl DualTensor {
     /// An ordinary tensor.
     pub fn plain(value: Tensor) -> Self {
         Self { value, tangent: None }
