@@ -375,10 +375,3 @@ pub fn histogram(title: &str, axis: &str, values: &[f64], bins: usize) -> Option
     let bars = BarSeries::new(axis, counts.into_iter().map(Bar::new).collect());
     Some(BarPlot::new(title, Axis::new("images"), names).series(bars))
 }
-
-/// The frequencies of a centered mask that are at least half let through, as a share of each ring of
-/// [`bands::radius_index`]; for tables.
-pub fn radial_support(mask: &Mask) -> Vec<f64> {
-    let open: Vec<f64> = mask.even().values.iter().map(|v| if *v >= 0.5 { 1.0 } else { 0.0 }).collect();
-    bands::radial_mean(&open, mask.height, mask.width)
-}

@@ -286,13 +286,7 @@ pub fn to_json(path: &Path, records: &[Record]) -> Result<String> {
     Ok(text + "\n")
 }
 
-/// Writes the numbers and their provenance as CSV (without per-image flags and configuration),
-/// atomically.
-pub fn write_csv(path: &Path, records: &[Record]) -> Result<()> {
-    outputs::replace(path, to_csv(records).as_bytes())
-}
-
-/// The columns of [`write_csv`] as text.
+/// The numbers and their provenance as CSV, without per-image flags and configuration.
 pub fn to_csv(records: &[Record]) -> String {
     let columns = "metric,attack,norm,epsilon,corruption,severity,value,correct,total,ci95_low,ci95_high,model,\
          weights_sha256,data,data_sha256,split,seeds,device,precision,algorithm,version,wall_seconds,created";

@@ -89,14 +89,6 @@ impl Value {
         self.as_int().and_then(|i| usize::try_from(i).ok())
     }
 
-    /// The number, of a `float` or `int`.
-    pub fn as_float(&self) -> Option<f64> {
-        match self {
-            Self::Float(f) => Some(*f),
-            _ => self.as_int().map(|i| i as f64),
-        }
-    }
-
     /// The text, also of a Python 2 `str` that is valid UTF-8.
     pub fn as_str(&self) -> Option<&str> {
         match self {

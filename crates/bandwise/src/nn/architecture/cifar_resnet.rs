@@ -4,9 +4,9 @@
 use bandwise_kernels::ConvConfig;
 
 use super::ModelShape;
-use crate::Result;
 use crate::nn::build::{Builder, Initialization, average_pool, pad_shortcut, residual, stage};
 use crate::nn::layer::Layer;
+use crate::{Error, Result};
 
 /// What joins two stages of different width, and whose names are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,11 +102,19 @@ fn separable(
 }
 
 /// Builds the network of the given depth.
+///
+/// # Errors
+/// For an odd width with the parameter-free shortcuts, which pad the new channels half before and half behind.
 pub fn build(variant: Variant, depth: usize, builder: &mut Builder, shape: ModelShape) -> Result<Vec<Layer>> {
     builder.initialization = Initialization::HeFanIn;
     let lth = matches!(variant, Variant::OpenLth(_));
     let filters = if let Variant::OpenLth(filters) = variant { filters } else { Filters::Square };
     let width = shape.width.unwrap_or(16);
+    if variant == Variant::A && width % 2 == 1 {
+        return Err(Error::config(format!(
+            "the shortcuts of this network pad equally many channels on both sides: its width must be even, not {width}"
+        )));
+    }
     let blocks = (depth - 2) / 6;
     let first = if lth { "conv" } else { "conv1" };
     let mut layers = filters.layers(builder, first, [shape.channels, width], 1)?;
@@ -160,6 +168,16 @@ mod tests {
     fn model(name: &str) -> Model {
         let shape = ModelShape { channels: 3, classes: 10, width: None };
         Model::new(name, shape, None, 0, DType::F64, &Device::Cpu).unwrap()
+    }
+
+    #[test]
+    fn an_odd_width_that_cannot_be_padded_is_a_message() {
+        let shape = |width| ModelShape { channels: 3, classes: 10, width: Some(width) };
+        let message = Model::plan("resnet20", shape(1)).unwrap_err().to_string();
+        assert!(message.contains("its width must be even, not 1"), "{message}");
+        let smallest = Model::new("resnet20", shape(2), None, 0, DType::F64, &Device::Cpu).unwrap();
+        let logits = smallest.logits(&noise(&[1, 8, 8, 3], DType::F64, 1), &ForwardContext::eval()).unwrap();
+        assert_eq!(logits.dims(), [1, 10]);
     }
 
     /// Names and shapes of `ResNet.get_model_from_name`.
