@@ -1,7 +1,8 @@
 //! A two-dimensional image of high-dimensional points: exact t-SNE (van der Maaten and Hinton 2008).
 //!
-//! Own code: the exact method is a page long, a few thousand masks are no burden for it, and the crates
-//! that offer t-SNE or UMAP bring more dependencies than this page has lines.
+//! Own code, for the sake of reproducibility: the crate `bhtsne` (0.7.13) can be given its starting points, but sums over
+//! all points in an order that depends on the threads. Two runs of its exact method differ in their last bits, and its
+//! approximations in the whole image. Here the image depends on the masks and the seed alone.
 
 use rand::Rng;
 use rand_distr::StandardNormal;
