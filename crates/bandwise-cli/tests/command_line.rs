@@ -150,7 +150,7 @@ fn signals_end_a_run_cleanly() {
         let output = child.wait_with_output().unwrap();
         let message = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(130), "{message}");
-        assert!(message.contains("go on with --resume"), "{message}");
+        assert!(message.contains("continue with --resume"), "{message}");
         let status = std::fs::read_to_string(run.join("status.json")).unwrap();
         assert!(status.contains("interrupted"), "{status}");
         let checkpoints: Vec<_> = std::fs::read_dir(run.join("checkpoints")).unwrap().collect();

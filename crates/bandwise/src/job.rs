@@ -22,7 +22,7 @@ pub struct Job {
     pub batch_size: usize,
     /// Raised from outside to stop.
     pub interrupt: Interrupt,
-    /// Who is told how far the work is.
+    /// Callback for progress.
     pub progress: Arc<dyn Progress>,
 }
 
@@ -128,7 +128,7 @@ impl<F: Fn(&Stage<'_>) + Send + Sync> Progress for F {
     }
 }
 
-/// Tells nobody.
+/// Ignores progress.
 pub struct Silent;
 
 impl Progress for Silent {

@@ -18,7 +18,7 @@ use crate::progress;
 /// Write corrupted versions of a data set as files in the layout of CIFAR-10-C, or compare with published ones.
 ///
 /// Writes NAME.npy (uint8, all images of the first severity first), labels.npy and corruptions.json, which says how they
-/// were made. A call that was stopped goes on with the next file. The files are read back as --data cifar10c:DIR.
+/// were made. A call that was stopped continues with the next file. The files are read back as --data cifar10c:DIR.
 #[derive(Args)]
 pub struct CorruptArguments {
     /// The clean set: cifar10:DIR, imagefolder:DIR,size=64, synthetic, …; `data list` shows all

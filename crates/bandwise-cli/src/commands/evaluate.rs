@@ -63,7 +63,7 @@ pub struct EvaluateArguments {
     /// Write the records to this file; - is standard output
     #[arg(long, value_name = "FILE")]
     pub(super) json: Option<PathBuf>,
-    /// Keep the journal, one line per image and attack, in this file; if it is there, go on with it
+    /// Keep the journal, one line per image and attack, in this file; if it exists, resume it
     #[arg(long, value_name = "FILE", alias = "results")]
     pub(super) journal: Option<PathBuf>,
     /// Only share i of n (i/n); auto or auto/n takes i from a Slurm or Kubernetes job array

@@ -260,7 +260,7 @@ impl std::ops::Add for Passes {
     }
 }
 
-/// A protocol line in the making: parts that are joined by commas.
+/// Builder for a protocol line: parts joined by commas.
 #[derive(Clone, Debug)]
 pub(crate) struct Wording(Vec<String>);
 

@@ -2,7 +2,7 @@
 //!
 //! One `NAME.npy` per corruption, `uint8` `[severities · images, height, width, channels]`, all images of the first
 //! severity first, and `labels.npy` of the same length. `corruptions.json` says how they were made, and which files are
-//! whole: an export that was stopped goes on with the next one.
+//! whole: an export that was stopped continues with the next one.
 
 use std::io::Write;
 use std::path::Path;
@@ -115,10 +115,10 @@ pub fn export(
 }
 
 fn check_stop(job: &Job) -> Result<()> {
-    job.interrupt.check("whole files are kept; the same command goes on with the next")
+    job.interrupt.check("whole files are kept; the same command continues with the next")
 }
 
-/// The manifest to go on with: the folder's own, if it was made the same way, or a new one.
+/// The manifest to continue: the folder's own, if it was made the same way, or a new one.
 fn begin(wanted: Manifest, corruptions: &[Corruption], folder: &Path) -> Result<Manifest> {
     let path = folder.join(MANIFEST);
     if path.is_file() {

@@ -179,10 +179,10 @@ fn duration(seconds: f64) -> String {
 fn explain_stop(error: Error, journalled: bool) -> Error {
     match error {
         Error::Interrupted(_) if journalled => {
-            Error::Interrupted("the journal holds what was judged; the same command goes on with it".into())
+            Error::Interrupted("the journal holds what was judged; the same command resumes it".into())
         }
         Error::Interrupted(_) => {
-            Error::Interrupted("nothing was kept; --journal FILE keeps a journal to go on with".into())
+            Error::Interrupted("nothing was kept; --journal FILE keeps a journal to resume".into())
         }
         other => other,
     }

@@ -38,7 +38,7 @@ pub enum Source {
     Published {
         /// The set, with no corruption or severity chosen.
         spec: Box<DataSpec>,
-        /// The set it was made of, image by image in the same order, if it is at hand.
+        /// The set it was made of, image by image in the same order, if it is available.
         clean: Option<Arc<dyn Dataset>>,
         /// How it was made, if `bandwise corrupt` did.
         manifest: Option<Manifest>,
@@ -46,7 +46,7 @@ pub enum Source {
 }
 
 impl Source {
-    /// A published set, with the clean set that it was made of if that is at hand.
+    /// A published set, with the clean set that it was made of if that is available.
     ///
     /// # Errors
     /// If the set is not a corrupted one, or its `corruptions.json` is damaged.
@@ -58,7 +58,7 @@ impl Source {
         }
     }
 
-    /// The clean images, if they are at hand.
+    /// The clean images, if they are available.
     pub fn clean(&self) -> Option<&Arc<dyn Dataset>> {
         match self {
             Self::Made { clean, .. } => Some(clean),

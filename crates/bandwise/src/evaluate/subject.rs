@@ -24,7 +24,7 @@ pub struct TestSet {
     pub name: String,
     /// Which part of the data set it is.
     pub split: Split,
-    /// Only the first so many images are judged.
+    /// Only the first N images are judged.
     pub limit: Option<usize>,
     /// How the images are changed before they are judged.
     pub shift: Option<Shift>,

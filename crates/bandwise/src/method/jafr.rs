@@ -175,7 +175,7 @@ fn exponents(count: usize, max_pow: f64, like: &Tensor) -> Result<Tensor> {
     Ok(Tensor::from_vec(values, count, &Device::Cpu)?.to_dtype(like.dtype())?.to_device(like.device())?)
 }
 
-/// Ones but for a zero at `[0, 0]`.
+/// Ones except a zero at `[0, 0]`.
 fn without_first(map: &Tensor) -> Result<Tensor> {
     let mut values = vec![1.0f32; map.elem_count()];
     values[0] = 0.0;

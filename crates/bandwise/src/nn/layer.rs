@@ -34,7 +34,7 @@ pub enum Layer {
     Pool(Pool),
     /// Mean over the map: `[batch, h, w, c]` to `[batch, c]`.
     GlobalAveragePool,
-    /// Means over a grid of so many windows along each side, whatever the size of the map (PyTorch's
+    /// Average pooling to an n×n grid, whatever the size of the map (PyTorch's
     /// `AdaptiveAvgPool2d`).
     AdaptiveAveragePool(usize),
     /// Zeros around a map: so many rows above and below, columns to the left and right.

@@ -196,7 +196,7 @@ impl Model {
         let channels = images.dims().last().copied().unwrap_or(0);
         if images.rank() != 4 || channels != self.shape.channels {
             return Err(Error::model(format!(
-                "the model wants images [batch, height, width, {}], not {:?}",
+                "expected images of shape [batch, height, width, {}], got {:?}",
                 self.shape.channels,
                 images.dims()
             )));

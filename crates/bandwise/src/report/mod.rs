@@ -36,7 +36,7 @@ pub use crate::plot::{
 };
 use crate::{Error, Result, files, outputs};
 
-/// A page in the making.
+/// Builder for an HTML page.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Report {
     title: String,

@@ -1,4 +1,4 @@
-//! Who is told how a run is going.
+//! Callbacks for training progress.
 
 use super::epoch_metrics::Sums;
 use super::recipe::Recipe;

@@ -30,7 +30,7 @@ const EXAMPLES: usize = 6;
 pub struct Surroundings<'a> {
     /// Where the tensors live.
     pub device: &'a Device,
-    /// Who is told how the run is going.
+    /// Callbacks for its progress.
     pub observer: &'a dyn Observer,
     /// Raised from outside to stop.
     pub interrupt: &'a Interrupt,
@@ -81,7 +81,7 @@ pub fn resume(
 /// What happens to a run whose settings are no longer those of its checkpoint.
 #[derive(Clone, Copy, PartialEq)]
 enum Changed {
-    /// It goes on with the new ones.
+    /// It continues with the new ones.
     Accepted,
     /// It is refused; they may be accepted.
     Refused,
@@ -175,7 +175,7 @@ fn with_data(mut changes: Vec<Change>, saved: Option<&Saved>, prepared: &Prepare
     changes
 }
 
-/// Refuses to go on with a network whose parameters are not those of the checkpoint: nobody can accept that.
+/// Refuses to resume a network whose parameters are not those of the checkpoint: nobody can accept that.
 fn check_parameters(
     run: &RunFolder,
     changes: &[Change],
@@ -286,7 +286,7 @@ fn finish(run: &RunFolder, recipe: &Recipe, trainer: Trainer, surroundings: Surr
         Error::Interrupted(_) => {
             let place = run.path().display();
             Error::Interrupted(format!(
-                "training is complete and saved in {place}, its evaluation is not; go on with --resume --out {place}"
+                "training is complete and saved in {place}, its evaluation is not; continue with --resume --out {place}"
             ))
         }
         other => other,

@@ -24,7 +24,7 @@ pub(super) fn summary(learned: &Learned) -> Vec<String> {
         |value: &dyn Fn(&ImageLine) -> f64| lines.iter().map(value).sum::<f64>() / lines.len().max(1) as f64;
     let steps: usize = lines.iter().map(|l| l.steps).sum();
     let mut summary = vec![format!(
-        "{}: {}, {:.2} % of the spectrum on average, {} predictions kept, {} stood still, {:.0} steps each",
+        "{}: {}, {:.2} % of the spectrum on average, {} predictions kept, {} converged, {:.0} steps each",
         learned.label,
         counted(lines.len(), "mask"),
         100.0 * mean(&|l| l.relative_l1),

@@ -52,7 +52,7 @@ pub struct ImageLine {
     pub prediction: u32,
     /// Steps taken.
     pub steps: usize,
-    /// Whether the mask stood still in the end.
+    /// Whether the mask converged.
     pub converged: bool,
     /// Last invariance.
     pub invariance: f64,

@@ -39,7 +39,7 @@ pub struct CorruptedSet {
     pub corruptions: Vec<Corruption>,
     /// Which severities.
     pub severities: Vec<Severity>,
-    /// What a network must fit: the clean images or, where they are not at hand, the first corrupted ones.
+    /// What a network must fit: the clean images or, where they are not available, the first corrupted ones.
     pub data: TestSet,
     config: CorruptionsConfig,
     baseline: Option<Vec<Record>>,
@@ -110,7 +110,7 @@ impl CorruptionsConfig {
     }
 }
 
-/// Measures accuracy on the clean images, if they are at hand, and under every corruption at every severity, and sums
+/// Measures accuracy on the clean images, if they are available, and under every corruption at every severity, and sums
 /// them up ([`summary`]). The subject was loaded for [`CorruptedSet::data`].
 ///
 /// With a folder, each record is appended to its `results.jsonl` as soon as it is there, and measurements that an earlier
@@ -247,7 +247,7 @@ fn comparable(total: Option<u64>, provenance: &Provenance) -> Value {
 fn explain_stop(error: Error, kept: bool) -> Error {
     match error {
         Error::Interrupted(_) if kept => Error::Interrupted(
-            "what was finished is kept; the same command goes on with the next corruption".into(),
+            "what was finished is kept; the same command continues with the next corruption".into(),
         ),
         Error::Interrupted(_) => {
             Error::Interrupted("nothing was kept; --out DIR keeps what is finished".into())

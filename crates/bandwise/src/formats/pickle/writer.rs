@@ -1,6 +1,6 @@
 //! A tiny pickler for tests: writes opcodes, one method each.
 
-/// Bytes of a pickle in the making.
+/// Builder for the bytes of a pickle.
 #[derive(Default)]
 pub(crate) struct Writer {
     pub(crate) bytes: Vec<u8>,

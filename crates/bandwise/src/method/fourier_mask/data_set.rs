@@ -127,7 +127,7 @@ pub struct SharedMaskResult {
     pub mask: Mask,
     /// Whether it kept the accuracy.
     pub accuracy_kept: bool,
-    /// Whether learning ended because the mask stood still, rather than for lack of epochs.
+    /// Whether learning ended because the mask converged, rather than for lack of epochs.
     pub converged: bool,
     /// One entry per epoch.
     pub history: Vec<EpochLog>,
@@ -299,7 +299,7 @@ struct StateHeader {
     history: Vec<EpochLog>,
     steps: usize,
     quiet_epochs: usize,
-    /// Model, data and configuration: others must not go on with this state.
+    /// Model, data and configuration: others must not resume this state.
     #[serde(default)]
     belongs: Value,
 }
@@ -331,7 +331,7 @@ impl SharedMaskState {
     /// # Errors
     /// For other settings (the first that differs is named), and files that are no such state.
     pub fn load(path: &Path, belongs: &Value, device: &candle_core::Device) -> Result<Self> {
-        let bad = |reason: String| Error::format(path, format!("not a mask state to go on with: {reason}"));
+        let bad = |reason: String| Error::format(path, format!("not a mask state to resume: {reason}"));
         let bytes = files::read(path)?;
         let (_, metadata) =
             safetensors::SafeTensors::read_metadata(&bytes).map_err(|e| bad(e.to_string()))?;

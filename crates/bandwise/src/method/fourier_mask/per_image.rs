@@ -1,6 +1,6 @@
 //! One mask per image: many are learned side by side in one batch.
 //!
-//! Every image has its own mask, Adam moments and place in the schedule; the moment its mask stands still
+//! Every image has its own mask, Adam moments and place in the schedule; the moment its mask has converged
 //! it leaves, and the next image takes its row, so that the batch stays full to the end. Results do not
 //! depend on which images share a batch.
 
@@ -109,7 +109,7 @@ pub struct ImageMask {
     pub invariance: f64,
     /// Steps taken.
     pub steps: usize,
-    /// Whether it ended because it stood still, rather than for lack of steps.
+    /// Whether it ended because it converged, rather than for lack of steps.
     pub converged: bool,
 }
 

@@ -103,7 +103,7 @@ impl<T: FftNum> Fft2<T> {
         plane.copy_from_slice(&scratch.plane);
     }
 
-    /// The way back from a transposed spectrum, *not* divided by `height · width`.
+    /// The inverse, from a transposed spectrum, *not* divided by `height · width`.
     pub fn inverse_transposed(&self, plane: &mut [Complex<T>], scratch: &mut Scratch<T>) {
         self.columns_inverse.process_with_scratch(plane, &mut scratch.line);
         transpose(plane, &mut scratch.plane, self.width, self.height);

@@ -31,7 +31,7 @@ pub enum Perturbation {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Adversarial {
-    /// Who makes the images.
+    /// Attack that generates the training images.
     pub attack: Attack,
     /// What becomes of its perturbation δ; the random ones take the attack's ε alone.
     #[serde(default, skip_serializing_if = "is_default")]

@@ -17,7 +17,7 @@ const ONE: f64 = 1.000_000_1;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mart {
-    /// Who makes the images.
+    /// Attack that generates the training images.
     pub attack: Attack,
     /// Statistics of batch norm while the attack runs.
     #[serde(default)]

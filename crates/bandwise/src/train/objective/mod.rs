@@ -102,8 +102,8 @@ impl Objective {
         }
     }
 
-    /// Who makes the adversarial images; nobody in standard training, and the training itself in free
-    /// adversarial training.
+    /// The attack used in training; `None` for standard training, and for free adversarial training, whose own
+    /// updates make the perturbations.
     pub fn training_attack(&self) -> Option<&Attack> {
         match self {
             Self::Standard(_) | Self::Free(_) => None,

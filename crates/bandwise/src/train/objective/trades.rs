@@ -16,7 +16,7 @@ use crate::train::step::{AttackMode, Step};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Trades {
-    /// Who makes the images.
+    /// Attack that generates the training images.
     pub attack: Attack,
     /// Statistics of batch norm while the attack runs.
     #[serde(default)]

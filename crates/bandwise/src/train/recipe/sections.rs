@@ -16,7 +16,7 @@ pub struct DataConfig {
     /// Random changes of training images, in order.
     #[serde(default)]
     pub augment: Vec<Augment>,
-    /// Only the first so many training images.
+    /// Only the first N training images.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub train_limit: Option<usize>,
     /// Leave out an incomplete last batch.
@@ -37,13 +37,13 @@ pub struct EvaluationConfig {
     /// Which weights are evaluated and saved, where an average of them is kept.
     #[serde(skip_serializing_if = "is_default")]
     pub weights: EvaluatedWeights,
-    /// Only the first so many test images during training.
+    /// Only the first N test images during training.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<usize>,
     /// Also measure robust accuracy under this attack, and keep the best by it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attack: Option<Attack>,
-    /// Follow the input gradients (low-frequency bias, norm, alignment) of the first so many test images;
+    /// Follow the input gradients (low-frequency bias, norm, alignment) of the first N test images;
     /// 0 for none.
     pub track_gradients: usize,
     /// Images per pass.

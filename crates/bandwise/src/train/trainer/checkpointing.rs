@@ -115,7 +115,7 @@ impl Trainer<'_> {
         let saved = self.save_checkpoint().and_then(|()| self.folder.set_status(Status::Interrupted));
         let place = self.folder.path().display();
         match saved {
-            Ok(()) => Error::Interrupted(format!("saved in {place}; go on with --resume --out {place}")),
+            Ok(()) => Error::Interrupted(format!("saved in {place}; continue with --resume --out {place}")),
             Err(error) => error,
         }
     }

@@ -168,7 +168,7 @@ impl<'a> Trainer<'a> {
             )));
         }
         match self.finish_epoch(began) {
-            // Measuring was stopped: all batches are done, and the run goes on with measuring.
+            // Measuring was stopped: all batches are done, and the run continues with measuring.
             Err(Error::Interrupted(_)) => Err(self.interrupted()),
             other => other,
         }
