@@ -15,8 +15,11 @@ use crate::element::{Element, elements, with_element};
 /// # Errors
 /// If the tensor is neither f32 nor f64.
 pub fn relu(x: &Tensor) -> Result<Tensor> {
-    if let Backend::Composed = Backend::of(x) {
-        return x.relu();
+    match Backend::of(x) {
+        Backend::Cpu => {}
+        #[cfg(feature = "cuda")]
+        Backend::Cuda => {}
+        Backend::Composed => return x.relu(),
     }
     x.contiguous()?.apply_op1(Relu)
 }
@@ -52,8 +55,11 @@ pub fn relu_tangent(y: &Tensor, tangent: &Tensor) -> Result<Tensor> {
     if y.dims() != tangent.dims() {
         bail!("relu_tangent: value {:?} and tangent {:?} differ", y.dims(), tangent.dims());
     }
-    if let Backend::Composed = Backend::of(y) {
-        return composed::relu_tangent(y, tangent);
+    match Backend::of(y) {
+        Backend::Cpu => {}
+        #[cfg(feature = "cuda")]
+        Backend::Cuda => {}
+        Backend::Composed => return composed::relu_tangent(y, tangent),
     }
     y.detach().contiguous()?.apply_op2(&tangent.contiguous()?, Mask)
 }
@@ -75,8 +81,11 @@ pub fn sign_step(x: &Tensor, gradient: &Tensor, origin: &Tensor, step: f64, epsi
         );
     }
     let (x, gradient, origin) = (x.detach(), gradient.detach(), origin.detach());
-    if let Backend::Composed = Backend::of(&x) {
-        return composed::sign_step(&x, &gradient, &origin, step, epsilon);
+    match Backend::of(&x) {
+        Backend::Cpu => {}
+        #[cfg(feature = "cuda")]
+        Backend::Cuda => {}
+        Backend::Composed => return composed::sign_step(&x, &gradient, &origin, step, epsilon),
     }
     let op = SignStep { step, epsilon };
     x.contiguous()?.apply_op3_no_bwd(&gradient.contiguous()?, &origin.contiguous()?, &op)

@@ -238,7 +238,7 @@ pub fn residual(main: Vec<Layer>, shortcut: Vec<Layer>, relu: bool) -> Layer {
     Layer::Residual(Residual { main, shortcut, relu })
 }
 
-/// A stage with an empty post_block.
+/// A stage with nothing plugged in behind it.
 pub fn stage(name: &str, channels: usize, layers: Vec<Layer>) -> Layer {
     Layer::Stage(Stage { name: name.into(), layers, channels, post_block: None })
 }

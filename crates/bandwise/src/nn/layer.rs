@@ -49,7 +49,7 @@ pub enum Layer {
     PadShortcut(PadShortcut),
     /// `x · branch(x)`, the branch broadcast over the map (squeeze and excitation).
     Gate(Vec<Layer>),
-    /// A named stage with a post_block behind it.
+    /// A named stage, and a block behind it where one is plugged in.
     Stage(Stage),
     /// A frozen convolution with batch norm (and more) folded in.
     Folded(Folded),
@@ -116,7 +116,7 @@ pub struct Stage {
     pub post_block: Option<Arc<dyn StageBlock>>,
 }
 
-/// A block that can be plugged into the post_block after a stage (FPCM).
+/// A block that can be plugged in behind a stage (FPCM).
 pub trait StageBlock: Debug + Send + Sync {
     /// Maps the stage's output to one of the same shape.
     fn forward(&self, input: &DualTensor, pass: &ForwardContext) -> Result<DualTensor>;
