@@ -1,6 +1,6 @@
 //! The settings of attacks as flags: the same in `evaluate`, `mask` and `analyze perturbations`.
 
-use bandwise::attack::{Attack, Band, Epsilon, Norm, Overrides, Start};
+use bandwise::attack::{Attack, AttackOverrides, Band, Epsilon, Norm, Start};
 use bandwise::{Error, Result};
 use clap::Args;
 
@@ -43,10 +43,10 @@ pub struct AttackArguments {
 
 impl AttackArguments {
     /// All but ε, of which there may be several.
-    fn overrides(&self) -> Overrides {
+    fn overrides(&self) -> AttackOverrides {
         let Self { eps: _, norm, steps, step_size, start, restarts, queries, targets, band, exact_gradient } =
             self.clone();
-        Overrides {
+        AttackOverrides {
             epsilon: None,
             norm,
             steps,
@@ -62,7 +62,7 @@ impl AttackArguments {
 
     /// Whether any of them was given.
     pub fn are_given(&self) -> bool {
-        !self.eps.is_empty() || self.overrides() != Overrides::default()
+        !self.eps.is_empty() || self.overrides() != AttackOverrides::default()
     }
 
     /// The attacks of these names with these settings: all at the first ε, then all at the next, so that an ε more
@@ -72,7 +72,8 @@ impl AttackArguments {
         if self.eps.is_empty() {
             return given.attacks(names);
         }
-        let at = |epsilon: &Epsilon| Overrides { epsilon: Some(*epsilon), ..given.clone() }.attacks(names);
+        let at =
+            |epsilon: &Epsilon| AttackOverrides { epsilon: Some(*epsilon), ..given.clone() }.attacks(names);
         Ok(self.eps.iter().map(at).collect::<Result<Vec<_>>>()?.concat())
     }
 

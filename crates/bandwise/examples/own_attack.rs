@@ -2,7 +2,7 @@
 //!
 //! `cargo run --release -p bandwise --example own_attack`
 
-use bandwise::attack::{Classifier, FrozenModel, verdicts};
+use bandwise::attack::{Classifier, FrozenModel, judge_logits};
 use bandwise::candle_core::{Device, Tensor, Var};
 use bandwise::data::{DataSpec, Split, load_all};
 use bandwise::network::{Network, NetworkConfig};
@@ -37,7 +37,7 @@ fn main() -> Result<()> {
     let model = FrozenModel::folded(&network.model)?;
 
     let right = |images: &Tensor| -> Result<usize> {
-        let judged = verdicts(&model.logits_no_graph(images)?, &labels)?;
+        let judged = judge_logits(&model.logits_no_graph(images)?, &labels)?;
         Ok(judged.iter().filter(|verdict| !verdict.wrong).count())
     };
     println!("clean: {} of {} right", right(&batch.images)?, labels.len());

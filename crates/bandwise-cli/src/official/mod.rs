@@ -6,7 +6,7 @@ mod filters;
 
 use std::path::PathBuf;
 
-use bandwise::attack::{Attack, Overrides};
+use bandwise::attack::{Attack, AttackOverrides};
 use bandwise::data::{Augment, DataSpec};
 use bandwise::train::optimizer::OptimizerConfig;
 use bandwise::train::recipe::Recipe;
@@ -305,7 +305,7 @@ fn evaluation_attack(name: Option<&str>, step: Option<usize>) -> Result<Option<A
     if name == "none" {
         return Ok(None);
     }
-    let given = Overrides { steps: step.filter(|_| name == "pgd"), ..Overrides::default() };
+    let given = AttackOverrides { steps: step.filter(|_| name == "pgd"), ..AttackOverrides::default() };
     Ok(given.attacks(&[&name])?.into_iter().next())
 }
 
@@ -428,7 +428,8 @@ mod tests {
         let mut expected = shipped("resnet18-cifar10-trades");
         expected.data.source = "cifar10:D".parse().unwrap();
         expected.schedule = Schedule::FpcmCosine;
-        let attack = Overrides { steps: Some(20), ..Overrides::default() }.attacks(&["pgd"]).unwrap();
+        let attack =
+            AttackOverrides { steps: Some(20), ..AttackOverrides::default() }.attacks(&["pgd"]).unwrap();
         expected.evaluation.attack = attack.into_iter().next();
         assert_eq!(found, expected);
         let other = recipe("--lr 0.05 --weight_decay 1e-4 --batch_size 64 --epoch 7 --attack None");

@@ -5,10 +5,10 @@ use std::str::FromStr;
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
+use super::active_batch::{ActiveBatch, pick, select_all};
 use super::geometry::{Noise, noise, normalized, norms, project};
-use super::method::Passes;
-use super::oracle::{Goal, Objective, Oracle};
-use super::wave::{Wave, pick, select_all};
+use super::method::PassCount;
+use super::oracle::{LossTargets, Objective, Oracle};
 use super::{AttackContext, AttackResult, Band, Classifier, Norm};
 use crate::nn::loss;
 use crate::{Error, Result};
@@ -61,7 +61,7 @@ struct State {
     origin: Tensor,
     x: Tensor,
     velocity: Option<Tensor>,
-    goal: Goal,
+    goal: LossTargets,
 }
 
 impl State {
@@ -82,7 +82,7 @@ macro_rules! answered_by_ascent {
             Some(self.ascent().objective)
         }
 
-        fn passes(&self, _: usize) -> $crate::attack::method::Passes {
+        fn passes(&self, _: usize) -> $crate::attack::method::PassCount {
             self.ascent().passes()
         }
 
@@ -101,8 +101,8 @@ pub(super) use answered_by_ascent;
 
 impl Ascent {
     /// The most that it spends on one image.
-    pub fn passes(&self) -> Passes {
-        Passes::new(&[self.restarts], &[self.restarts, self.steps])
+    pub fn passes(&self) -> PassCount {
+        PassCount::new(&[self.restarts], &[self.restarts, self.steps])
     }
 
     /// Attacks all images and judges the results.
@@ -114,8 +114,8 @@ impl Ascent {
         context: &AttackContext,
     ) -> Result<AttackResult> {
         let oracle = Oracle::new(model, context);
-        let mut wave = Wave::new(images, labels)?;
-        let mut goal = Goal::new(labels);
+        let mut active = ActiveBatch::new(images, labels)?;
+        let mut goal = LossTargets::new(labels);
         if self.objective == Objective::Divergence {
             goal.clean_logits = Some(oracle.logits(images)?);
         }
@@ -123,42 +123,42 @@ impl Ascent {
         let mut strongest = Strongest::default();
         for restart in 0..self.restarts {
             state.x =
-                self.starting_point(&state.origin, &wave.ids(context.image_ids), context.seed, restart)?;
+                self.starting_point(&state.origin, &active.ids(context.image_ids), context.seed, restart)?;
             state.velocity = None;
-            self.climb(&oracle, &mut wave, &mut state, restart, context)?;
-            if wave.alive.is_empty() {
+            self.climb(&oracle, &mut active, &mut state, restart, context)?;
+            if active.alive.is_empty() {
                 break;
             }
-            self.look_at_the_end(&oracle, &mut wave, &mut state, &mut strongest, restart, context)?;
-            if wave.alive.is_empty() {
+            self.look_at_the_end(&oracle, &mut active, &mut state, &mut strongest, restart, context)?;
+            if active.alive.is_empty() {
                 break;
             }
         }
-        wave.finish(&state.x)
+        active.finish(&state.x)
     }
 
     /// All steps of one restart; with `early_stop`, images leave as soon as they are misclassified.
     fn climb(
         &self,
         oracle: &Oracle,
-        wave: &mut Wave,
+        active: &mut ActiveBatch,
         state: &mut State,
         restart: usize,
         context: &AttackContext,
     ) -> Result<()> {
         for _ in 0..self.steps {
             let slope = oracle.slope(&state.x, &state.goal, self.objective)?;
-            wave.count_gradients(1);
+            active.count_gradients(1);
             let mut gradient = slope.gradient;
             if context.judge {
-                wave.note_gradients(&gradient)?;
+                active.note_gradients(&gradient)?;
             }
             if context.early_stop {
-                let verdicts = wave.judge(&slope.logits)?;
-                wave.record(&verdicts, restart as u32);
+                let verdicts = active.judge(&slope.logits)?;
+                active.record(&verdicts, restart as u32);
                 let broken: Vec<bool> = verdicts.iter().map(|v| v.wrong).collect();
-                if let Some(stay) = wave.retire(&broken, &state.x)? {
-                    if wave.alive.is_empty() {
+                if let Some(stay) = active.retire(&broken, &state.x)? {
+                    if active.alive.is_empty() {
                         return Ok(());
                     }
                     state.keep(&stay)?;
@@ -211,7 +211,7 @@ impl Ascent {
     fn look_at_the_end(
         &self,
         oracle: &Oracle,
-        wave: &mut Wave,
+        active: &mut ActiveBatch,
         state: &mut State,
         strongest: &mut Strongest,
         restart: usize,
@@ -221,20 +221,20 @@ impl Ascent {
             return Ok(());
         }
         let logits = oracle.logits(&state.x)?;
-        wave.count_queries(1);
-        let verdicts = wave.judge(&logits)?;
+        active.count_queries(1);
+        let verdicts = active.judge(&logits)?;
         if context.early_stop {
-            wave.record(&verdicts, restart as u32);
+            active.record(&verdicts, restart as u32);
             let broken: Vec<bool> = verdicts.iter().map(|v| v.wrong).collect();
-            if let Some(stay) = wave.retire(&broken, &state.x)?
-                && !wave.alive.is_empty()
+            if let Some(stay) = active.retire(&broken, &state.x)?
+                && !active.alive.is_empty()
             {
                 state.keep(&stay)?;
             }
             return Ok(());
         }
         let losses = loss::to_host(&loss::cross_entropy(&logits, &state.goal.labels)?)?;
-        strongest.take_better(wave, &verdicts, &losses, &mut state.x, restart as u32)
+        strongest.take_better(active, &verdicts, &losses, &mut state.x, restart as u32)
     }
 
     fn starting_point(&self, origin: &Tensor, ids: &[u64], seed: u64, restart: usize) -> Result<Tensor> {
@@ -265,21 +265,21 @@ struct Strongest {
 impl Strongest {
     fn take_better(
         &mut self,
-        wave: &mut Wave,
-        verdicts: &[super::wave::Verdict],
+        active: &mut ActiveBatch,
+        verdicts: &[super::active_batch::Verdict],
         losses: &[f64],
         x: &mut Tensor,
         restart: u32,
     ) -> Result<()> {
         let Some(previous) = &self.x else {
-            wave.record(verdicts, restart);
+            active.record(verdicts, restart);
             (self.x, self.losses) = (Some(x.clone()), losses.to_vec());
             return Ok(());
         };
         let better: Vec<bool> = losses.iter().zip(&self.losses).map(|(new, old)| new > old).collect();
         for (row, _) in better.iter().enumerate().filter(|(_, better)| **better) {
             self.losses[row] = losses[row];
-            let outcome = &mut wave.outcomes[wave.alive[row]];
+            let outcome = &mut active.outcomes[active.alive[row]];
             (outcome.broken, outcome.margin) = (verdicts[row].wrong, verdicts[row].margin);
             outcome.restart = verdicts[row].wrong.then_some(restart);
         }

@@ -15,20 +15,20 @@
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
+use super::active_batch::{ActiveBatch, select_all};
 use super::apgd::{Apgd, ApgdTargeted};
 use super::check::{Warning, check_model};
 use super::fab::Fab;
-use super::method::{AttackMethod, Passes, Preset, Settings, Wording};
+use super::method::{AttackMethod, PassCount, Preset, Settings, Wording};
 use super::oracle::{Objective, Oracle};
 use super::square::Square;
-use super::wave::{Wave, select_all};
 use super::{Attack, AttackContext, AttackResult, Classifier, Epsilon, Norm};
 use crate::{Error, Result};
 
 /// Which sequence is run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Version {
+pub enum AutoAttackVersion {
     /// The one that results are compared with.
     #[default]
     Standard,
@@ -52,7 +52,7 @@ pub struct AutoAttack {
     /// Radius of the ball.
     pub epsilon: Epsilon,
     /// Which sequence.
-    pub version: Version,
+    pub version: AutoAttackVersion,
     /// For `custom`: some of `apgd-ce`, `apgd-dlr`, `apgd-t`, `fab`, `fab-t`, `square`, in order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub attacks: Vec<String>,
@@ -69,7 +69,7 @@ impl Default for AutoAttack {
         Self {
             norm: Norm::Linf,
             epsilon: Epsilon::of_255(8.0),
-            version: Version::Standard,
+            version: AutoAttackVersion::Standard,
             attacks: Vec::new(),
             queries: 5000,
             steps: 100,
@@ -91,17 +91,17 @@ impl AttackMethod for AutoAttack {
             parameters: Self { version, ..Self::default() },
         };
         vec![
-            preset(Version::Plus, PLUS, "AutoAttack with more attacks and starts"),
-            preset(Version::Rand, RAND, "AutoAttack for randomized models"),
+            preset(AutoAttackVersion::Plus, PLUS, "AutoAttack with more attacks and starts"),
+            preset(AutoAttackVersion::Rand, RAND, "AutoAttack for randomized models"),
         ]
     }
 
     fn preset(&self) -> Option<&'static str> {
         match self.version {
-            Version::Standard => None,
-            Version::Plus => Some(PLUS),
-            Version::Rand => Some(RAND),
-            Version::Custom => Some("autoattack-custom"),
+            AutoAttackVersion::Standard => None,
+            AutoAttackVersion::Plus => Some(PLUS),
+            AutoAttackVersion::Rand => Some(RAND),
+            AutoAttackVersion::Custom => Some("autoattack-custom"),
         }
     }
 
@@ -127,10 +127,13 @@ impl AttackMethod for AutoAttack {
                 "autoattack has no part `{name}`; choose from {}",
                 Self::PARTS.join(", ")
             ))),
-            None if self.version == Version::Custom && self.attacks.is_empty() => Err(Error::config(
-                format!("autoattack `custom` needs a list `attacks`, some of {}", Self::PARTS.join(", ")),
-            )),
-            None if self.version != Version::Custom && !self.attacks.is_empty() => {
+            None if self.version == AutoAttackVersion::Custom && self.attacks.is_empty() => {
+                Err(Error::config(format!(
+                    "autoattack `custom` needs a list `attacks`, some of {}",
+                    Self::PARTS.join(", ")
+                )))
+            }
+            None if self.version != AutoAttackVersion::Custom && !self.attacks.is_empty() => {
                 Err(Error::config("`attacks` is only for the version `custom` of autoattack"))
             }
             None => Ok(()),
@@ -142,18 +145,18 @@ impl AttackMethod for AutoAttack {
         Some(Objective::Margin)
     }
 
-    fn passes(&self, classes: usize) -> Passes {
+    fn passes(&self, classes: usize) -> PassCount {
         let parts = self.parts(classes).unwrap_or_default();
-        let clean = Passes { forward: 1, gradient: 0 };
+        let clean = PassCount { forward: 1, gradient: 0 };
         parts.iter().map(|part| part.passes(classes)).fold(clean, |sum, part| sum + part)
     }
 
     fn protocol(&self) -> Wording {
         let version = match self.version {
-            Version::Standard => "standard".to_string(),
-            Version::Plus => "plus".to_string(),
-            Version::Rand => "rand".to_string(),
-            Version::Custom => format!("custom ({})", self.attacks.join(", ")),
+            AutoAttackVersion::Standard => "standard".to_string(),
+            AutoAttackVersion::Plus => "plus".to_string(),
+            AutoAttackVersion::Rand => "rand".to_string(),
+            AutoAttackVersion::Custom => format!("custom ({})", self.attacks.join(", ")),
         };
         let mut copy = self.clone();
         let Settings { steps, queries, targets, .. } = copy.settings();
@@ -179,20 +182,20 @@ impl AttackMethod for AutoAttack {
     ) -> Result<AttackResult> {
         let mut warnings = check_model(model, images, context)?;
         warnings.extend(self.few_classes(model.num_classes())?);
-        let mut wave = Wave::new(images, labels)?;
-        let judged = wave.judge(&Oracle::new(model, context).logits(images)?)?;
-        wave.count_queries(1);
-        wave.record(&judged, 0);
+        let mut active = ActiveBatch::new(images, labels)?;
+        let judged = active.judge(&Oracle::new(model, context).logits(images)?)?;
+        active.count_queries(1);
+        active.record(&judged, 0);
         let (mut best, mut left_labels) = (images.detach(), labels.clone());
         let mut done: Vec<bool> = judged.iter().map(|v| v.wrong).collect();
         for name in self.sequence() {
-            if let Some(stay) = wave.retire(&done, &best)? {
-                if wave.alive.is_empty() {
+            if let Some(stay) = active.retire(&done, &best)? {
+                if active.alive.is_empty() {
                     break;
                 }
                 select_all(&mut [&mut best, &mut left_labels], &stay)?;
             }
-            let ids = wave.ids(context.image_ids);
+            let ids = active.ids(context.image_ids);
             let inner = AttackContext { image_ids: &ids, ..*context };
             // Every attack starts at the clean images: those still alive are still clean in `best`.
             let result = self.run_part(name, model, &best, &left_labels, &inner)?;
@@ -200,14 +203,14 @@ impl AttackMethod for AutoAttack {
             done = result.outcomes.iter().map(|outcome| outcome.broken).collect();
             let broken = done.iter().filter(|&&broken| broken).count();
             if name == "square" {
-                warnings.extend(square_better(broken, wave.outcomes.len()));
+                warnings.extend(square_better(broken, active.outcomes.len()));
             }
-            for (&image, outcome) in wave.alive.iter().zip(result.outcomes) {
-                wave.outcomes[image].add_part(name, outcome);
+            for (&image, outcome) in active.alive.iter().zip(result.outcomes) {
+                active.outcomes[image].add_part(name, outcome);
             }
-            best = super::wave::pick(&done, &result.images, &best)?;
+            best = super::active_batch::pick(&done, &result.images, &best)?;
         }
-        let mut result = wave.finish(&best)?;
+        let mut result = active.finish(&best)?;
         warnings.append(&mut result.warnings);
         result.warnings = Warning::merge(warnings);
         Ok(result)
@@ -243,7 +246,7 @@ impl AutoAttack {
     }
 
     /// The most that one attack of the sequence spends on an image.
-    pub(crate) fn part_passes(&self, name: &str, classes: usize) -> Passes {
+    pub(crate) fn part_passes(&self, name: &str, classes: usize) -> PassCount {
         let name = name.split('#').next().unwrap_or_default();
         self.part(name, classes).map(|(part, _)| part.passes(classes)).unwrap_or_default()
     }
@@ -275,10 +278,10 @@ impl AutoAttack {
     /// The names of the attacks in order.
     fn sequence(&self) -> Vec<&'static str> {
         match self.version {
-            Version::Standard => vec!["apgd-ce", "apgd-t", "fab-t", "square"],
-            Version::Plus => vec!["apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"],
-            Version::Rand => vec!["apgd-ce", "apgd-dlr"],
-            Version::Custom => {
+            AutoAttackVersion::Standard => vec!["apgd-ce", "apgd-t", "fab-t", "square"],
+            AutoAttackVersion::Plus => vec!["apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"],
+            AutoAttackVersion::Rand => vec!["apgd-ce", "apgd-dlr"],
+            AutoAttackVersion::Custom => {
                 let known = |name: &String| Self::PARTS.into_iter().find(|part| part == name);
                 self.attacks.iter().filter_map(known).collect()
             }
@@ -293,8 +296,11 @@ impl AutoAttack {
     /// One attack of the sequence; with too few classes for its loss, also the objective to climb
     /// instead and what to tell the reader.
     fn part(&self, name: &str, classes: usize) -> Result<(Attack, Option<(Objective, &'static str)>)> {
-        let (plus, rand, l1) =
-            (self.version == Version::Plus, self.version == Version::Rand, self.norm == Norm::L1);
+        let (plus, rand, l1) = (
+            self.version == AutoAttackVersion::Plus,
+            self.version == AutoAttackVersion::Rand,
+            self.norm == Norm::L1,
+        );
         let (norm, epsilon, steps) = (self.norm, self.epsilon, self.steps);
         let apgd = || Apgd {
             norm,

@@ -4,7 +4,7 @@ use candle_core::{DType, Tensor};
 
 use super::Norm;
 use super::geometry::host_norms;
-use super::oracle::{Goal, Objective, Oracle};
+use super::oracle::{LossTargets, Objective, Oracle};
 use crate::Result;
 use crate::nn::loss;
 
@@ -26,7 +26,7 @@ pub(crate) fn dual(norm: Norm) -> Norm {
 }
 
 /// The boundary towards given target classes (one backward pass).
-pub(crate) fn towards_targets(oracle: &Oracle, x: &Tensor, goal: &Goal) -> Result<Boundary> {
+pub(crate) fn towards_targets(oracle: &Oracle, x: &Tensor, goal: &LossTargets) -> Result<Boundary> {
     let answer = oracle.slope(x, goal, Objective::TargetedMargin)?;
     Ok(Boundary { gap: loss::to_host(&answer.losses)?, slope: answer.gradient })
 }

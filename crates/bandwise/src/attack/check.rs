@@ -6,8 +6,8 @@ use candle_core::{D, DType, Tensor, Var};
 use serde::{Deserialize, Serialize};
 
 use super::geometry::host_norms;
-use super::oracle::{Goal, Objective, Oracle};
-use super::{Attack, AttackContext, Classifier, Norm, verdicts};
+use super::oracle::{LossTargets, Objective, Oracle};
+use super::{Attack, AttackContext, Classifier, Norm, judge_logits};
 use crate::Result;
 use crate::nn::loss;
 use crate::wording::counted;
@@ -163,10 +163,10 @@ pub fn check_gradients(
         return Ok(Vec::new());
     }
     let oracle = Oracle::new(model, context);
-    let mut goal = Goal::new(labels);
+    let mut goal = LossTargets::new(labels);
     let logits = oracle.slope(images, &goal, Objective::Margin)?;
     let sensitivity = host_norms(&logits.gradient.to_dtype(DType::F64)?, Norm::L2)?;
-    let judged = verdicts(&logits.logits, &labels.to_vec1()?)?;
+    let judged = judge_logits(&logits.logits, &labels.to_vec1()?)?;
     let flat = sensitivity.iter().filter(|size| !(size.is_finite() && **size > 0.0)).count();
     let mut found = Vec::new();
     if flat > 0 {

@@ -3,10 +3,10 @@
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
+use super::active_batch::{ActiveBatch, pick, select_all, select_host};
 use super::geometry::{Norm, column, host_norms};
-use super::method::{AttackMethod, Passes, Settings, Wording, check_count, check_number};
-use super::oracle::{Goal, Objective, Oracle};
-use super::wave::{Wave, pick, select_all, select_host};
+use super::method::{AttackMethod, PassCount, Settings, Wording, check_count, check_number};
+use super::oracle::{LossTargets, Objective, Oracle};
 use super::{AttackContext, AttackResult, Classifier, Epsilon};
 use crate::Result;
 
@@ -55,7 +55,7 @@ struct Constant {
 struct State {
     origin: Tensor,
     best: Tensor,
-    goal: Goal,
+    goal: LossTargets,
     constants: Vec<Constant>,
 }
 
@@ -91,8 +91,8 @@ impl AttackMethod for CwL2 {
         Some(Objective::Margin)
     }
 
-    fn passes(&self, _: usize) -> Passes {
-        Passes::new(&[1], &[self.search_steps, self.steps])
+    fn passes(&self, _: usize) -> PassCount {
+        PassCount::new(&[1], &[self.search_steps, self.steps])
     }
 
     fn protocol(&self) -> Wording {
@@ -112,46 +112,52 @@ impl AttackMethod for CwL2 {
         context: &AttackContext,
     ) -> Result<AttackResult> {
         let oracle = Oracle::new(model, context);
-        let mut wave = Wave::new(images, labels)?;
+        let mut active = ActiveBatch::new(images, labels)?;
         let first =
             Constant { value: self.initial_constant, below: 0.0, above: f64::INFINITY, succeeded: false };
         let mut state = State {
             origin: images.detach(),
             best: images.detach(),
-            goal: Goal::new(labels),
+            goal: LossTargets::new(labels),
             constants: vec![first; labels.dim(0)?],
         };
-        let judged = wave.judge(&oracle.logits(images)?)?;
-        wave.count_queries(1);
-        wave.record(&judged, 0);
+        let judged = active.judge(&oracle.logits(images)?)?;
+        active.count_queries(1);
+        active.record(&judged, 0);
         let wrong: Vec<bool> = judged.iter().map(|v| v.wrong).collect();
-        for (outcome, &wrong) in wave.outcomes.iter_mut().zip(&wrong) {
+        for (outcome, &wrong) in active.outcomes.iter_mut().zip(&wrong) {
             outcome.distance = wrong.then_some(0.0);
         }
-        state.leave(&mut wave, &wrong, None)?;
+        state.leave(&mut active, &wrong, None)?;
         for _ in 0..self.search_steps {
-            if wave.alive.is_empty() {
+            if active.alive.is_empty() {
                 break;
             }
-            self.descend(&oracle, &mut wave, &mut state, context.early_stop)?;
+            self.descend(&oracle, &mut active, &mut state, context.early_stop)?;
             state.constants.iter_mut().for_each(Constant::next);
         }
-        wave.finish(&state.best)
+        active.finish(&state.best)
     }
 }
 
 impl CwL2 {
     /// One value of `c` per image: all Adam steps from the clean image.
-    fn descend(&self, oracle: &Oracle, wave: &mut Wave, state: &mut State, early_stop: bool) -> Result<()> {
+    fn descend(
+        &self,
+        oracle: &Oracle,
+        active: &mut ActiveBatch,
+        state: &mut State,
+        early_stop: bool,
+    ) -> Result<()> {
         let zeros = state.origin.zeros_like()?;
         let mut adam = Adam { w: into_tanh_space(&state.origin)?, mean: zeros.clone(), square: zeros };
         for step in 1..=self.steps {
             let tanh = adam.w.tanh()?;
             let x = tanh.affine(0.5, 0.5)?;
             let slope = oracle.slope(&x, &state.goal, Objective::Margin)?;
-            wave.count_gradients(1);
-            wave.note_gradients(&slope.gradient)?;
-            let judged = wave.judge(&slope.logits)?;
+            active.count_gradients(1);
+            active.note_gradients(&slope.gradient)?;
+            let judged = active.judge(&slope.logits)?;
             let sizes = host_norms(&(&x - &state.origin)?, Norm::L2)?;
             let mut smaller = vec![false; sizes.len()];
             let mut weights = vec![0.0; sizes.len()];
@@ -162,7 +168,7 @@ impl CwL2 {
                 } else {
                     constant.succeeded = true;
                 }
-                let outcome = &mut wave.outcomes[wave.alive[row]];
+                let outcome = &mut active.outcomes[active.alive[row]];
                 let success = judged[row].wrong && judged[row].margin <= -self.confidence;
                 if success && outcome.distance.is_none_or(|distance| sizes[row] < distance) {
                     smaller[row] = true;
@@ -178,9 +184,10 @@ impl CwL2 {
             let gradient = (pixel_gradient * tanh.sqr()?.affine(-0.5, 0.5)?)?;
             adam.step(&gradient, step, self.learning_rate)?;
             if early_stop {
-                let done: Vec<bool> = wave.alive.iter().map(|&image| wave.outcomes[image].broken).collect();
-                state.leave(wave, &done, Some(&mut adam))?;
-                if wave.alive.is_empty() {
+                let done: Vec<bool> =
+                    active.alive.iter().map(|&image| active.outcomes[image].broken).collect();
+                state.leave(active, &done, Some(&mut adam))?;
+                if active.alive.is_empty() {
                     break;
                 }
             }
@@ -190,9 +197,9 @@ impl CwL2 {
 }
 
 impl State {
-    fn leave(&mut self, wave: &mut Wave, leaving: &[bool], adam: Option<&mut Adam>) -> Result<()> {
-        let Some(stay) = wave.retire(leaving, &self.best)? else { return Ok(()) };
-        if wave.alive.is_empty() {
+    fn leave(&mut self, active: &mut ActiveBatch, leaving: &[bool], adam: Option<&mut Adam>) -> Result<()> {
+        let Some(stay) = active.retire(leaving, &self.best)? else { return Ok(()) };
+        if active.alive.is_empty() {
             return Ok(());
         }
         select_all(&mut [&mut self.origin, &mut self.best], &stay)?;

@@ -3,11 +3,11 @@
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
+use super::active_batch::{ActiveBatch, select_all};
 use super::boundary::{Boundary, dual, nearest};
 use super::geometry::{column, host_norms};
-use super::method::{AttackMethod, Passes, Settings, Wording, check_number};
+use super::method::{AttackMethod, PassCount, Settings, Wording, check_number};
 use super::oracle::{Objective, Oracle};
-use super::wave::{Wave, select_all};
 use super::{AttackContext, AttackResult, Classifier, Epsilon, Norm};
 use crate::Result;
 use crate::wording::counted;
@@ -51,8 +51,8 @@ impl AttackMethod for DeepFool {
         Some(Objective::Margin)
     }
 
-    fn passes(&self, classes: usize) -> Passes {
-        Passes::new(&[self.steps + 1], &[self.steps, classes])
+    fn passes(&self, classes: usize) -> PassCount {
+        PassCount::new(&[self.steps + 1], &[self.steps, classes])
     }
 
     fn protocol(&self) -> Wording {
@@ -69,33 +69,33 @@ impl AttackMethod for DeepFool {
         context: &AttackContext,
     ) -> Result<AttackResult> {
         let oracle = Oracle::new(model, context);
-        let mut wave = Wave::new(images, labels)?;
+        let mut active = ActiveBatch::new(images, labels)?;
         let (mut origin, mut total) = (images.detach(), images.zeros_like()?);
         for step in 0..=self.steps {
             let x = (&origin + total.affine(1.0 + self.overshoot, 0.0)?)?.clamp(0.0, 1.0)?;
-            let judged = wave.judge(&oracle.logits(&x)?)?;
-            wave.count_queries(1);
-            wave.record(&judged, 0);
+            let judged = active.judge(&oracle.logits(&x)?)?;
+            active.count_queries(1);
+            active.record(&judged, 0);
             let sizes = host_norms(&(&x - &origin)?, self.norm)?;
-            for ((&image, verdict), size) in wave.alive.iter().zip(&judged).zip(sizes) {
-                let outcome = &mut wave.outcomes[image];
+            for ((&image, verdict), size) in active.alive.iter().zip(&judged).zip(sizes) {
+                let outcome = &mut active.outcomes[image];
                 outcome.distance = verdict.wrong.then_some(size);
                 outcome.broken = verdict.wrong && size <= self.epsilon.value();
             }
             let done: Vec<bool> = judged.iter().map(|v| v.wrong || step == self.steps).collect();
-            if let Some(stay) = wave.retire(&done, &x)? {
-                if wave.alive.is_empty() {
+            if let Some(stay) = active.retire(&done, &x)? {
+                if active.alive.is_empty() {
                     break;
                 }
                 select_all(&mut [&mut origin, &mut total], &stay)?;
             }
             let x = (&origin + total.affine(1.0 + self.overshoot, 0.0)?)?.clamp(0.0, 1.0)?;
-            let boundary = nearest(&oracle, &x, &wave.labels(), self.norm)?;
-            wave.note_gradients(&boundary.slope)?;
+            let boundary = nearest(&oracle, &x, &active.labels(), self.norm)?;
+            active.note_gradients(&boundary.slope)?;
             total = (total + self.shortest_step(&boundary, &x)?)?;
-            wave.count_gradients(model.num_classes() as u64);
+            active.count_gradients(model.num_classes() as u64);
         }
-        wave.finish(&origin)
+        active.finish(&origin)
     }
 }
 

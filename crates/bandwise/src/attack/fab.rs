@@ -7,13 +7,13 @@
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
+use super::active_batch::{ActiveBatch, judge_logits, pick, select_all, select_host};
 use super::apgd::need_classes;
 use super::boundary::{Boundary, nearest, towards_targets};
 use super::geometry::{Noise, column, host_norms, noise, normalized};
-use super::method::{AttackMethod, Passes, Settings, Wording, check_number};
-use super::oracle::{Goal, Objective, Oracle};
+use super::method::{AttackMethod, PassCount, Settings, Wording, check_number};
+use super::oracle::{LossTargets, Objective, Oracle};
 use super::projection::onto_hyperplane_and_box;
-use super::wave::{Wave, pick, select_all, select_host, verdicts};
 use super::{AttackContext, AttackResult, Classifier, Epsilon, Norm};
 use crate::{Result, random};
 
@@ -103,13 +103,13 @@ impl<T: Targeting> AttackMethod<T> for Fab {
         Some(Objective::Margin)
     }
 
-    fn passes(&self, classes: usize) -> Passes {
+    fn passes(&self, classes: usize) -> PassCount {
         let (starts, slopes) = match T::TARGETED {
             true => (self.targets.min(classes.saturating_sub(1)), 1),
             false => (1, classes),
         };
         let steps = [starts, self.restarts, self.steps];
-        Passes::new(&steps, &[&steps[..], &[slopes]].concat())
+        PassCount::new(&steps, &[&steps[..], &[slopes]].concat())
     }
 
     fn protocol(&self) -> Wording {
@@ -137,12 +137,12 @@ impl<T: Targeting> AttackMethod<T> for Fab {
         let targeted = T::TARGETED;
         need_classes(model, 2, "fab", "a model with at least two classes")?;
         let oracle = Oracle::new(model, context);
-        let mut wave = Wave::new(images, labels)?;
+        let mut active = ActiveBatch::new(images, labels)?;
         let logits = oracle.logits(images)?;
-        wave.count_queries(1);
-        let judged = wave.judge(&logits)?;
-        wave.record(&judged, 0);
-        for (outcome, verdict) in wave.outcomes.iter_mut().zip(&judged) {
+        active.count_queries(1);
+        let judged = active.judge(&logits)?;
+        active.record(&judged, 0);
+        for (outcome, verdict) in active.outcomes.iter_mut().zip(&judged) {
             outcome.distance = verdict.wrong.then_some(0.0);
         }
         let mut state = State {
@@ -151,19 +151,19 @@ impl<T: Targeting> AttackMethod<T> for Fab {
             labels: labels.clone(),
             order: logits.contiguous()?.arg_sort_last_dim(false)?,
         };
-        state.leave(&mut wave, &judged.iter().map(|v| v.wrong).collect::<Vec<_>>())?;
+        state.leave(&mut active, &judged.iter().map(|v| v.wrong).collect::<Vec<_>>())?;
         let ranks: Vec<Option<usize>> = match targeted {
             true => (1..=self.targets.min(model.num_classes() - 1)).map(Some).collect(),
             false => vec![None],
         };
         for rank in ranks {
             for restart in 0..self.restarts {
-                if !wave.alive.is_empty() {
-                    self.start(&oracle, &mut wave, &mut state, context, rank, restart)?;
+                if !active.alive.is_empty() {
+                    self.start(&oracle, &mut active, &mut state, context, rank, restart)?;
                 }
             }
         }
-        wave.finish(&state.best)
+        active.finish(&state.best)
     }
 }
 
@@ -172,32 +172,33 @@ impl Fab {
     fn start(
         &self,
         oracle: &Oracle,
-        wave: &mut Wave,
+        active: &mut ActiveBatch,
         state: &mut State,
         context: &AttackContext,
         rank: Option<usize>,
         restart: usize,
     ) -> Result<()> {
         let number = (rank.unwrap_or(0) * 1000 + restart) as u64;
-        let mut x = self.starting_point(&state.origin, &wave.ids(context.image_ids), context.seed, number)?;
-        let mut goal = Goal::new(&state.labels);
+        let mut x =
+            self.starting_point(&state.origin, &active.ids(context.image_ids), context.seed, number)?;
+        let mut goal = LossTargets::new(&state.labels);
         if let Some(rank) = rank {
             goal.targets = Some(state.order.narrow(1, rank, 1)?.squeeze(1)?.contiguous()?);
         }
         // The official code compares within one start only; so the walk starts afresh each time.
-        let mut smallest = vec![f64::INFINITY; wave.alive.len()];
+        let mut smallest = vec![f64::INFINITY; active.alive.len()];
         for _ in 0..self.steps {
-            let labels = wave.labels();
+            let labels = active.labels();
             let boundary = match rank {
                 Some(_) => towards_targets(oracle, &x, &goal)?,
                 None => nearest(oracle, &x, &labels, self.norm)?,
             };
             let passes = if rank.is_some() { 1 } else { oracle.model.num_classes() as u64 };
-            wave.count_gradients(passes);
-            wave.note_gradients(&boundary.slope)?;
+            active.count_gradients(passes);
+            active.note_gradients(&boundary.slope)?;
             x = self.step(&x, &state.origin, &boundary)?;
-            let judged = verdicts(&oracle.logits(&x)?, &labels)?;
-            wave.count_queries(1);
+            let judged = judge_logits(&oracle.logits(&x)?, &labels)?;
+            active.count_queries(1);
             let sizes = host_norms(&(&x - &state.origin)?, self.norm)?;
             let mut smaller = vec![false; sizes.len()];
             for row in 0..sizes.len() {
@@ -205,7 +206,7 @@ impl Fab {
                     continue;
                 }
                 smallest[row] = sizes[row];
-                let outcome = &mut wave.outcomes[wave.alive[row]];
+                let outcome = &mut active.outcomes[active.alive[row]];
                 if outcome.distance.is_none_or(|distance| sizes[row] < distance) {
                     smaller[row] = true;
                     outcome.distance = Some(sizes[row]);
@@ -218,9 +219,10 @@ impl Fab {
             let wrong: Vec<f64> = judged.iter().map(|v| if v.wrong { self.beta } else { 1.0 }).collect();
             x = (&state.origin + (&x - &state.origin)?.broadcast_mul(&column(&wrong, &x)?)?)?;
             if context.early_stop {
-                let done: Vec<bool> = wave.alive.iter().map(|&image| wave.outcomes[image].broken).collect();
-                if let Some(stay) = state.leave(wave, &done)? {
-                    if wave.alive.is_empty() {
+                let done: Vec<bool> =
+                    active.alive.iter().map(|&image| active.outcomes[image].broken).collect();
+                if let Some(stay) = state.leave(active, &done)? {
+                    if active.alive.is_empty() {
                         return Ok(());
                     }
                     x = x.index_select(&stay, 0)?;
@@ -278,10 +280,10 @@ struct State {
 }
 
 impl State {
-    fn leave(&mut self, wave: &mut Wave, leaving: &[bool]) -> Result<Option<Tensor>> {
-        let stay = wave.retire(leaving, &self.best)?;
+    fn leave(&mut self, active: &mut ActiveBatch, leaving: &[bool]) -> Result<Option<Tensor>> {
+        let stay = active.retire(leaving, &self.best)?;
         if let Some(stay) = &stay
-            && !wave.alive.is_empty()
+            && !active.alive.is_empty()
         {
             select_all(&mut [&mut self.origin, &mut self.best, &mut self.labels, &mut self.order], stay)?;
         }

@@ -9,9 +9,9 @@ use rand::seq::SliceRandom;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::method::{AttackMethod, Passes, Settings, Wording};
+use super::active_batch::{ActiveBatch, select_host};
+use super::method::{AttackMethod, PassCount, Settings, Wording};
 use super::oracle::{Objective, Oracle};
-use super::wave::{Wave, select_host};
 use super::{AttackContext, AttackResult, Band, Classifier, Epsilon, Norm};
 use crate::spectral::noise::fourier_basis;
 use crate::{Result, random};
@@ -70,8 +70,8 @@ impl AttackMethod for FourierBasis {
         None
     }
 
-    fn passes(&self, _: usize) -> Passes {
-        Passes::new(&[self.queries], &[0])
+    fn passes(&self, _: usize) -> PassCount {
+        PassCount::new(&[self.queries], &[0])
     }
 
     fn protocol(&self) -> Wording {
@@ -90,10 +90,10 @@ impl AttackMethod for FourierBasis {
         let (_, height, width, channels) = images.dims4()?;
         let frequencies = Band::frequencies(self.band.as_ref(), height, width);
         let oracle = Oracle::new(model, context);
-        let mut wave = Wave::new(images, labels)?;
-        let judged = wave.judge(&oracle.logits(images)?)?;
-        wave.count_queries(1);
-        wave.record(&judged, 0);
+        let mut active = ActiveBatch::new(images, labels)?;
+        let judged = active.judge(&oracle.logits(images)?)?;
+        active.count_queries(1);
+        active.record(&judged, 0);
         let tag = random::tag("fourier-basis");
         let mut candidates: Vec<Candidate> = images
             .flatten_from(1)?
@@ -111,18 +111,18 @@ impl AttackMethod for FourierBasis {
         let longest = candidates.iter().map(|c| c.plan.len()).max().unwrap_or(0);
         for query in 0..longest {
             let best = attacked_images(candidates.iter().map(|c| &c.best), images)?;
-            if let Some(stay) = wave.retire(&done, &best)? {
+            if let Some(stay) = active.retire(&done, &best)? {
                 select_host(&mut candidates, &stay)?;
             }
-            if wave.alive.is_empty() {
+            if active.alive.is_empty() {
                 break;
             }
             let tried: Vec<Vec<f32>> =
                 candidates.par_iter().map(|c| self.add(&c.origin, &c.plan[query], height, width)).collect();
-            let judged = wave.judge(&oracle.logits(&attacked_images(tried.iter(), images)?)?)?;
-            wave.count_queries(1);
+            let judged = active.judge(&oracle.logits(&attacked_images(tried.iter(), images)?)?)?;
+            active.count_queries(1);
             for (row, picture) in tried.into_iter().enumerate() {
-                let outcome = &mut wave.outcomes[wave.alive[row]];
+                let outcome = &mut active.outcomes[active.alive[row]];
                 if judged[row].margin < outcome.margin || judged[row].wrong {
                     let (i, j) = candidates[row].plan[query].frequency;
                     outcome.margin = judged[row].margin;
@@ -134,7 +134,7 @@ impl AttackMethod for FourierBasis {
             done = judged.iter().map(|v| v.wrong).collect();
         }
         let rest = attacked_images(candidates.iter().map(|c| &c.best), images);
-        wave.finish(&if candidates.is_empty() { images.clone() } else { rest? })
+        active.finish(&if candidates.is_empty() { images.clone() } else { rest? })
     }
 }
 

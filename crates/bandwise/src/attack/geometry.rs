@@ -1,4 +1,4 @@
-//! Norms, balls and random points, per image of a wave `[n, height, width, channels]`.
+//! Norms, balls and random points, per image of a batch `[n, height, width, channels]`.
 
 use std::fmt;
 use std::str::FromStr;

@@ -53,7 +53,7 @@ fn robust(folder: &Path, json: &Value, row: &Value, attack: &Attack) -> (Vec<boo
     let model = network(folder, row["model"].as_str().unwrap(), DType::F32, true);
     let context = AttackContext::evaluation(0, &ids, 50);
     let logits = oracle::Oracle::new(&model, &context).logits(&images).unwrap();
-    let clean = verdicts(&logits, &records.labels).unwrap();
+    let clean = judge_logits(&logits, &records.labels).unwrap();
     let right: Vec<u32> = (0..count as u32).filter(|&i| !clean[i as usize].wrong).collect();
     let chosen = Tensor::from_slice(&right, right.len(), &Device::Cpu).unwrap();
     let right_ids: Vec<u64> = right.iter().map(|&i| ids[i as usize]).collect();
@@ -269,7 +269,8 @@ fn golden_networks_have_gradients_unless_the_softmax_is_saturated() {
         let check = |factor: f64, norm: Norm| {
             let known = Attack::names().into_iter().map(|name| name.parse::<Attack>().unwrap());
             let known: Vec<&str> = known.filter(|a| a.norms().contains(&norm)).map(|a| a.name()).collect();
-            let attacks = Overrides { norm: Some(norm), ..Overrides::default() }.attacks(&known).unwrap();
+            let attacks =
+                AttackOverrides { norm: Some(norm), ..AttackOverrides::default() }.attacks(&known).unwrap();
             check_gradients(&Scaled(&model, factor), &images, &labels, &attacks, &context).unwrap()
         };
         for norm in [Norm::Linf, Norm::L2, Norm::L1] {

@@ -8,10 +8,10 @@ use rand::seq::SliceRandom;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::active_batch::{ActiveBatch, select_host};
 use super::fourier_basis::attacked_images;
-use super::method::{AttackMethod, Passes, Settings, StepSize, Wording};
+use super::method::{AttackMethod, PassCount, Settings, StepSize, Wording};
 use super::oracle::{Objective, Oracle};
-use super::wave::{Wave, select_host};
 use super::{AttackContext, AttackResult, Band, Classifier, Epsilon, Norm};
 use crate::{Error, Result, random};
 
@@ -86,8 +86,8 @@ impl AttackMethod for LowFrequency {
         None
     }
 
-    fn passes(&self, _: usize) -> Passes {
-        Passes::new(&[self.queries], &[0])
+    fn passes(&self, _: usize) -> PassCount {
+        PassCount::new(&[self.queries], &[0])
     }
 
     fn protocol(&self) -> Wording {
@@ -107,10 +107,10 @@ impl AttackMethod for LowFrequency {
         let (_, height, width, channels) = images.dims4()?;
         let coefficients = self.coefficients(height, width, channels)?;
         let oracle = Oracle::new(model, context);
-        let mut wave = Wave::new(images, labels)?;
-        let judged = wave.judge(&oracle.logits(images)?)?;
-        wave.count_queries(1);
-        wave.record(&judged, 0);
+        let mut active = ActiveBatch::new(images, labels)?;
+        let judged = active.judge(&oracle.logits(images)?)?;
+        active.count_queries(1);
+        active.record(&judged, 0);
         let tag = random::tag("low-frequency");
         let rows = images.flatten_from(1)?.to_dtype(DType::F32)?.to_vec2::<f32>()?;
         let mut candidates: Vec<Candidate> = rows
@@ -125,18 +125,18 @@ impl AttackMethod for LowFrequency {
         let mut done: Vec<bool> = judged.iter().map(|v| v.wrong).collect();
         for _ in 0..self.queries {
             let best = attacked_images(candidates.iter().map(|c| &c.best), images)?;
-            if let Some(stay) = wave.retire(&done, &best)? {
+            if let Some(stay) = active.retire(&done, &best)? {
                 select_host(&mut candidates, &stay)?;
             }
-            if wave.alive.is_empty() {
+            if active.alive.is_empty() {
                 break;
             }
             let tried: Vec<Vec<f32>> =
                 candidates.par_iter().map(|c| self.propose(c, height, width, channels)).collect();
-            let judged = wave.judge(&oracle.logits(&attacked_images(tried.iter(), images)?)?)?;
-            wave.count_queries(1);
+            let judged = active.judge(&oracle.logits(&attacked_images(tried.iter(), images)?)?)?;
+            active.count_queries(1);
             for (row, picture) in tried.into_iter().enumerate() {
-                let outcome = &mut wave.outcomes[wave.alive[row]];
+                let outcome = &mut active.outcomes[active.alive[row]];
                 let better = judged[row].margin < outcome.margin || judged[row].wrong;
                 if better {
                     (outcome.margin, outcome.broken) = (judged[row].margin, judged[row].wrong);
@@ -147,10 +147,10 @@ impl AttackMethod for LowFrequency {
             done = judged.iter().map(|v| v.wrong).collect();
         }
         if candidates.is_empty() {
-            return wave.finish(images);
+            return active.finish(images);
         }
         let rest = attacked_images(candidates.iter().map(|c| &c.best), images)?;
-        wave.finish(&rest)
+        active.finish(&rest)
     }
 }
 

@@ -31,7 +31,7 @@ pub(crate) trait AttackMethod<Form = Plain>: Clone + Default + PartialEq {
     fn objective(&self) -> Option<Objective>;
 
     /// The most that it spends on one image, if the image survives to the end.
-    fn passes(&self, classes: usize) -> Passes;
+    fn passes(&self, classes: usize) -> PassCount;
 
     /// What a paper must state, without what all readers take for granted: parameters beyond the common ones
     /// only where they differ from the default.
@@ -234,14 +234,14 @@ pub(crate) fn check_number(name: &str, setting: &str, value: f64, allowed: bool,
 
 /// Passes of one image through a model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Passes {
+pub struct PassCount {
     /// Forward passes without a graph.
     pub forward: u64,
     /// Forward passes with a backward pass.
     pub gradient: u64,
 }
 
-impl Passes {
+impl PassCount {
     /// Products of counts.
     pub(crate) fn new(forward: &[usize], gradient: &[usize]) -> Self {
         let product = |counts: &[usize]| counts.iter().fold(1u64, |p, &count| p.saturating_mul(count as u64));
@@ -249,7 +249,7 @@ impl Passes {
     }
 }
 
-impl std::ops::Add for Passes {
+impl std::ops::Add for PassCount {
     type Output = Self;
 
     fn add(self, other: Self) -> Self {

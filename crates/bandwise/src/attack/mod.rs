@@ -10,7 +10,7 @@
 //! FGSM, R-FGSM, PGD, MI-FGSM and CW-L∞ can be confined to a [`Band`] of frequencies.
 //!
 //! Beneath them: `ascent` (the loop of the simple gradient attacks), `oracle` (questions to the
-//! model), `wave` (who is still alive), `geometry` and `projection` (balls and boxes).
+//! model), `active_batch` (who is still alive), `geometry` and `projection` (balls and boxes).
 //!
 //! ```
 //! use bandwise::attack::{Attack, AttackContext, Classifier, Epsilon, Fgsm};
@@ -44,6 +44,7 @@
 //! # }
 //! ```
 
+mod active_batch;
 mod apgd;
 mod ascent;
 mod autoattack;
@@ -69,15 +70,16 @@ mod projection;
 mod recall;
 mod square;
 mod table;
-mod wave;
 
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use active_batch::pick;
+pub use active_batch::{Verdict, judge_logits};
 pub use apgd::{Apgd, ApgdTargeted};
 pub use ascent::Start;
 pub(crate) use autoattack::square_better;
-pub use autoattack::{AutoAttack, Version};
+pub use autoattack::{AutoAttack, AutoAttackVersion};
 pub use band::Band;
 pub(crate) use check::advice;
 pub use check::{Warning, check_gradients, check_model};
@@ -91,15 +93,13 @@ pub use fourier_basis::FourierBasis;
 pub use frozen::FrozenModel;
 pub use geometry::Norm;
 pub use low_frequency::LowFrequency;
-pub use method::Passes;
+pub use method::PassCount;
 pub use mi_fgsm::MiFgsm;
-pub use overrides::Overrides;
+pub use overrides::AttackOverrides;
 pub use pgd::{Pgd, PgdLoss};
 pub use recall::Recall;
 pub use square::Square;
 pub use table::Attack;
-pub(crate) use wave::pick;
-pub use wave::{Verdict, verdicts};
 
 use crate::{Interrupt, Result};
 

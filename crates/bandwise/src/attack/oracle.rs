@@ -1,6 +1,6 @@
 //! Questions put to a frozen classifier: logits without a graph, and gradients with respect to pixels.
 //!
-//! Attacks hold the state of many images (a wave) in whole tensors and ask about those still alive;
+//! Attacks hold the state of many images (a batch) in whole tensors and ask about those still alive;
 //! the oracle cuts them into batches of bounded size. When images leave, the batches stay full.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -39,7 +39,7 @@ impl Objective {
 
 /// What belongs to each image beside its pixels; rows leave together with their image.
 #[derive(Clone, Debug)]
-pub(crate) struct Goal {
+pub(crate) struct LossTargets {
     /// `[n]` u32.
     pub labels: Tensor,
     /// `[n]` u32, for targeted objectives.
@@ -48,7 +48,7 @@ pub(crate) struct Goal {
     pub clean_logits: Option<Tensor>,
 }
 
-impl Goal {
+impl LossTargets {
     pub fn new(labels: &Tensor) -> Self {
         Self { labels: labels.clone(), targets: None, clean_logits: None }
     }
@@ -97,7 +97,7 @@ impl Goal {
 }
 
 /// Answer to a gradient question about `n` images.
-pub(crate) struct Slope {
+pub(crate) struct GradientEval {
     /// `[n, classes]`.
     pub logits: Tensor,
     /// `[n]`.
@@ -139,7 +139,7 @@ impl<'a> Oracle<'a> {
     }
 
     /// Logits, losses and the gradient of each image's loss with respect to its pixels.
-    pub fn slope(&self, images: &Tensor, goal: &Goal, objective: Objective) -> Result<Slope> {
+    pub fn slope(&self, images: &Tensor, goal: &LossTargets, objective: Objective) -> Result<GradientEval> {
         let (mut logits, mut losses, mut gradients) = (Vec::new(), Vec::new(), Vec::new());
         for (start, count) in self.batches(images)? {
             self.check_interrupt()?;
@@ -161,7 +161,7 @@ impl<'a> Oracle<'a> {
             gradients.push(gradient);
             self.passed(count, 1);
         }
-        Ok(Slope {
+        Ok(GradientEval {
             logits: Tensor::cat(&logits, 0)?,
             losses: Tensor::cat(&losses, 0)?,
             gradient: Tensor::cat(&gradients, 0)?,

@@ -8,7 +8,7 @@ use crate::{Error, Result};
 
 /// Settings that many attacks share; those left `None` keep the attack's own value.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Overrides {
+pub struct AttackOverrides {
     /// Radius of the ball.
     pub epsilon: Option<Epsilon>,
     /// Norm of the ball.
@@ -31,7 +31,7 @@ pub struct Overrides {
     pub exact_gradient: Option<bool>,
 }
 
-impl Overrides {
+impl AttackOverrides {
     /// The attacks of these names with these settings.
     ///
     /// # Errors
@@ -117,11 +117,11 @@ mod tests {
 
     #[test]
     fn settings_go_where_they_belong() {
-        let given = Overrides {
+        let given = AttackOverrides {
             epsilon: Some("4/255".parse().unwrap()),
             steps: Some(7),
             band: Some("2:4".parse().unwrap()),
-            ..Overrides::default()
+            ..AttackOverrides::default()
         };
         let (pgd, unused) = given.apply(&"pgd".parse().unwrap()).unwrap();
         let expected =
@@ -132,7 +132,7 @@ mod tests {
         assert_eq!(unused, ["steps", "band"]);
         let (versioned, _) = given.apply(&"autoattack-plus".parse().unwrap()).unwrap();
         assert_eq!(versioned.name(), "autoattack-plus");
-        let l2 = Overrides { norm: Some(Norm::L2), ..Overrides::default() };
+        let l2 = AttackOverrides { norm: Some(Norm::L2), ..AttackOverrides::default() };
         assert_eq!(l2.attacks(&["pgd"]).unwrap()[0].epsilon().value(), 0.5);
         assert_eq!(given.attacks(&["square", "pgd"]).unwrap().len(), 2);
         let refused = given.attacks(&["square", "autoattack"]).unwrap_err().to_string();

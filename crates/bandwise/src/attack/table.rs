@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::apgd::{OnCrossEntropy, OnDlr};
 use super::fab::{Targeted, Untargeted};
-use super::method::{AttackMethod, Passes, RESOLUTION, Settings, StepSize};
+use super::method::{AttackMethod, PassCount, RESOLUTION, Settings, StepSize};
 use super::oracle::Objective;
 use super::{
     Apgd, ApgdTargeted, AttackContext, AttackResult, AutoAttack, Classifier, CwL2, CwLinf, DeepFool, Epsilon,
@@ -113,7 +113,7 @@ macro_rules! attacks {
             }
 
             /// The most that this attack spends on one image, if the image survives to the end.
-            pub fn passes(&self, classes: usize) -> Passes {
+            pub fn passes(&self, classes: usize) -> PassCount {
                 match self {
                     $(Self::$variant(attack) => {
                         <$parameters as AttackMethod $(<$form>)?>::passes(attack, classes)
@@ -253,7 +253,7 @@ impl Attack {
     }
 
     /// [`passes`](Self::passes) of one of its [parts](Self::part_names), or of the whole.
-    pub fn passes_of(&self, part: Option<&str>, classes: usize) -> Passes {
+    pub fn passes_of(&self, part: Option<&str>, classes: usize) -> PassCount {
         match (self, part) {
             (Self::AutoAttack(attack), Some(part)) => attack.part_passes(part, classes),
             (attack, _) => attack.passes(classes),

@@ -53,7 +53,8 @@ fn fgsm_is_optimal_against_two_linear_classes() {
     let (images, labels, ids) = random_images(&model, 6);
     let mut context = AttackContext::evaluation(0, &ids, 4);
     context.early_stop = false;
-    let before = wave::verdicts(&model.logits(&images).unwrap(), &labels.to_vec1().unwrap()).unwrap();
+    let before =
+        active_batch::judge_logits(&model.logits(&images).unwrap(), &labels.to_vec1().unwrap()).unwrap();
     let gap = (model.weights.narrow(1, 0, 1).unwrap() - model.weights.narrow(1, 1, 1).unwrap()).unwrap();
     let gap = gap.reshape((1, 4, 4, 3)).unwrap();
     for (norm, dual) in [(Norm::Linf, Norm::L1), (Norm::L2, Norm::L2)] {
@@ -109,10 +110,10 @@ fn perturbations_stay_in_the_ball_and_broken_images_are_misclassified() {
         let epsilon =
             if attack.norm() == Norm::Linf { Epsilon::of_255(96.0) } else { Epsilon::of_255(200.0) };
         let (attack, _) =
-            Overrides { epsilon: Some(epsilon), ..Overrides::default() }.apply(&attack).unwrap();
+            AttackOverrides { epsilon: Some(epsilon), ..AttackOverrides::default() }.apply(&attack).unwrap();
         let result = attack.run(&model, &images, &labels, &AttackContext::evaluation(2, &ids, 3)).unwrap();
         let sizes = geometry::host_norms(&(&result.images - &images).unwrap(), attack.norm()).unwrap();
-        let judged = wave::verdicts(&model.logits(&result.images).unwrap(), &truth).unwrap();
+        let judged = active_batch::judge_logits(&model.logits(&result.images).unwrap(), &truth).unwrap();
         for ((size, verdict), outcome) in sizes.iter().zip(&judged).zip(&result.outcomes) {
             assert!(
                 !outcome.broken || *size <= attack.epsilon().value() * (1.0 + 1e-5) + 1e-6,

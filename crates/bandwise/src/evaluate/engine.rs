@@ -16,7 +16,7 @@ use candle_core::{Device, Tensor};
 
 use super::journal::{CLEAN, Entry, Journal, Noted};
 use crate::attack::{
-    Attack, AttackContext, Classifier, Outcome, Recall, Warning, check_model, pick, verdicts,
+    Attack, AttackContext, Classifier, Outcome, Recall, Warning, check_model, judge_logits, pick,
 };
 use crate::data::Dataset;
 use crate::wording::counted;
@@ -122,7 +122,7 @@ impl Engine<'_> {
             self.job.interrupt.check(KEPT)?;
             journal.begin(CLEAN, None, batch.len())?;
             let (images, labels) = self.read(batch)?;
-            let judged = verdicts(&self.model.logits_no_graph(&images)?, &labels.to_vec1()?)?;
+            let judged = judge_logits(&self.model.logits_no_graph(&images)?, &labels.to_vec1()?)?;
             let outcomes = judged.iter().map(|verdict| Outcome {
                 broken: verdict.wrong,
                 margin: verdict.margin,
@@ -220,7 +220,7 @@ impl Engine<'_> {
                 let few = &missing[..missing.len().min(self.fewest())];
                 let (images, labels) = self.read(few)?;
                 let began = Instant::now();
-                verdicts(&self.model.logits_no_graph(&images)?, &labels.to_vec1()?)?;
+                judge_logits(&self.model.logits_no_graph(&images)?, &labels.to_vec1()?)?;
                 *self.forward.insert(began.elapsed().as_secs_f64() / few.len() as f64)
             }
         };

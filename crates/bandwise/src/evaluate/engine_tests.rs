@@ -14,7 +14,7 @@ use super::preflight;
 use super::record::Provenance;
 use super::shard::Shard;
 use super::tables::{self, WORST_CASE};
-use crate::attack::{Attack, Classifier, Overrides, Warning};
+use crate::attack::{Attack, AttackOverrides, Classifier, Warning};
 use crate::data::array::{ArrayDataset, Pixels, numbered_classes};
 use crate::job::Stage;
 use crate::{Error, Interrupt, Job, Result, random};
@@ -64,8 +64,11 @@ pub(super) fn dataset(model: &Linear) -> ArrayDataset {
 }
 
 pub(super) fn header(shard: Shard) -> Header {
-    let small =
-        Overrides { epsilon: Some("3/255".parse().unwrap()), queries: Some(20), ..Overrides::default() };
+    let small = AttackOverrides {
+        epsilon: Some("3/255".parse().unwrap()),
+        queries: Some(20),
+        ..AttackOverrides::default()
+    };
     let attacks =
         ["fgsm", "pgd", "square", "fgsm"].map(|name| small.apply(&name.parse().unwrap()).unwrap().0);
     Header {
@@ -187,7 +190,7 @@ fn each_strength_has_a_worst_case_of_its_own() {
     let folder = tempfile::tempdir().unwrap();
     let at = |epsilon: &str, names: &[&str]| -> Vec<Attack> {
         let epsilon = Some(epsilon.parse().unwrap());
-        let given = Overrides { epsilon, queries: Some(20), ..Overrides::default() };
+        let given = AttackOverrides { epsilon, queries: Some(20), ..AttackOverrides::default() };
         names.iter().map(|name| given.apply(&name.parse().unwrap()).unwrap().0).collect()
     };
     let both = ["fgsm", "square"];
@@ -220,7 +223,7 @@ fn attacked_images_are_kept_on_request() {
     let tensors =
         candle_core::safetensors::load(kept.join("pgd-3-255/000000-000022.safetensors"), &Device::Cpu)
             .unwrap();
-    let judged = crate::attack::verdicts(
+    let judged = crate::attack::judge_logits(
         &model.logits(&tensors["images"]).unwrap(),
         &tensors["labels"].to_vec1().unwrap(),
     )
@@ -280,7 +283,7 @@ fn the_contract_is_checked_before_anything_expensive() {
     assert_eq!(check(&softmax, &images).unwrap().warnings, [Warning::SoftmaxOutput]);
     let unknown = Tensor::new(&[0u32, 1, 9], &Device::Cpu).unwrap();
     assert!(preflight::check(&model, &images.to_dtype(DType::F32).unwrap(), &unknown, &[]).is_err());
-    let outside = Overrides { band: Some("60:90".parse().unwrap()), ..Overrides::default() };
+    let outside = AttackOverrides { band: Some("60:90".parse().unwrap()), ..AttackOverrides::default() };
     let outside = outside.attacks(&["pgd"]).unwrap();
     let message = preflight::check(&model, &images, &labels, &outside).unwrap_err().to_string();
     assert!(message.contains("60:90"), "{message}");
@@ -292,10 +295,13 @@ fn a_stop_after_every_few_passes_still_comes_to_an_end() {
     let path = folder.path().join("journal.jsonl");
     let answers = folder.path().join(".journal.jsonl.answers");
     let model = Linear::new();
-    let long =
-        Overrides { epsilon: Some("0.5/255".parse().unwrap()), queries: Some(60), ..Overrides::default() };
+    let long = AttackOverrides {
+        epsilon: Some("0.5/255".parse().unwrap()),
+        queries: Some(60),
+        ..AttackOverrides::default()
+    };
     let attacks = ["autoattack", "deepfool", "cw-l2", "fourier-basis"].map(|name| {
-        let few = Overrides { queries: (name == "autoattack").then_some(60), ..long.clone() };
+        let few = AttackOverrides { queries: (name == "autoattack").then_some(60), ..long.clone() };
         few.apply(&name.parse().unwrap()).unwrap().0
     });
     let asked = Header { attacks: attacks.to_vec(), images: 6, ..header(Shard::WHOLE) };

@@ -9,7 +9,9 @@ use super::journal::{Begun, CLEAN, Header, Journal, Noted, merge};
 use super::record::{Provenance, Record, append_jsonl, write_json};
 use super::shard::Shard;
 use super::tables;
-use crate::attack::{Attack, AttackContext, AutoAttack, Classifier, Epsilon, Overrides, Version, Warning};
+use crate::attack::{
+    Attack, AttackContext, AttackOverrides, AutoAttack, AutoAttackVersion, Classifier, Epsilon, Warning,
+};
 use crate::data::load_all;
 use crate::job::Stage;
 use crate::{Error, Interrupt, Job};
@@ -31,7 +33,7 @@ fn attack(name: &str, levels: f64) -> Attack {
 fn autoattack(levels: f64) -> Attack {
     Attack::AutoAttack(AutoAttack {
         epsilon: Epsilon::of_255(levels),
-        version: Version::Custom,
+        version: AutoAttackVersion::Custom,
         attacks: ["square", "apgd-ce", "apgd-t", "fab-t", "square"].map(String::from).to_vec(),
         queries: 150,
         steps: 4,
@@ -446,7 +448,7 @@ fn zero_gradients_are_counted_from_the_judgments() {
     }
     let auto = Attack::AutoAttack(AutoAttack {
         epsilon: Epsilon::of_255(0.001),
-        version: Version::Custom,
+        version: AutoAttackVersion::Custom,
         attacks: ["apgd-ce", "apgd-t", "fab-t"].map(String::from).to_vec(),
         steps: 2,
         ..AutoAttack::default()
@@ -491,7 +493,11 @@ fn an_attack_written_in_another_way_continues_a_journal() {
     let path = folder.path().join("journal.jsonl");
     let given = |epsilon: &str, step: Option<&str>| {
         let step_size = step.map(|step| step.parse().unwrap());
-        let given = Overrides { epsilon: Some(epsilon.parse().unwrap()), step_size, ..Overrides::default() };
+        let given = AttackOverrides {
+            epsilon: Some(epsilon.parse().unwrap()),
+            step_size,
+            ..AttackOverrides::default()
+        };
         given.attacks(&["pgd"]).unwrap().remove(0)
     };
     let asked = |attacks: Vec<Attack>| Header { attacks, ..header(Shard::WHOLE) };
@@ -593,7 +599,7 @@ fn square_breaking_what_gradients_left_is_told_from_the_judgments() {
     let data = dataset(&model.0);
     let attack = Attack::AutoAttack(AutoAttack {
         epsilon: Epsilon::of_255(24.0),
-        version: Version::Custom,
+        version: AutoAttackVersion::Custom,
         attacks: vec!["apgd-t".into(), "square".into()],
         queries: 60,
         steps: 2,

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use candle_core::{DType, Tensor, Var};
 
-use crate::attack::{Attack, AttackContext, Classifier, Warning, check_gradients, check_model, verdicts};
+use crate::attack::{Attack, AttackContext, Classifier, Warning, check_gradients, check_model, judge_logits};
 use crate::nn::loss;
 use crate::wording::counted;
 use crate::{Error, Result};
@@ -66,7 +66,7 @@ pub fn check(
             counted(model.num_classes(), "class")
         )));
     }
-    let judged = verdicts(&logits, &labels.to_vec1()?)?;
+    let judged = judge_logits(&logits, &labels.to_vec1()?)?;
     let ids: Vec<u64> = (0..count as u64).collect();
     let context = AttackContext::evaluation(0, &ids, count);
     let mut warnings = check_model(model, images, &context)?;

@@ -13,12 +13,12 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use run::{Run, Schedule};
 
+use super::active_batch::{ActiveBatch, pick, select_all};
 use super::ascent::Start;
 use super::geometry::{Noise, noise, normalized};
-use super::method::{AttackMethod, Passes, Settings, Wording, check_count, check_number};
-use super::oracle::{Goal, Objective, Oracle};
+use super::method::{AttackMethod, PassCount, Settings, Wording, check_count, check_number};
+use super::oracle::{LossTargets, Objective, Oracle};
 use super::projection::onto_l1_ball_and_box;
-use super::wave::{Wave, pick, select_all};
 use super::{AttackContext, AttackResult, Classifier, Epsilon, Norm};
 use crate::{Error, Result, random};
 
@@ -161,8 +161,8 @@ impl<L: Climbs> AttackMethod<L> for Apgd {
         Some(L::OBJECTIVE)
     }
 
-    fn passes(&self, _: usize) -> Passes {
-        Passes::new(&[1], &[self.restarts, self.steps + 1, self.averaged_gradients])
+    fn passes(&self, _: usize) -> PassCount {
+        PassCount::new(&[1], &[self.restarts, self.steps + 1, self.averaged_gradients])
     }
 
     fn protocol(&self) -> Wording {
@@ -275,9 +275,9 @@ impl AttackMethod for ApgdTargeted {
         Some(Objective::Margin)
     }
 
-    fn passes(&self, classes: usize) -> Passes {
+    fn passes(&self, classes: usize) -> PassCount {
         let targets = self.targets.min(classes.saturating_sub(1));
-        Passes::new(&[1], &[targets, self.restarts, self.steps + 1, self.averaged_gradients])
+        PassCount::new(&[1], &[targets, self.restarts, self.steps + 1, self.averaged_gradients])
     }
 
     fn protocol(&self) -> Wording {
@@ -352,7 +352,7 @@ struct Starts<'a> {
     start: Start,
     oracle: Oracle<'a>,
     context: &'a AttackContext<'a>,
-    wave: Wave,
+    active: ActiveBatch,
     origin: Tensor,
     /// Best point so far of each image still alive.
     best: Tensor,
@@ -372,11 +372,11 @@ impl<'a> Starts<'a> {
         ranks: Vec<usize>,
     ) -> Result<Self> {
         let oracle = Oracle::new(model, context);
-        let mut wave = Wave::new(images, labels)?;
+        let mut active = ActiveBatch::new(images, labels)?;
         let logits = oracle.logits(images)?;
-        wave.count_queries(1);
-        let verdicts = wave.judge(&logits)?;
-        wave.record(&verdicts, 0);
+        active.count_queries(1);
+        let verdicts = active.judge(&logits)?;
+        active.record(&verdicts, 0);
         let order = if ranks.is_empty() { logits } else { logits.contiguous()?.arg_sort_last_dim(false)? };
         let origin = images.detach();
         let mut starts = Self {
@@ -384,7 +384,7 @@ impl<'a> Starts<'a> {
             start,
             oracle,
             context,
-            wave,
+            active,
             best: origin.clone(),
             origin,
             labels: labels.clone(),
@@ -403,10 +403,10 @@ impl<'a> Starts<'a> {
         restart: usize,
         rank: Option<usize>,
     ) -> Result<()> {
-        if self.wave.alive.is_empty() {
+        if self.active.alive.is_empty() {
             return Ok(());
         }
-        let mut goal = Goal::new(&self.labels);
+        let mut goal = LossTargets::new(&self.labels);
         if let Some(rank) = rank {
             goal.targets = Some(self.order.narrow(1, rank, 1)?.squeeze(1)?.contiguous()?);
         }
@@ -421,9 +421,9 @@ impl<'a> Starts<'a> {
             goal,
             self.context.early_stop,
         )?;
-        let mut better = Vec::with_capacity(self.wave.alive.len());
-        for (row, &image) in self.wave.alive.iter().enumerate() {
-            let outcome = &mut self.wave.outcomes[image];
+        let mut better = Vec::with_capacity(self.active.alive.len());
+        for (row, &image) in self.active.alive.iter().enumerate() {
+            let outcome = &mut self.active.outcomes[image];
             outcome.no_gradient |= end.without_gradient[row];
             outcome.queries += end.gradients[row];
             outcome.gradients += end.gradients[row];
@@ -445,8 +445,8 @@ impl<'a> Starts<'a> {
     }
 
     fn retire(&mut self, leaving: &[bool]) -> Result<()> {
-        let Some(stay) = self.wave.retire(leaving, &self.best)? else { return Ok(()) };
-        if !self.wave.alive.is_empty() {
+        let Some(stay) = self.active.retire(leaving, &self.best)? else { return Ok(()) };
+        if !self.active.alive.is_empty() {
             select_all(&mut [&mut self.origin, &mut self.best, &mut self.labels, &mut self.order], &stay)?;
         }
         Ok(())
@@ -459,7 +459,7 @@ impl<'a> Starts<'a> {
         }
         let tag = random::tag(self.name);
         let tags: Vec<[u64; 3]> =
-            self.wave.ids(self.context.image_ids).into_iter().map(|id| [tag, id, number]).collect();
+            self.active.ids(self.context.image_ids).into_iter().map(|id| [tag, id, number]).collect();
         let kind = if schedule.norm == Norm::Linf { Noise::Uniform } else { Noise::Normal };
         let drawn = noise(&self.origin, self.context.seed, &tags, kind)?;
         let delta = match schedule.norm {
@@ -473,6 +473,6 @@ impl<'a> Starts<'a> {
     }
 
     fn finish(self) -> Result<AttackResult> {
-        self.wave.finish(&self.best)
+        self.active.finish(&self.best)
     }
 }

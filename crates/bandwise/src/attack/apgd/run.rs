@@ -4,10 +4,10 @@ use candle_core::Tensor;
 
 use crate::Result;
 use crate::attack::Norm;
+use crate::attack::active_batch::{judge_logits, pick, select_all, select_host};
 use crate::attack::geometry::{column, normalized, project, without_direction};
-use crate::attack::oracle::{Goal, Objective, Oracle};
+use crate::attack::oracle::{LossTargets, Objective, Oracle};
 use crate::attack::projection::onto_l1_ball_and_box;
-use crate::attack::wave::{pick, select_all, select_host, verdicts};
 use crate::nn::loss;
 
 /// The parameters that one start needs.
@@ -80,7 +80,7 @@ pub(crate) struct Run<'a> {
     oracle: &'a Oracle<'a>,
     schedule: Schedule,
     objective: Objective,
-    goal: Goal,
+    goal: LossTargets,
     origin: Tensor,
     x: Tensor,
     previous: Tensor,
@@ -102,7 +102,7 @@ impl<'a> Run<'a> {
         objective: Objective,
         origin: &Tensor,
         begin: Tensor,
-        goal: Goal,
+        goal: LossTargets,
         leave_when_broken: bool,
     ) -> Result<End> {
         let phases = schedule.phases();
@@ -183,7 +183,7 @@ impl<'a> Run<'a> {
         let factor = if self.schedule.norm == Norm::L1 { 1.0 } else { 2.0 };
         let pixels = self.x.elem_count() as f64 / self.rows.len() as f64;
         let changed = self.changed_pixels()?;
-        let judged = verdicts(&logits, &self.labels())?;
+        let judged = judge_logits(&logits, &self.labels())?;
         for (i, row) in self.rows.iter_mut().enumerate() {
             row.step_size = factor * self.schedule.epsilon;
             row.losses = vec![0.0; self.schedule.steps];
@@ -199,7 +199,7 @@ impl<'a> Run<'a> {
     /// Gradient (averaged), loss and verdict at the point just reached.
     fn look(&mut self, step: usize) -> Result<()> {
         let (logits, losses) = self.ask()?;
-        let judged = verdicts(&logits, &self.labels())?;
+        let judged = judge_logits(&logits, &self.labels())?;
         let mut improved = Vec::with_capacity(self.rows.len());
         let mut shown = Vec::with_capacity(self.rows.len());
         for (i, row) in self.rows.iter_mut().enumerate() {

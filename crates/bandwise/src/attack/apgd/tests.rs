@@ -27,7 +27,7 @@ fn golden_apgd_from_the_clean_image() {
     let context = AttackContext::evaluation(0, &ids, 16);
     for run in runs.as_array().unwrap() {
         let name = run["name"].as_str().unwrap();
-        let mut goal = Goal::new(&labels);
+        let mut goal = LossTargets::new(&labels);
         let objective = match run["loss"].as_str().unwrap() {
             "ce" => Objective::CrossEntropy,
             "dlr" => Objective::Dlr,

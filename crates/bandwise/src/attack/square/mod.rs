@@ -10,9 +10,9 @@ use candle_core::{DType, Tensor};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::method::{AttackMethod, Passes, Settings, Wording, check_number};
+use super::active_batch::{ActiveBatch, judge_logits};
+use super::method::{AttackMethod, PassCount, Settings, Wording, check_number};
 use super::oracle::{Objective, Oracle};
-use super::wave::{Wave, verdicts};
 use super::{AttackContext, AttackResult, Classifier, Epsilon, Norm};
 use crate::Result;
 use crate::random::{self, Stream};
@@ -83,8 +83,8 @@ impl AttackMethod for Square {
         None
     }
 
-    fn passes(&self, _: usize) -> Passes {
-        Passes::new(&[self.restarts, self.queries + 1], &[0]) + Passes { forward: 1, gradient: 0 }
+    fn passes(&self, _: usize) -> PassCount {
+        PassCount::new(&[self.restarts, self.queries + 1], &[0]) + PassCount { forward: 1, gradient: 0 }
     }
 
     fn protocol(&self) -> Wording {
@@ -103,13 +103,13 @@ impl AttackMethod for Square {
         context: &AttackContext,
     ) -> Result<AttackResult> {
         let oracle = Oracle::new(model, context);
-        let mut wave = Wave::new(images, labels)?;
+        let mut active = ActiveBatch::new(images, labels)?;
         let mut current = images.detach();
-        let clean = wave.judge(&oracle.logits(images)?)?;
-        wave.count_queries(1);
-        wave.record(&clean, 0);
-        if let Some(stay) = wave.retire(&clean.iter().map(|v| v.wrong).collect::<Vec<_>>(), images)?
-            && !wave.alive.is_empty()
+        let clean = active.judge(&oracle.logits(images)?)?;
+        active.count_queries(1);
+        active.record(&clean, 0);
+        if let Some(stay) = active.retire(&clean.iter().map(|v| v.wrong).collect::<Vec<_>>(), images)?
+            && !active.alive.is_empty()
         {
             current = current.index_select(&stay, 0)?;
         }
@@ -117,12 +117,12 @@ impl AttackMethod for Square {
         let canvas =
             Canvas { height, width, channels, norm: self.norm, epsilon: self.epsilon.value() as f32 };
         for restart in 0..self.restarts {
-            if wave.alive.is_empty() {
+            if active.alive.is_empty() {
                 break;
             }
-            current = self.start(&oracle, &mut wave, &current, &canvas, context, restart)?;
+            current = self.start(&oracle, &mut active, &current, &canvas, context, restart)?;
         }
-        wave.finish(&current)
+        active.finish(&current)
     }
 }
 
@@ -132,7 +132,7 @@ impl Square {
     fn start(
         &self,
         oracle: &Oracle,
-        wave: &mut Wave,
+        active: &mut ActiveBatch,
         origins: &Tensor,
         canvas: &Canvas,
         context: &AttackContext,
@@ -142,7 +142,7 @@ impl Square {
         let rows = origins.flatten_from(1)?.to_dtype(DType::F32)?.to_vec2::<f32>()?;
         let mut searches: Vec<Search> = rows
             .into_iter()
-            .zip(wave.ids(context.image_ids))
+            .zip(active.ids(context.image_ids))
             .map(|(origin, id)| Search {
                 best: origin.clone(),
                 proposed: Vec::new(),
@@ -159,9 +159,11 @@ impl Square {
                     _ => canvas.next(&search.origin, &search.best, share, &mut search.stream),
                 }
             });
-            let judged =
-                verdicts(&oracle.logits(&stack(&searches, |s| &s.proposed, origins)?)?, &wave.labels())?;
-            wave.count_queries(1);
+            let judged = judge_logits(
+                &oracle.logits(&stack(&searches, |s| &s.proposed, origins)?)?,
+                &active.labels(),
+            )?;
+            active.count_queries(1);
             for (search, verdict) in searches.iter_mut().zip(&judged) {
                 if query == 0 || verdict.margin < search.margin || verdict.wrong {
                     search.margin = verdict.margin;
@@ -169,14 +171,14 @@ impl Square {
                 }
             }
             let broken: Vec<bool> = judged.iter().map(|v| v.wrong).collect();
-            for ((search, &image), &broken) in searches.iter().zip(&wave.alive).zip(&broken) {
-                let outcome = &mut wave.outcomes[image];
+            for ((search, &image), &broken) in searches.iter().zip(&active.alive).zip(&broken) {
+                let outcome = &mut active.outcomes[image];
                 outcome.margin = outcome.margin.min(search.margin);
                 outcome.broken = broken;
                 outcome.restart = broken.then_some(restart as u32);
             }
             if broken.contains(&true) {
-                wave.retire(&broken, &stack(&searches, |s| &s.best, origins)?)?;
+                active.retire(&broken, &stack(&searches, |s| &s.best, origins)?)?;
                 let mut left = broken.iter();
                 searches.retain(|_| !left.next().expect("one flag per search"));
                 if searches.is_empty() {

@@ -40,7 +40,7 @@ fn protocols_say_what_a_paper_must_state() {
         assert_eq!(attack.protocol(), line);
         assert_eq!(attack.protocol_with_defaults(), format!("{line} (all defaults)"));
     }
-    let given = Overrides { steps: Some(50), norm: Some(Norm::L2), ..Overrides::default() };
+    let given = AttackOverrides { steps: Some(50), norm: Some(Norm::L2), ..AttackOverrides::default() };
     let (pgd, _) = given.apply(&"pgd".parse().unwrap()).unwrap();
     assert_eq!(
         pgd.protocol_with_defaults(),
@@ -55,8 +55,8 @@ fn protocols_leave_no_parameter_out() {
     let mut seen = 0;
     for name in Attack::names() {
         for norm in [Norm::Linf, Norm::L2, Norm::L1] {
-            let Ok((attack, _)) =
-                (Overrides { norm: Some(norm), ..Overrides::default() }).apply(&name.parse().unwrap())
+            let Ok((attack, _)) = (AttackOverrides { norm: Some(norm), ..AttackOverrides::default() })
+                .apply(&name.parse().unwrap())
             else {
                 continue;
             };
@@ -116,7 +116,7 @@ fn one_default_per_attack() {
         attack.validate().unwrap();
         for &norm in attack.norms() {
             // From a command line, from a recipe, from a journal: the same radius.
-            let given = Overrides { norm: Some(norm), ..Overrides::default() };
+            let given = AttackOverrides { norm: Some(norm), ..AttackOverrides::default() };
             let (typed, unused) = given.apply(&attack).unwrap();
             assert!(unused.is_empty() && typed.norm() == norm, "{name}");
             assert_eq!(typed.epsilon(), norm.default_epsilon(), "{name}");
@@ -129,7 +129,9 @@ fn one_default_per_attack() {
         }
         for norm in [Norm::Linf, Norm::L2, Norm::L1].into_iter().filter(|norm| !attack.norms().contains(norm))
         {
-            let refused = Overrides { norm: Some(norm), ..Overrides::default() }.apply(&attack).unwrap_err();
+            let refused = AttackOverrides { norm: Some(norm), ..AttackOverrides::default() }
+                .apply(&attack)
+                .unwrap_err();
             assert!(refused.to_string().contains(&norm.to_string()), "{refused}");
         }
     }
@@ -139,25 +141,25 @@ fn one_default_per_attack() {
 fn attacks_of_no_strength_are_refused() {
     let size = |text: &str| Some(text.parse::<Epsilon>().unwrap());
     for (name, given) in [
-        ("pgd", Overrides { steps: Some(0), ..Overrides::default() }),
-        ("pgd", Overrides { step_size: size("0"), ..Overrides::default() }),
-        ("pgd", Overrides { restarts: Some(0), ..Overrides::default() }),
-        ("pgd", Overrides { epsilon: size("0/255"), ..Overrides::default() }),
-        ("rfgsm", Overrides { step_size: size("0"), ..Overrides::default() }),
-        ("apgd-ce", Overrides { restarts: Some(0), ..Overrides::default() }),
-        ("apgd-t", Overrides { targets: Some(0), ..Overrides::default() }),
-        ("fab", Overrides { steps: Some(0), ..Overrides::default() }),
-        ("fab-t", Overrides { targets: Some(0), ..Overrides::default() }),
-        ("cw-l2", Overrides { steps: Some(0), ..Overrides::default() }),
-        ("deepfool", Overrides { steps: Some(0), ..Overrides::default() }),
-        ("mifgsm", Overrides { steps: Some(0), ..Overrides::default() }),
-        ("square", Overrides { restarts: Some(0), ..Overrides::default() }),
-        ("low-frequency", Overrides { queries: Some(0), ..Overrides::default() }),
-        ("fourier-basis", Overrides { queries: Some(0), ..Overrides::default() }),
-        ("autoattack", Overrides { steps: Some(0), ..Overrides::default() }),
-        ("autoattack", Overrides { targets: Some(0), ..Overrides::default() }),
-        ("autoattack", Overrides { queries: Some(0), ..Overrides::default() }),
-        ("pgd", Overrides { steps: Some(usize::MAX), ..Overrides::default() }),
+        ("pgd", AttackOverrides { steps: Some(0), ..AttackOverrides::default() }),
+        ("pgd", AttackOverrides { step_size: size("0"), ..AttackOverrides::default() }),
+        ("pgd", AttackOverrides { restarts: Some(0), ..AttackOverrides::default() }),
+        ("pgd", AttackOverrides { epsilon: size("0/255"), ..AttackOverrides::default() }),
+        ("rfgsm", AttackOverrides { step_size: size("0"), ..AttackOverrides::default() }),
+        ("apgd-ce", AttackOverrides { restarts: Some(0), ..AttackOverrides::default() }),
+        ("apgd-t", AttackOverrides { targets: Some(0), ..AttackOverrides::default() }),
+        ("fab", AttackOverrides { steps: Some(0), ..AttackOverrides::default() }),
+        ("fab-t", AttackOverrides { targets: Some(0), ..AttackOverrides::default() }),
+        ("cw-l2", AttackOverrides { steps: Some(0), ..AttackOverrides::default() }),
+        ("deepfool", AttackOverrides { steps: Some(0), ..AttackOverrides::default() }),
+        ("mifgsm", AttackOverrides { steps: Some(0), ..AttackOverrides::default() }),
+        ("square", AttackOverrides { restarts: Some(0), ..AttackOverrides::default() }),
+        ("low-frequency", AttackOverrides { queries: Some(0), ..AttackOverrides::default() }),
+        ("fourier-basis", AttackOverrides { queries: Some(0), ..AttackOverrides::default() }),
+        ("autoattack", AttackOverrides { steps: Some(0), ..AttackOverrides::default() }),
+        ("autoattack", AttackOverrides { targets: Some(0), ..AttackOverrides::default() }),
+        ("autoattack", AttackOverrides { queries: Some(0), ..AttackOverrides::default() }),
+        ("pgd", AttackOverrides { steps: Some(usize::MAX), ..AttackOverrides::default() }),
     ] {
         let refused = given.apply(&name.parse().unwrap()).unwrap_err().to_string();
         assert!(refused.contains(name), "{refused}");
@@ -186,7 +188,7 @@ fn a_band_without_a_frequency_of_the_images_is_refused() {
     let context = AttackContext::evaluation(0, &ids, 8);
     for name in ["fgsm", "rfgsm", "pgd", "mifgsm", "cw-linf", "fourier-basis", "low-frequency"] {
         for band in ["60:90", "99999999999,0", "-9223372036854775808,0", "0,3"] {
-            let given = Overrides { band: Some(band.parse().unwrap()), ..Overrides::default() };
+            let given = AttackOverrides { band: Some(band.parse().unwrap()), ..AttackOverrides::default() };
             let (attack, _) = given.apply(&name.parse().unwrap()).unwrap();
             let refused = attack.run(&model, &images, &labels, &context).unwrap_err().to_string();
             assert!(refused.contains("4×4"), "{name} {band}: {refused}");
@@ -198,7 +200,11 @@ fn a_band_without_a_frequency_of_the_images_is_refused() {
 fn attacks_are_the_same_however_they_are_written() {
     let with = |epsilon: &str, step: Option<&str>| {
         let step_size = step.map(|step| step.parse().unwrap());
-        let given = Overrides { epsilon: Some(epsilon.parse().unwrap()), step_size, ..Overrides::default() };
+        let given = AttackOverrides {
+            epsilon: Some(epsilon.parse().unwrap()),
+            step_size,
+            ..AttackOverrides::default()
+        };
         given.attacks(&["pgd"]).unwrap().remove(0)
     };
     let plain = with("8/255", None);
@@ -212,7 +218,7 @@ fn attacks_are_the_same_however_they_are_written() {
         Attack::distinct(vec![plain.clone(), with("4/255", None), with("8/255", Some("2/255"))]);
     assert_eq!((kept, left_out.len()), (vec![plain, with("4/255", None)], 1));
     let targets = |classes| {
-        let given = Overrides { targets: Some(50), ..Overrides::default() };
+        let given = AttackOverrides { targets: Some(50), ..AttackOverrides::default() };
         given.attacks(&["apgd-t"]).unwrap().remove(0).for_classes(classes).protocol()
     };
     assert!(targets(10).contains("9 targets"), "{}", targets(10));
@@ -225,7 +231,7 @@ fn attacks_are_the_same_however_they_are_written() {
 fn strengths_that_rounding_swallows_are_refused() {
     let refusal = |epsilon: Option<&str>, step_size: Option<&str>| {
         let [epsilon, step_size] = [epsilon, step_size].map(|size| size.map(|size| size.parse().unwrap()));
-        let refused = Overrides { epsilon, step_size, ..Overrides::default() }.attacks(&["pgd"]);
+        let refused = AttackOverrides { epsilon, step_size, ..AttackOverrides::default() }.attacks(&["pgd"]);
         refused.err().map(|error| error.to_string()).unwrap_or_default()
     };
     for (epsilon, step_size, expected) in [

@@ -27,7 +27,7 @@ impl Classifier for Cliff {
 /// What the pre-flight check says of attacks on a network, by the name of the attack.
 fn masked(model: &dyn Classifier, norm: Option<Norm>, name: &str) -> Vec<Warning> {
     let (images, labels, ids) = random_images(model, 6);
-    let attacks = Overrides { norm, ..Overrides::default() }.attacks(&[name]).unwrap();
+    let attacks = AttackOverrides { norm, ..AttackOverrides::default() }.attacks(&[name]).unwrap();
     check_gradients(model, &images, &labels, &attacks, &AttackContext::evaluation(0, &ids, 4)).unwrap()
 }
 
@@ -67,7 +67,7 @@ fn masked_gradients_are_flagged_before_an_attack() {
 #[test]
 fn advice_knows_what_is_run_already() {
     let attacks = |norm: Norm, names: &[&str]| {
-        Overrides { norm: Some(norm), ..Overrides::default() }.attacks(names).unwrap()
+        AttackOverrides { norm: Some(norm), ..AttackOverrides::default() }.attacks(names).unwrap()
     };
     for (names, expected) in [
         (&["pgd"][..], "use square, which needs none, or autoattack"),
@@ -79,7 +79,7 @@ fn advice_knows_what_is_run_already() {
         assert!(text.contains(expected) && !text.contains("linf"), "{names:?}: {text}");
     }
     let saturated = |names: &[&str]| {
-        let attacks = Overrides::default().attacks(names).unwrap();
+        let attacks = AttackOverrides::default().attacks(names).unwrap();
         let model = Linear::random(48, 5, 4).times(1e4);
         let (images, labels, ids) = random_images(&model, 6);
         check_gradients(&model, &images, &labels, &attacks, &AttackContext::evaluation(0, &ids, 4)).unwrap()
@@ -130,7 +130,7 @@ fn autoattack_counts_images_not_parts() {
         let (images, labels, ids) = random_images(model, 6);
         let attack = Attack::AutoAttack(AutoAttack {
             epsilon: Epsilon::of_255(0.01),
-            version: Version::Custom,
+            version: AutoAttackVersion::Custom,
             attacks: parts.iter().map(|part| part.to_string()).collect(),
             queries: 5,
             steps: 3,

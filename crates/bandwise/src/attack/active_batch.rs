@@ -1,7 +1,7 @@
 //! The images an attack works on at once, and who of them is still alive.
 //!
 //! An attack keeps its state (current point, gradient, counters) for the images still alive only.
-//! When images are broken they [`retire`](Wave::retire), and the attack selects the rows that stay.
+//! When images are broken they [`retire`](ActiveBatch::retire), and the attack selects the rows that stay.
 
 use candle_core::{Device, Tensor};
 
@@ -22,7 +22,7 @@ pub struct Verdict {
 ///
 /// # Errors
 /// [`Error::Model`] for logits that are not numbers, or a label the model does not know.
-pub fn verdicts(logits: &Tensor, labels: &[u32]) -> Result<Vec<Verdict>> {
+pub fn judge_logits(logits: &Tensor, labels: &[u32]) -> Result<Vec<Verdict>> {
     let rows = logits.to_dtype(candle_core::DType::F64)?.to_vec2::<f64>()?;
     rows.iter()
         .zip(labels)
@@ -48,7 +48,7 @@ pub fn verdicts(logits: &Tensor, labels: &[u32]) -> Result<Vec<Verdict>> {
 }
 
 /// Bookkeeping for one call of an attack.
-pub(crate) struct Wave {
+pub(crate) struct ActiveBatch {
     /// For every row of the attack's state: which image of the caller's batch it is.
     pub alive: Vec<usize>,
     /// One per image of the caller's batch.
@@ -58,7 +58,7 @@ pub(crate) struct Wave {
     device: Device,
 }
 
-impl Wave {
+impl ActiveBatch {
     pub fn new(images: &Tensor, labels: &Tensor) -> Result<Self> {
         let labels = labels.to_vec1::<u32>()?;
         let count = images.dim(0)?;
@@ -86,7 +86,7 @@ impl Wave {
 
     /// Judges logits of the rows still alive.
     pub fn judge(&self, logits: &Tensor) -> Result<Vec<Verdict>> {
-        verdicts(logits, &self.labels())
+        judge_logits(logits, &self.labels())
     }
 
     /// Counts one forward pass for every row still alive.
@@ -122,7 +122,7 @@ impl Wave {
         }
     }
 
-    /// Takes the rows marked in `leaving` out of the wave with their final images (rows of
+    /// Takes the rows marked in `leaving` out of the batch with their final images (rows of
     /// `images`); returns the indices of the rows that stay, `None` if nobody left.
     pub fn retire(&mut self, leaving: &[bool], images: &Tensor) -> Result<Option<Tensor>> {
         let rows = |wanted: bool| -> Vec<u32> {
@@ -189,14 +189,14 @@ mod tests {
         let device = Device::Cpu;
         let images = Tensor::arange(0f32, 4f32, &device).unwrap().reshape((4, 1, 1, 1)).unwrap();
         let labels = Tensor::new(&[0u32, 1, 0, 1], &device).unwrap();
-        let mut wave = Wave::new(&images, &labels).unwrap();
-        let stay = wave.retire(&[false, true, false, true], &images).unwrap().unwrap();
+        let mut active = ActiveBatch::new(&images, &labels).unwrap();
+        let stay = active.retire(&[false, true, false, true], &images).unwrap().unwrap();
         let rest = images.index_select(&stay, 0).unwrap();
-        assert_eq!((wave.alive.clone(), wave.labels()), (vec![0, 2], vec![0, 0]));
-        assert!(wave.retire(&[false, false], &rest).unwrap().is_none());
-        let stay = wave.retire(&[true, false], &rest).unwrap().unwrap();
+        assert_eq!((active.alive.clone(), active.labels()), (vec![0, 2], vec![0, 0]));
+        assert!(active.retire(&[false, false], &rest).unwrap().is_none());
+        let stay = active.retire(&[true, false], &rest).unwrap().unwrap();
         let rest = rest.index_select(&stay, 0).unwrap();
-        let result = wave.finish(&rest).unwrap();
+        let result = active.finish(&rest).unwrap();
         assert_eq!(result.images.flatten_all().unwrap().to_vec1::<f32>().unwrap(), [0.0, 1.0, 2.0, 3.0]);
     }
 
@@ -204,11 +204,11 @@ mod tests {
     fn verdicts_take_the_first_of_equal_logits_and_refuse_nan() {
         let logits =
             Tensor::new(&[[1.0f32, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 2.0, 5.0]], &Device::Cpu).unwrap();
-        let judged = verdicts(&logits, &[0, 1, 2]).unwrap();
+        let judged = judge_logits(&logits, &[0, 1, 2]).unwrap();
         assert_eq!(judged.iter().map(|v| v.wrong).collect::<Vec<_>>(), [false, true, false]);
         assert_eq!(judged.iter().map(|v| v.margin).collect::<Vec<_>>(), [0.0, 0.0, 3.0]);
         let nan = Tensor::new(&[[f32::NAN, 0.0]], &Device::Cpu).unwrap();
-        assert!(verdicts(&nan, &[0]).is_err());
-        assert!(verdicts(&logits.narrow(0, 0, 1).unwrap(), &[7]).is_err());
+        assert!(judge_logits(&nan, &[0]).is_err());
+        assert!(judge_logits(&logits.narrow(0, 0, 1).unwrap(), &[7]).is_err());
     }
 }
