@@ -2,7 +2,7 @@
 //!
 //! ```
 //! use bandwise::candle_core::{DType, Device, Tensor};
-//! use bandwise::nn::{ModelShape, Model, ForwardContext, DualTensor};
+//! use bandwise::nn::{DualTensor, ForwardContext, Model, ModelShape};
 //!
 //! # fn main() -> bandwise::Result<()> {
 //! let shape = ModelShape { channels: 3, classes: 10, width: Some(4) };
@@ -11,8 +11,9 @@
 //! let direction = Tensor::ones_like(&images)?;
 //!
 //! // One dual pass gives the derivative along a direction, as two passes nearby do.
-//! let slope = model.forward(&DualTensor::dual(images.clone(), direction.clone()), &ForwardContext::eval())?.tangent.unwrap();
-//! let at = |step: f64| model.logits(&(&images + (&direction * step)?)?, &ForwardContext::eval());
+//! let pass = ForwardContext::eval();
+//! let slope = model.forward(&DualTensor::dual(images.clone(), direction.clone()), &pass)?.tangent.unwrap();
+//! let at = |step: f64| model.logits(&(&images + (&direction * step)?)?, &pass);
 //! let nearby = ((at(1e-6)? - at(-1e-6)?)? / 2e-6)?;
 //! let difference = (slope - nearby)?.abs()?.max_all()?.to_scalar::<f64>()?;
 //! assert!(difference < 1e-6);
