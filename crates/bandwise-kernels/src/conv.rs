@@ -11,8 +11,8 @@ use crate::cpu::conv_weight;
 use crate::cpu::depthwise;
 use crate::cpu::detect::Detected;
 use crate::cpu::gather::{Epilogue, gather};
-use crate::cpu::gather_plan::GatherPlan;
-use crate::cpu::pack::{Direction, Packed, pack};
+use crate::cpu::gather_plan::{Direction, GatherPlan};
+use crate::cpu::pack::{Packed, pack};
 use crate::cpu::strategy::Strategy;
 use crate::cpu::winograd;
 use crate::cpu::winograd_kernel::WinogradWeights;
@@ -69,7 +69,7 @@ impl CustomOp2 for Conv2d {
         l2: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         with_element!(s1, self.name(), T => {
-            let weight = PackedForward::new(&self.geometry, elements::<T>(s2, l2)?);
+            let weight = PackedWeights::new(&self.geometry, Direction::Forward, elements::<T>(s2, l2)?);
             let values = weight.run(&self.geometry, elements::<T>(s1, l1)?, Epilogue::NONE);
             Ok((wrap(values), Shape::from(&self.geometry.output_shape())))
         })
@@ -134,7 +134,8 @@ impl CustomOp2 for Gradient {
             let geometry = &self.geometry;
             Ok(match self.of {
                 Argument::Input => {
-                    let values = PackedData::new(geometry, other).run(geometry, gradient, Epilogue::NONE);
+                    let weight = PackedWeights::new(geometry, Direction::Data, other);
+                    let values = weight.run(geometry, gradient, Epilogue::NONE);
                     (wrap(values), Shape::from(&geometry.input_shape()))
                 }
                 Argument::Weight => {
@@ -165,99 +166,66 @@ pub(crate) fn wrap<T: Element>(values: Vec<T>) -> CpuStorage {
     T::to_cpu_storage_owned(values)
 }
 
-/// Weights packed for the forward pass; the batch and image size may change between runs.
-pub(crate) enum PackedForward<T: 'static> {
-    Direct(Packed<T>),
-    Depthwise(Vec<T>),
-    Winograd(WinogradWeights<T>),
+/// Weights packed for one direction. The batch and image size may change between runs; for the data gradient the image
+/// must be at least as large as the stride, or the same as at packing.
+pub(crate) struct PackedWeights<T: 'static> {
+    direction: Direction,
+    form: Form<T>,
 }
 
-impl<T: Detected> PackedForward<T> {
-    pub(crate) fn new(geometry: &Geometry, weight: &[T]) -> Self {
-        let kernels = T::kernels();
-        match Strategy::of(kernels, geometry) {
-            Strategy::Direct(bf16) => {
-                let plan = GatherPlan::forward(geometry);
-                Self::Direct(pack(kernels, bf16, weight, geometry, &plan, Direction::Forward))
-            }
-            Strategy::Depthwise => Self::Depthwise(depthwise::pack(geometry, weight)),
-            Strategy::Winograd(winograd) => {
-                let direction = Direction::Forward;
-                Self::Winograd(WinogradWeights::new(kernels, winograd, weight, geometry, direction))
-            }
-        }
-    }
-
-    pub(crate) fn run(&self, geometry: &Geometry, input: &[T], epilogue: Epilogue<'_, T>) -> Vec<T> {
-        let kernels = T::kernels();
-        let (inner, outer) = (geometry.in_channels, geometry.out_channels);
-        match self {
-            Self::Direct(packed) => {
-                let plan = GatherPlan::forward(geometry);
-                let length = geometry.output_shape().iter().product();
-                // SAFETY: the forward plan visits every output pixel, in every block of channels.
-                unsafe {
-                    produce(length, |target| {
-                        gather(kernels, &plan, input, inner, packed, epilogue, target, outer)
-                    })
-                }
-            }
-            Self::Depthwise(weights) => {
-                depthwise::run(kernels, &[GatherPlan::forward(geometry)], input, weights, inner, epilogue)
-            }
-            Self::Winograd(weights) => winograd::forward(kernels, geometry, weights, input, epilogue),
-        }
-    }
-}
-
-/// Weights packed for the data gradient.
-pub(crate) enum PackedData<T: 'static> {
-    /// One set of panels per phase of the stride.
+enum Form<T: 'static> {
+    /// One set of panels per plan.
     Direct(Vec<Packed<T>>),
     Depthwise(Vec<T>),
     Winograd(WinogradWeights<T>),
 }
 
-impl<T: Detected> PackedData<T> {
-    pub(crate) fn new(geometry: &Geometry, weight: &[T]) -> Self {
+impl<T: Detected> PackedWeights<T> {
+    pub(crate) fn new(geometry: &Geometry, direction: Direction, weight: &[T]) -> Self {
         let kernels = T::kernels();
-        match Strategy::of(kernels, geometry) {
+        let form = match Strategy::of(kernels, geometry) {
             Strategy::Direct(bf16) => {
-                let plans = GatherPlan::data(geometry);
-                let pack = |plan| pack(kernels, bf16, weight, geometry, plan, Direction::Data);
-                Self::Direct(plans.iter().map(pack).collect())
+                let pack = |plan: &GatherPlan| pack(kernels, bf16, weight, geometry, plan, direction);
+                Form::Direct(GatherPlan::of(geometry, direction).iter().map(pack).collect())
             }
-            Strategy::Depthwise => Self::Depthwise(depthwise::pack(geometry, weight)),
+            Strategy::Depthwise => Form::Depthwise(depthwise::pack(geometry, weight)),
             Strategy::Winograd(winograd) => {
-                let direction = Direction::Data;
-                Self::Winograd(WinogradWeights::new(kernels, winograd, weight, geometry, direction))
+                Form::Winograd(WinogradWeights::new(kernels, winograd, weight, geometry, direction))
             }
-        }
+        };
+        Self { direction, form }
     }
 
-    /// The gradient with respect to the input, through `epilogue`. The geometry's input must be at least as large as
-    /// the stride, or the same as at packing.
-    pub(crate) fn run(&self, geometry: &Geometry, gradient: &[T], epilogue: Epilogue<'_, T>) -> Vec<T> {
-        let kernels = T::kernels();
-        let (inner, outer) = (geometry.in_channels, geometry.out_channels);
-        match self {
-            Self::Direct(phases) => {
-                let length = geometry.input_shape().iter().product();
-                // SAFETY: the plans of all phases together visit every input pixel, in every block of channels; a
-                // plan without taps stores zeros.
+    /// The result, or the gradient with respect to the input, through `epilogue`.
+    pub(crate) fn run(&self, geometry: &Geometry, source: &[T], epilogue: Epilogue<'_, T>) -> Vec<T> {
+        let (kernels, direction) = (T::kernels(), self.direction);
+        match &self.form {
+            Form::Direct(packed) => {
+                let (inner, outer) = (geometry.in_channels, geometry.out_channels);
+                let (from, to, shape) = match direction {
+                    Direction::Forward => (inner, outer, geometry.output_shape()),
+                    Direction::Data => (outer, inner, geometry.input_shape()),
+                };
+                // SAFETY: the plans of a direction together visit every pixel of the target, in every block of
+                // channels; a plan without taps stores zeros.
                 unsafe {
-                    produce(length, |target| {
-                        for (plan, packed) in GatherPlan::data(geometry).iter().zip(phases) {
-                            gather(kernels, plan, gradient, outer, packed, epilogue, target, inner);
+                    produce(shape.iter().product(), |target| {
+                        for (plan, packed) in GatherPlan::of(geometry, direction).iter().zip(packed) {
+                            gather(kernels, plan, source, from, packed, epilogue, target, to);
                         }
                     })
                 }
             }
-            Self::Depthwise(weights) => {
-                depthwise::run(kernels, &GatherPlan::data(geometry), gradient, weights, inner, epilogue)
+            Form::Depthwise(weights) => {
+                let plans = GatherPlan::of(geometry, direction);
+                depthwise::run(kernels, &plans, source, weights, geometry.in_channels, epilogue)
             }
-            Self::Winograd(weights) => {
-                winograd::forward(kernels, &winograd::mirrored(geometry), weights, gradient, epilogue)
+            Form::Winograd(weights) => {
+                let geometry = match direction {
+                    Direction::Forward => *geometry,
+                    Direction::Data => winograd::mirrored(geometry),
+                };
+                winograd::forward(kernels, &geometry, weights, source, epilogue)
             }
         }
     }

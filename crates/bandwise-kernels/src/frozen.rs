@@ -6,9 +6,10 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Layout, Result, Shape
 
 use crate::algorithm::Algorithm;
 use crate::backend::Backend;
-use crate::conv::{PackedData, PackedForward, algorithm, conv2d, wrap};
+use crate::conv::{PackedWeights, algorithm, conv2d, wrap};
 use crate::cpu::detect::Detected;
 use crate::cpu::gather::Epilogue;
+use crate::cpu::gather_plan::Direction;
 use crate::element::{Element, elements, with_element};
 use crate::elementwise::Mask;
 use crate::geometry::{ConvConfig, Geometry};
@@ -32,33 +33,31 @@ pub(crate) struct Weights {
 /// Packed weights of whichever number type the tensor has, made on first use.
 #[derive(Default)]
 pub(crate) struct PackedCache {
-    forward_single: OnceLock<PackedForward<f32>>,
-    forward_double: OnceLock<PackedForward<f64>>,
-    data_single: OnceLock<PackedData<f32>>,
-    data_double: OnceLock<PackedData<f64>>,
+    single: Slots<f32>,
+    double: Slots<f64>,
+}
+
+/// The packed weights of both directions.
+#[derive(Default)]
+pub(crate) struct Slots<T: 'static> {
+    forward: OnceLock<PackedWeights<T>>,
+    data: OnceLock<PackedWeights<T>>,
 }
 
 /// Picks the part of the cache for a number type.
 pub(crate) trait Cached: Detected {
-    fn forward(cache: &PackedCache) -> &OnceLock<PackedForward<Self>>;
-    fn data(cache: &PackedCache) -> &OnceLock<PackedData<Self>>;
+    fn slots(cache: &PackedCache) -> &Slots<Self>;
 }
 
 impl Cached for f32 {
-    fn forward(cache: &PackedCache) -> &OnceLock<PackedForward<f32>> {
-        &cache.forward_single
-    }
-    fn data(cache: &PackedCache) -> &OnceLock<PackedData<f32>> {
-        &cache.data_single
+    fn slots(cache: &PackedCache) -> &Slots<f32> {
+        &cache.single
     }
 }
 
 impl Cached for f64 {
-    fn forward(cache: &PackedCache) -> &OnceLock<PackedForward<f64>> {
-        &cache.forward_double
-    }
-    fn data(cache: &PackedCache) -> &OnceLock<PackedData<f64>> {
-        &cache.data_double
+    fn slots(cache: &PackedCache) -> &Slots<f64> {
+        &cache.double
     }
 }
 
@@ -145,12 +144,12 @@ impl Weights {
         input: &[T],
         epilogue: Epilogue<'_, T>,
     ) -> Result<Vec<T>> {
-        let packed = self.packed_forward::<T>(geometry)?;
+        let direction = Direction::Forward;
         match &self.bias {
             Some(bias) => with_slice(bias, |bias| {
-                packed.run(geometry, input, Epilogue { bias: Some(bias), ..epilogue })
-            }),
-            None => Ok(packed.run(geometry, input, epilogue)),
+                self.run(geometry, direction, input, Epilogue { bias: Some(bias), ..epilogue })
+            })?,
+            None => self.run(geometry, direction, input, epilogue),
         }
     }
 
@@ -161,28 +160,40 @@ impl Weights {
         gradient: &[T],
         epilogue: Epilogue<'_, T>,
     ) -> Result<Vec<T>> {
-        match self.packed_data::<T>(geometry)? {
-            Some(packed) => Ok(packed.run(geometry, gradient, epilogue)),
-            None => {
-                let packed = with_slice(&self.weight, |w| PackedData::new(geometry, w))?;
-                Ok(packed.run(geometry, gradient, epilogue))
-            }
+        self.run(geometry, Direction::Data, gradient, epilogue)
+    }
+
+    fn run<T: Cached>(
+        &self,
+        geometry: &Geometry,
+        direction: Direction,
+        source: &[T],
+        epilogue: Epilogue<'_, T>,
+    ) -> Result<Vec<T>> {
+        match self.packed(geometry, direction)? {
+            Some(packed) => Ok(packed.run(geometry, source, epilogue)),
+            None => Ok(self.pack(geometry, direction)?.run(geometry, source, epilogue)),
         }
     }
 
-    /// The weights packed for the forward pass, once.
-    pub(crate) fn packed_forward<T: Cached>(&self, geometry: &Geometry) -> Result<&PackedForward<T>> {
-        kept(T::forward(&self.cache), || with_slice(&self.weight, |w| PackedForward::new(geometry, w)))
+    fn pack<T: Cached>(&self, geometry: &Geometry, direction: Direction) -> Result<PackedWeights<T>> {
+        with_slice(&self.weight, |weight| PackedWeights::new(geometry, direction, weight))
     }
 
-    /// The weights packed for the data gradient, once; `None` for an image smaller than the stride, which lacks
+    /// The packed weights, made once; `None` for the data gradient of an image smaller than the stride, which lacks
     /// phases that a later, larger image would need.
-    pub(crate) fn packed_data<T: Cached>(&self, geometry: &Geometry) -> Result<Option<&PackedData<T>>> {
-        let stride = geometry.config.stride;
-        if geometry.in_height < stride || geometry.in_width < stride {
-            return Ok(None);
-        }
-        kept(T::data(&self.cache), || with_slice(&self.weight, |w| PackedData::new(geometry, w))).map(Some)
+    pub(crate) fn packed<T: Cached>(
+        &self,
+        geometry: &Geometry,
+        direction: Direction,
+    ) -> Result<Option<&PackedWeights<T>>> {
+        let (slots, stride) = (T::slots(&self.cache), geometry.config.stride);
+        let slot = match direction {
+            Direction::Forward => &slots.forward,
+            Direction::Data if geometry.in_height < stride || geometry.in_width < stride => return Ok(None),
+            Direction::Data => &slots.data,
+        };
+        kept(slot, || self.pack(geometry, direction)).map(Some)
     }
 }
 

@@ -2,6 +2,15 @@
 
 use crate::geometry::{ConvConfig, Geometry};
 
+/// Which side of the weight is summed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Direction {
+    /// Columns are output channels, the sum runs over input channels.
+    Forward,
+    /// Columns are input channels, the sum runs over output channels.
+    Data,
+}
+
 /// One position of the kernel, relative to the source pixel at the plan's own coordinate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Tap {
@@ -45,6 +54,14 @@ impl GatherPlan {
             target_step: 1,
             source_step: stride,
             taps,
+        }
+    }
+
+    /// The plans that together visit every pixel of a direction's target.
+    pub(crate) fn of(geometry: &Geometry, direction: Direction) -> Vec<Self> {
+        match direction {
+            Direction::Forward => vec![Self::forward(geometry)],
+            Direction::Data => Self::data(geometry),
         }
     }
 

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::bf16::{Bf16Kernels, Bf16Pair, paired};
-use super::gather_plan::GatherPlan;
+use super::gather_plan::{Direction, GatherPlan};
 use super::kernel::{DotTile, Kernels, NARROW_COLUMNS, NARROW_DEPTH};
 use crate::element::Element;
 use crate::geometry::Geometry;
@@ -33,15 +33,6 @@ pub(crate) struct Block {
     pub columns: usize,
     pub width: usize,
     pub offset: usize,
-}
-
-/// Which side of the weight is summed over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Direction {
-    /// Columns are output channels, the sum runs over input channels.
-    Forward,
-    /// Columns are input channels, the sum runs over output channels.
-    Data,
 }
 
 /// Packs `weight` `[out, in / groups, kh, kw]` for one plan; as pairs, if there are kernels for them and the depth is even enough.

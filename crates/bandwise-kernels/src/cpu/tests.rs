@@ -11,9 +11,9 @@ use super::detect::Detected;
 #[cfg(target_arch = "x86_64")]
 use super::detect::find_f32;
 use super::gather::{Epilogue, gather};
-use super::gather_plan::GatherPlan;
+use super::gather_plan::{Direction, GatherPlan};
 use super::kernel::Kernels;
-use super::pack::{Direction, pack};
+use super::pack::pack;
 use super::strategy::Strategy;
 use super::winograd;
 use super::winograd_kernel::WinogradWeights;

@@ -3,8 +3,9 @@
 
 use rayon::prelude::*;
 
+use super::gather_plan::Direction;
 use super::kernel::Kernels;
-use super::pack::{Block, Direction, blocks};
+use super::pack::{Block, blocks};
 use super::strategy::Winograd;
 use super::winograd_product::Panels;
 use super::winograd_tile::Transforms;

@@ -7,6 +7,7 @@ use super::{FrozenGraph, Operation, Shape4, geometry};
 use crate::cpu::batch_norm::affine;
 use crate::cpu::elementwise::mask;
 use crate::cpu::gather::Epilogue;
+use crate::cpu::gather_plan::Direction;
 use crate::cpu::pool;
 use crate::cpu::signs::Signs;
 use crate::frozen::Cached;
@@ -17,11 +18,8 @@ impl FrozenGraph {
         for node in &self.nodes {
             if let Operation::Convolution { weights, .. } = &node.operation {
                 let geometry = geometry(weights, shapes[node.input])?;
-                if back {
-                    weights.packed_data::<T>(&geometry)?;
-                } else {
-                    weights.packed_forward::<T>(&geometry)?;
-                }
+                let direction = if back { Direction::Data } else { Direction::Forward };
+                weights.packed::<T>(&geometry, direction)?;
             }
         }
         Ok(())
