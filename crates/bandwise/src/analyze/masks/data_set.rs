@@ -11,7 +11,9 @@ use crate::analyze::space::{Space, View, in_space};
 use crate::analyze::{Analysis, Findings, NamedClassifier, shared_images, signed};
 use crate::evaluate::subject::{Subject, TestImages};
 use crate::lock::Lock;
-use crate::method::fourier_mask::{SharedMaskConfig, SharedMaskLearner, SharedMaskResult, SharedMaskState, Mask};
+use crate::method::fourier_mask::{
+    Mask, SharedMaskConfig, SharedMaskLearner, SharedMaskResult, SharedMaskState,
+};
 use crate::plot::Block;
 use crate::wording::counted;
 use crate::{Error, Job, Result};

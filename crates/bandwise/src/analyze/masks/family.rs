@@ -17,9 +17,9 @@ use crate::analyze::perturbations::perturb;
 use crate::analyze::signed;
 use crate::analyze::space::View;
 use crate::attack::{Attack, Classifier};
+use crate::evaluate::accuracy_record::attacked;
 use crate::evaluate::record::Record;
 use crate::evaluate::subject::{Subject, TestImages};
-use crate::evaluate::accuracy_record::attacked;
 use crate::method::fourier_mask::{Baseline, ImageConfig, ImageLearner, Mask};
 use crate::wording::counted;
 use crate::{Error, Job, Result};
@@ -155,7 +155,8 @@ impl<'a> Family<'a> {
             let pixels = chosen.clean.images.clone();
             let label = subject.label.clone();
             if index == 0 && subjects.len() > 1 {
-                targets = Some(Baseline::measure(&subject.classifier, &pixels, None, batch_size)?.predictions);
+                targets =
+                    Some(Baseline::measure(&subject.classifier, &pixels, None, batch_size)?.predictions);
             }
             families.push(Self { label, subject, view, attack: None, pixels, targets: targets.clone() });
         }
