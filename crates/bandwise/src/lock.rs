@@ -91,6 +91,7 @@ impl Lock {
     fn take(target: &Path, folder: &Path, path: PathBuf) -> Result<Self> {
         std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
         loop {
+            refuse_foreign(&path)?;
             let mut file = OpenOptions::new()
                 .create(true)
                 .truncate(false)
@@ -122,6 +123,23 @@ impl Drop for Lock {
         if self.file.is_some() {
             let _ = std::fs::remove_file(&self.path);
         }
+    }
+}
+
+/// Refuses what is no lock file under the name of one: it would be overwritten.
+fn refuse_foreign(path: &Path) -> Result<()> {
+    let Ok(data) = std::fs::symlink_metadata(path) else { return Ok(()) };
+    let begins = |file: &mut File| {
+        let mut first = [0; 1];
+        file.read(&mut first).map(|count| count == 0 || first == *b"{")
+    };
+    let is_ours = data.is_file() && File::open(path).and_then(|mut file| begins(&mut file)).unwrap_or(true);
+    match is_ours {
+        true => Ok(()),
+        false => Err(Error::config(format!(
+            "{}: something else is where the lock is to be; move it away",
+            path.display()
+        ))),
     }
 }
 
@@ -231,6 +249,21 @@ mod tests {
         assert!(Lock::file(&target).unwrap_err().to_string().contains(&std::process::id().to_string()));
         drop(lock);
         assert!(!left.exists());
+    }
+
+    #[test]
+    fn foreign_files_under_the_name_of_a_lock_are_left_as_they_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let precious = folder.path().join(".journal.jsonl.lock");
+        std::fs::write(&precious, "precious").unwrap();
+        let message = Lock::file(&folder.path().join("journal.jsonl")).unwrap_err().to_string();
+        assert!(message.contains("something else is where the lock is to be"), "{message}");
+        assert_eq!(std::fs::read(&precious).unwrap(), b"precious");
+        #[cfg(unix)]
+        {
+            std::os::unix::fs::symlink(&precious, folder.path().join(".other.jsonl.lock")).unwrap();
+            assert!(Lock::file(&folder.path().join("other.jsonl")).is_err());
+        }
     }
 
     #[test]

@@ -4,6 +4,9 @@
 //!
 //! The file holds whose answers these are, then one record per answer: what was asked (a hash), the tensors, and a
 //! checksum. What follows the first record that does not fit is thrown away.
+//!
+//! It only saves time: where it cannot be written, the model is asked as ever, and foreign files of its name are left
+//! alone.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -14,6 +17,8 @@ use candle_core::{Device, Tensor};
 
 use crate::{Error, Result, files};
 
+/// What the file begins with.
+const MARK: &[u8] = b"answers kept by bandwise\n";
 /// Characters of a hash in the file.
 const HASH: usize = 64;
 /// Before the tensors of a record: hash and length.
@@ -33,26 +38,43 @@ struct State {
     file: File,
     /// Everything that an earlier process left has been given.
     at_end: bool,
+    /// Nothing more is written.
+    full: bool,
     given: usize,
 }
 
 impl Recall {
     /// The answers in the file at `path`, as far as they belong to `key`: everything that they depend on. A file of
-    /// another key begins anew.
-    pub fn open(path: &Path, key: &str) -> Result<Self> {
-        let io = |e| Error::io(path, e);
-        let mut file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(io)?;
-        let key = files::sha256(key.as_bytes());
-        let mut found = [0; HASH];
-        let is_ours = file.read_exact(&mut found).is_ok() && found == *key.as_bytes();
-        if !is_ours {
-            file.set_len(0).map_err(io)?;
-            file.seek(SeekFrom::Start(0)).map_err(io)?;
-            file.write_all(key.as_bytes()).map_err(io)?;
+    /// another key begins anew. `None` where no such file can be kept.
+    pub fn open(path: &Path, key: &str) -> Option<Self> {
+        let key = [MARK, files::sha256(key.as_bytes()).as_bytes()].concat();
+        let opened = open(path).and_then(|mut file| {
+            let mut found = vec![0; key.len()];
+            let is_ours = file.read_exact(&mut found).is_ok() && found == key;
+            if !is_ours {
+                file.set_len(0)?;
+                file.seek(SeekFrom::Start(0))?;
+                file.write_all(&key)?;
+            }
+            Ok(State { file, at_end: !is_ours, full: false, given: 0 })
+        });
+        match opened {
+            Ok(state) => Some(Self { path: path.to_path_buf(), state: Mutex::new(state) }),
+            Err(error) => {
+                tracing::warn!(
+                    "{}: {error}; without it, a stop costs what an image took so far",
+                    path.display()
+                );
+                None
+            }
         }
-        let state = Mutex::new(State { file, at_end: !is_ours, given: 0 });
-        Ok(Self { path: path.to_path_buf(), state })
+    }
+
+    /// Removes the file at `path`, if it is one of answers.
+    pub fn clear(path: &Path) {
+        if std::fs::symlink_metadata(path).is_ok() && open(path).is_ok() {
+            let _ = std::fs::remove_file(path);
+        }
     }
 
     /// How many answers came from the file.
@@ -61,8 +83,8 @@ impl Recall {
     }
 
     /// Removes the file: nobody will ask again.
-    pub fn forget(self) -> Result<()> {
-        std::fs::remove_file(&self.path).map_err(|e| Error::io(&self.path, e))
+    pub fn forget(self) {
+        let _ = std::fs::remove_file(&self.path);
     }
 
     /// The answer to a question, of about `bytes` bytes, from the file or else by `compute`. `kind` and `asked` say all
@@ -84,23 +106,51 @@ impl Recall {
                 return Ok(answer);
             }
             state.at_end = true;
-            state.file.set_len(start).map_err(|e| Error::io(&self.path, e))?;
-            state.file.seek(SeekFrom::Start(start)).map_err(|e| Error::io(&self.path, e))?;
+            state.cut(start);
         }
         let answer = compute()?;
-        let tensors = packed(&answer.iter().collect::<Vec<_>>())?;
-        let mut record = Vec::with_capacity(HEAD + tensors.len() + HASH);
-        record.extend_from_slice(question.as_bytes());
-        record.extend_from_slice(&(tensors.len() as u64).to_le_bytes());
-        record.extend_from_slice(&tensors);
-        let sum = files::sha256(&record);
-        record.extend_from_slice(sum.as_bytes());
-        state.file.write_all(&record).map_err(|e| Error::io(&self.path, e))?;
+        if !state.full {
+            let tensors = packed(&answer.iter().collect::<Vec<_>>())?;
+            let mut record = Vec::with_capacity(HEAD + tensors.len() + HASH);
+            record.extend_from_slice(question.as_bytes());
+            record.extend_from_slice(&(tensors.len() as u64).to_le_bytes());
+            record.extend_from_slice(&tensors);
+            let sum = files::sha256(&record);
+            record.extend_from_slice(sum.as_bytes());
+            if let Err(error) = state.file.write_all(&record) {
+                tracing::warn!("{}: {error}; no more answers are kept", self.path.display());
+                // What is there would be in the way of the journal.
+                state.cut(0);
+                state.full = true;
+            }
+        }
         Ok(answer)
     }
 }
 
+/// Opens the file, or makes it. Others of its name are refused: links, pipes, and what does not begin like it.
+fn open(path: &Path) -> std::io::Result<File> {
+    let taken = || std::io::Error::other("something else is there");
+    let exists = match std::fs::symlink_metadata(path) {
+        Ok(data) if data.is_file() => true,
+        Ok(_) => return Err(taken()),
+        Err(_) => false,
+    };
+    let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+    let mut mark = Vec::new();
+    if exists {
+        (&mut file).take(MARK.len() as u64).read_to_end(&mut mark)?;
+        file.seek(SeekFrom::Start(0))?;
+    }
+    if MARK.starts_with(&mark) { Ok(file) } else { Err(taken()) }
+}
+
 impl State {
+    /// Throws away what follows.
+    fn cut(&mut self, start: u64) {
+        self.full |= self.file.set_len(start).and_then(|()| self.file.seek(SeekFrom::Start(start))).is_err();
+    }
+
     /// The next record, if it is whole and answers this question.
     fn read(&mut self, question: &str, device: &Device) -> Option<Vec<Tensor>> {
         let mut record = vec![0; HEAD];
@@ -176,8 +226,32 @@ mod tests {
         assert_eq!(ask(&Recall::open(&path, "two").unwrap(), 3).1, 3);
         let last = Recall::open(&path, "two").unwrap();
         assert_eq!(ask(&last, 3).1, 0);
-        last.forget().unwrap();
+        last.forget();
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn without_a_file_the_model_is_asked_and_foreign_files_are_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("answers");
+        assert!(Recall::open(&folder.path().join("nowhere/answers"), "key").is_none());
+        std::fs::write(&path, "precious").unwrap();
+        assert!(Recall::open(&path, "key").is_none());
+        Recall::clear(&path);
+        assert_eq!(std::fs::read(&path).unwrap(), b"precious");
+        #[cfg(unix)]
+        {
+            let link = folder.path().join("link");
+            std::os::unix::fs::symlink(folder.path().join("target"), &link).unwrap();
+            assert!(Recall::open(&link, "key").is_none() && !folder.path().join("target").exists());
+        }
+        // A disk that is full, here from the beginning.
+        let full = OpenOptions::new().read(true).write(true).open("/dev/full");
+        if let Ok(file) = full {
+            let state = State { file, at_end: true, full: false, given: 0 };
+            let recall = Recall { path, state: Mutex::new(state) };
+            assert_eq!(ask(&recall, 3), (vec![0.0, 1.0, 4.0], 3));
+        }
     }
 
     #[test]
@@ -192,7 +266,11 @@ mod tests {
             let mut damaged = whole.clone();
             damaged[at] ^= 0x55;
             std::fs::write(&path, damaged).unwrap();
-            assert_eq!(ask(&Recall::open(&path, "key").unwrap(), 4).0, [0.0, 1.0, 4.0, 9.0], "flip at {at}");
+            let Some(recall) = Recall::open(&path, "key") else {
+                assert!(at < MARK.len(), "flip at {at}");
+                continue;
+            };
+            assert_eq!(ask(&recall, 4).0, [0.0, 1.0, 4.0, 9.0], "flip at {at}");
             assert_eq!(std::fs::read(&path).unwrap(), whole, "the file is mended, {at}");
         }
     }

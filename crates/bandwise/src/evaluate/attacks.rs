@@ -25,7 +25,7 @@ use super::record::{Provenance, Record};
 use super::shard::Shard;
 use super::subject::Subject;
 use super::{accuracy, cues, engine, naming, preflight, tables};
-use crate::attack::{Attack, Classifier, Warning};
+use crate::attack::{Attack, Classifier, Epsilon, Warning};
 use crate::data::load_all;
 use crate::{Error, Job, Result};
 
@@ -162,7 +162,13 @@ fn names(journal: &Journal, records: &[Record]) -> Vec<String> {
         let members = record.attack_parameters["of"].as_array().map_or(0, Vec::len);
         names.push(match members + 1 == of_all {
             true => "worst case of all".to_string(),
-            false => format!("worst case at ε = {}", naming::epsilon(record.epsilon)),
+            false => {
+                // As the command wrote it.
+                let same = |epsilon: &Epsilon| epsilon.value() == record.epsilon;
+                let written = journal.header().attacks.iter().map(Attack::epsilon).find(same);
+                let epsilon = written.map_or_else(|| naming::epsilon(record.epsilon), |e| e.short());
+                format!("worst case at ε = {epsilon}")
+            }
         });
     }
     names

@@ -12,15 +12,16 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::time::Instant;
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 
+use super::adversarial::SavedImages;
 use super::journal::{CLEAN, Entry, Journal, Noted};
 use crate::attack::{
     Attack, AttackContext, Classifier, Outcome, Recall, Warning, check_model, judge_logits, pick,
 };
 use crate::data::Dataset;
 use crate::wording::counted;
-use crate::{Error, Job, Result, outputs};
+use crate::{Error, Job, Result};
 
 /// The most batches that an attack refills its batch from.
 const BATCHES_PER_WAVE: usize = 4;
@@ -47,7 +48,7 @@ pub struct Finished {
 
 /// Judges everything that the journal's header asks for and its entries lack. `save_adversarial` is a
 /// folder for the attacked images: `FOLDER/ATTACK/FIRST-LAST.safetensors`, one file per wave with
-/// `images` `[n, height, width, channels]`, `labels` and `indices`.
+/// `images` `[n, height, width, channels]`, `labels` and `indices`, and in the metadata what made them.
 ///
 /// # Errors
 /// [`Error::Interrupted`] after a stop: what is journalled stays, and the same call continues.
@@ -68,7 +69,8 @@ pub fn run(
             dataset.len()
         )));
     }
-    let mut engine = Engine { model, dataset, job, save_adversarial, seed: header.seed, forward: None };
+    let saved = save_adversarial.map(|folder| SavedImages::open(folder, journal)).transpose()?;
+    let mut engine = Engine { model, dataset, job, saved, seed: header.seed, forward: None };
     let mut began = Instant::now();
     engine.judge_clean(journal)?;
     let mut seconds = vec![began.elapsed().as_secs_f64()];
@@ -87,7 +89,7 @@ struct Engine<'a> {
     model: &'a dyn Classifier,
     dataset: &'a dyn Dataset,
     job: &'a Job,
-    save_adversarial: Option<&'a Path>,
+    saved: Option<SavedImages>,
     seed: u64,
     /// Seconds of a forward pass of one image, once known.
     forward: Option<f64>,
@@ -195,7 +197,7 @@ impl Engine<'_> {
                 let fitting = WAVE_SECONDS / began.elapsed().as_secs_f64().max(1e-9) * wave.len() as f64;
                 size = (fitting as usize).min(2 * size).clamp(fewest.min(2 * size), self.most());
             }
-            recall.map_or(Ok(()), Recall::forget)?;
+            recall.into_iter().for_each(Recall::forget);
             left = rest;
         }
         Ok(())
@@ -206,7 +208,7 @@ impl Engine<'_> {
         match (journal.answers_path(), wave) {
             (Some(path), [image]) => {
                 let key = journal.header().key_of(piece.attack, piece.part, *image)?;
-                Ok(Some(Recall::open(&path, &key)?))
+                Ok(Recall::open(&path, &key))
             }
             _ => Ok(None),
         }
@@ -272,7 +274,7 @@ impl Engine<'_> {
             }
             (attack, _) => attack.run(self.model, &images, &labels, &context)?,
         };
-        if let Some(folder) = self.save_adversarial {
+        if let Some(saved) = &self.saved {
             // What a part of AutoAttack did not break goes on to the next part, and remains, as the clean image.
             let broken: Vec<bool> = result.outcomes.iter().map(|outcome| outcome.broken).collect();
             let rows: Vec<usize> = (0..wave.len()).filter(|&row| piece.last || broken[row]).collect();
@@ -280,7 +282,7 @@ impl Engine<'_> {
                 Some(_) => pick(&broken, &result.images, &images)?,
                 None => result.images.clone(),
             };
-            save(folder, piece, &attacked, &labels, wave, &rows)?;
+            saved.save((piece.label, piece.attack, piece.part), (&attacked, &labels), wave, &rows)?;
         }
         let noted = |warning| Noted { attack: Some(piece.label.to_string()), warning };
         let warnings = result.warnings.into_iter().filter(|warning| !warning.counts_images());
@@ -314,35 +316,4 @@ impl Engine<'_> {
 
 fn count_right(journal: &Journal, attack: &str) -> usize {
     journal.header().image_numbers().filter(|&image| journal.correct(attack, image) == Some(true)).count()
-}
-
-/// Writes the chosen rows of a wave: `FOLDER/ATTACK/[PART-]FIRST-LAST.safetensors`.
-fn save(
-    folder: &Path,
-    piece: &Piece,
-    images: &Tensor,
-    labels: &Tensor,
-    wave: &[usize],
-    rows: &[usize],
-) -> Result<()> {
-    if rows.is_empty() {
-        return Ok(());
-    }
-    let attack: String =
-        piece.label.chars().map(|c| if c.is_alphanumeric() || "-.".contains(c) { c } else { '-' }).collect();
-    let part = piece.part.map_or(String::new(), |part| format!("{}-", part.replace('#', "-")));
-    let name = format!("{part}{:06}-{:06}.safetensors", wave[0], wave[wave.len() - 1]);
-    let path = folder.join(attack).join(name);
-    let cpu = Device::Cpu;
-    let chosen: Vec<u32> = rows.iter().map(|&row| row as u32).collect();
-    let chosen = Tensor::from_slice(&chosen, rows.len(), images.device())?;
-    let indices: Vec<u32> = rows.iter().map(|&row| wave[row] as u32).collect();
-    let tensors = [
-        ("images", images.index_select(&chosen, 0)?.to_device(&cpu)?),
-        ("labels", labels.index_select(&chosen, 0)?.to_device(&cpu)?),
-        ("indices", Tensor::from_slice(&indices, indices.len(), &cpu)?),
-    ];
-    let bytes = safetensors::serialize(tensors, None)
-        .map_err(|e| Error::format(&path, format!("the attacked images could not be written: {e}")))?;
-    outputs::replace(&path, &bytes)
 }

@@ -232,6 +232,27 @@ fn attacked_images_are_kept_on_request() {
         assert_eq!(!verdict.wrong, journal.get("pgd 3/255", image as usize).unwrap().correct);
     }
     assert!(kept.join("fgsm-3-255-2").is_dir());
+
+    // The same evaluation finds them, and what it has not judged begins anew; another one is refused.
+    let path = folder.path().join("results.jsonl");
+    let save = |path: &Path, header: Header| {
+        let mut journal = Journal::open(path, header).unwrap();
+        run(&model, &dataset(&model), &mut journal, &job, Some(&kept)).map(|_| ())
+    };
+    drop(journal);
+    save(&path, header(Shard::WHOLE)).unwrap();
+    let smaller = Header { images: 9, ..header(Shard::WHOLE) };
+    save(&folder.path().join("new.jsonl"), smaller).unwrap();
+    let names = |folder: &str| {
+        let entries = std::fs::read_dir(kept.join(folder)).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(names("pgd-3-255"), ["000000-000008.safetensors"]);
+    let message = save(&path, header(Shard::WHOLE)).unwrap_err().to_string();
+    assert!(message.contains("judged under fgsm 3/255 before, without keeping"), "{message}");
+    let other = Header { seed: 8, ..header(Shard::WHOLE) };
+    let message = save(&folder.path().join("other.jsonl"), other).unwrap_err().to_string();
+    assert!(message.contains("seed: the folder has 7, the command 8; choose another folder"), "{message}");
 }
 
 #[test]

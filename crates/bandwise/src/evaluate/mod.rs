@@ -46,6 +46,7 @@
 
 pub mod accuracy;
 pub mod accuracy_record;
+mod adversarial;
 pub mod attacks;
 pub mod comparison;
 pub mod corruptions;

@@ -101,6 +101,15 @@ impl Header {
         Self { algorithm: distinct.join(", "), ..self.clone() }
     }
 
+    /// Everything that the outcomes of one attack depend on.
+    pub(in crate::evaluate) fn of_attack(&self, attack: &Attack) -> Result<Value> {
+        let (subject, data) = (String::new(), String::new());
+        let (attacks, shard) = (vec![attack.clone()], Shard::WHOLE);
+        let own = Self { images: 0, attacks, subject, data, shard, ..self.clone() };
+        serde_json::to_value(own)
+            .map_err(|e| Error::config(format!("the evaluation could not be written as JSON: {e}")))
+    }
+
     /// Everything that the model's answers to an attack (or a part of it) on one image depend on.
     pub(in crate::evaluate) fn key_of(
         &self,
@@ -108,10 +117,7 @@ impl Header {
         part: Option<&str>,
         image: usize,
     ) -> Result<String> {
-        let (subject, data) = (String::new(), String::new());
-        let own = Self { images: 0, attacks: vec![attack.clone()], subject, data, ..self.clone() };
-        serde_json::to_string(&(own, part, image))
-            .map_err(|e| Error::config(format!("the evaluation could not be written as JSON: {e}")))
+        Ok(format!("{}, {}, image {image}", self.of_attack(attack)?, part.unwrap_or_default()))
     }
 
     /// The name of each attack in the journal: its own with ε, and `#2`, `#3` … where that is not enough.
@@ -182,7 +188,8 @@ impl Header {
         }
         let attacks = self.attacks.iter().cloned().chain(added).collect();
         // The line that says what is evaluated counts the images, too.
-        Ok(Self { images: asked.images, attacks, subject: asked.subject.clone(), ..self.clone() })
+        let subject = if asked.images == self.images { &self.subject } else { &asked.subject };
+        Ok(Self { images: asked.images, attacks, subject: subject.clone(), ..self.clone() })
     }
 
     /// The places of those attacks in this header that `asked` names, and the attacks that it has more, in order.

@@ -25,7 +25,7 @@ pub use merge::merge;
 use task::Task;
 
 use super::record::{self, append_lines};
-use crate::attack::{Attack, Warning, advice, square_better};
+use crate::attack::{Attack, Recall, Warning, advice, square_better};
 use crate::lock::Lock;
 use crate::wording::counted;
 use crate::{Error, Result, files};
@@ -67,6 +67,9 @@ impl Journal {
             )));
         }
         let mut lock = Lock::file(path)?;
+        if let Some(folder) = path.parent() {
+            files::remove_leftovers(if folder.as_os_str().is_empty() { Path::new(".") } else { folder })?;
+        }
         let found = if path.exists() { Self::read_if_any(path)? } else { None };
         let Some(mut journal) = found else {
             files::write_atomic(path, Line::Header(Box::new(header.clone())).sealed()?.as_bytes())?;
@@ -224,6 +227,12 @@ impl Journal {
         self.task(attack)?.correct(image)
     }
 
+    /// Whether `image` was judged under an attack, or a part of it.
+    pub fn has(&self, attack: &str, part: Option<&str>, image: usize) -> bool {
+        let mut parts = self.task(attack).map_or(&[][..], |task| &task.parts).iter();
+        parts.any(|own| own.name.as_deref() == part && own.entries.contains_key(&image))
+    }
+
     fn task(&self, attack: &str) -> Option<&Task> {
         self.tasks.iter().find(|task| task.label == attack)
     }
@@ -291,9 +300,7 @@ impl Journal {
     pub fn finish(&mut self) -> Result<()> {
         self.unfinished = None;
         let Some(answers) = self.answers_path() else { return Ok(()) };
-        if answers.exists() {
-            std::fs::remove_file(&answers).map_err(|e| Error::io(&answers, e))?;
-        }
+        Recall::clear(&answers);
         let text = self.canonical()?;
         if files::read(&self.path)? == text.as_bytes() {
             return Ok(());
