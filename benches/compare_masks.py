@@ -6,7 +6,10 @@
     python benches/compare_masks.py WEIGHTS.safetensors IMAGES.bin --rounds 5 --count 4 --ours 200 --steps 500
 
 With --rounds, Bandwise and the published procedure take turns, and the last line is the median ratio of their CPU
-times per picture and step. Without, PyTorch alone learns masks (--mode per-image|data-set, --out MASKS.npy).
+times per image and step. With --agree, both learn the masks of the same images (--count), which are compared. Without,
+PyTorch alone learns masks (--mode per-image|data-set, --out MASKS.npy).
+
+Masks act on the network's normalized input, as in the published code; --space pixels masks pixels in [0, 1].
 
 WEIGHTS: a CIFAR ResNet-20 with parameter-free shortcuts (names of pytorch_resnet_cifar10);
 IMAGES: CIFAR-10 binary records. Needs torch and numpy.
@@ -18,6 +21,7 @@ Data set (train_masks.py): batches of one in random order, and an evaluation pas
 after every epoch.
 """
 import argparse
+import json
 import os
 import pathlib
 import re
@@ -30,7 +34,7 @@ import numpy as np
 import torch
 import torch.nn as nn
 
-from resnet20 import load_images, load_weights
+from resnet20 import MEAN, STD, load_images, load_weights
 
 
 class Masked(nn.Module):
@@ -40,7 +44,14 @@ class Masked(nn.Module):
         self.core = core
 
     def forward(self, x):
-        return self.core(torch.fft.ifft2(self.weight * torch.fft.fft2(x)).real)
+        # The network normalizes by itself: its input is masked between a normalization here and the way back.
+        seen = (x - ORIGIN["mean"]) / ORIGIN["std"]
+        seen = torch.fft.ifft2(self.weight * torch.fft.fft2(seen)).real
+        return self.core(seen * ORIGIN["std"] + ORIGIN["mean"])
+
+
+# What the masked values are normalized by: the network's constants, or none (pixels).
+ORIGIN = {"mean": MEAN, "std": STD}
 
 
 def step(model, optimizer, schedule, image, target, clean, decay):
@@ -127,13 +138,35 @@ def ours(arguments):
         command = [arguments.bandwise, "mask", "--per-image", "--weights", arguments.weights, "--model", "resnet20",
                    "--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225",
                    "--data", f"cifar10-bin:{arguments.images}", "--limit", str(arguments.ours),
-                   "--max-steps", str(arguments.steps), "--precision", arguments.precision, "--out", folder]
+                   "--max-steps", str(arguments.steps), "--precision", arguments.precision,
+                   "--space", arguments.space, "--out", folder]
         began, processor = time.time(), processor_seconds(resource.RUSAGE_CHILDREN)
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         wall, processor = time.time() - began, processor_seconds(resource.RUSAGE_CHILDREN) - processor
         lines = (pathlib.Path(folder) / "images.jsonl").read_text().splitlines()
         taken = sum(int(re.search(r'"steps":(\d+)', line)[1]) for line in lines if '"steps"' in line)
     return processor / taken, wall / taken
+
+
+def agree(core, images, arguments):
+    """Masks of the same images by both, and how alike they are."""
+    theirs = per_image(core, images, arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        command = [arguments.bandwise, "mask", "--per-image", "--weights", arguments.weights, "--model", "resnet20",
+                   "--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225",
+                   "--data", f"cifar10-bin:{arguments.images}", "--limit", str(len(images)),
+                   "--max-steps", str(arguments.steps), "--schedule", arguments.schedule, "--lr", "0.2",
+                   "--space", arguments.space, "--out", folder]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        own = np.load(pathlib.Path(folder) / "masks.npy")
+        lines = (pathlib.Path(folder) / "images.jsonl").read_text().splitlines()[1:]
+    lines = [json.loads(line) for line in lines]
+    kept = sum(line["prediction"] == line["clean_prediction"] for line in lines)
+    a, b = own.reshape(len(own), -1), theirs.reshape(len(theirs), -1)
+    cosines = (a * b).sum(1) / np.sqrt((a * a).sum(1) * (b * b).sum(1))
+    print(f"Bandwise: relative L1 {own.mean():.4f}, {kept} predictions kept")
+    print(f"cosine of an image's two masks: median {np.median(cosines):.3f}, "
+          f"above 0.95: {(cosines > 0.95).sum()} of {len(cosines)}")
 
 
 def side_by_side(core, images, arguments):
@@ -166,6 +199,8 @@ def main():
     parser.add_argument("--ours", type=int, default=200, help="images per round of Bandwise, side by side")
     parser.add_argument("--bandwise", default="target/release/bandwise", help="the binary")
     parser.add_argument("--precision", default="f32", help="arithmetic of Bandwise's convolutions")
+    parser.add_argument("--agree", action="store_true", help="learn the masks with Bandwise, too, and compare them")
+    parser.add_argument("--space", choices=["input", "pixels"], default="input", help="what is masked")
     parser.add_argument("--out", help="write the masks as .npy")
     arguments = parser.parse_args()
     if arguments.threads:
@@ -173,9 +208,13 @@ def main():
         os.environ["RAYON_NUM_THREADS"] = str(arguments.threads)
     core = load_weights(arguments.weights)
     images, labels = load_images(arguments.images, arguments.count)
+    if arguments.space == "pixels":
+        ORIGIN.update(mean=torch.zeros(1), std=torch.ones(1))
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
     if arguments.rounds:
         return side_by_side(core, load_images(arguments.images, None)[0], arguments)
+    if arguments.agree:
+        return agree(core, images, arguments)
     if arguments.mode == "per-image":
         masks = per_image(core, images, arguments)
     else:
