@@ -25,7 +25,10 @@ pub fn run(subjects: &[Subject], job: &Job) -> Result<Analysis<FeatureSpectra>> 
     let mut findings = Findings::new("Feature maps");
     let mut spectra = Vec::new();
     for subject in subjects {
-        let found = FeatureSpectra::measure(&subject.label, &subject.network.model, &data.images, job)?;
+        let network = subject.network.as_ref().ok_or_else(|| {
+            Error::model(format!("{}: only networks of ours show their feature maps", subject.label))
+        })?;
+        let found = FeatureSpectra::measure(&subject.label, &network.model, &data.images, job)?;
         for stage in &found.stages {
             let (name, share) = (&stage.stage, stage.high_share());
             let percent = 100.0 * share;

@@ -8,17 +8,18 @@
 
 mod presentation;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Tensor, Var};
 
 pub use presentation::{csv, section};
 
-use super::{Analysis, Findings, advance, shared_images};
+use super::{Analysis, Findings, NOTHING_WRITTEN, advance, shared_images};
+use crate::attack::Classifier;
 use crate::evaluate::record::Record;
 use crate::evaluate::subject::{Subject, with_warnings};
 use crate::method::grad_align::{alignment, uniform_noise};
 use crate::method::input_gradient::{InputGradient, norms, scalar};
 use crate::method::jafr::{Jafr, low_frequencies};
-use crate::nn::{ForwardContext, Model};
+use crate::nn::{ForwardContext, Model, loss};
 use crate::spectral::statistics::SpectrumStatistics;
 use crate::wording::counted;
 use crate::{Error, Job, Result};
@@ -36,8 +37,12 @@ pub fn run(subjects: &[Subject], job: &Job) -> Result<Analysis<(String, Gradient
     let mut models = Vec::new();
     for (index, subject) in subjects.iter().enumerate() {
         advance(job, "input gradients", index, subjects.len())?;
-        let model = &subject.network.model;
-        let found = GradientSpectrum::measure(model, &data.images, &data.labels, job.batch_size)?;
+        subject.needs_gradients("a gradient spectrum")?;
+        let (images, labels) = (&data.images, &data.labels);
+        let found = match &subject.network {
+            Some(network) => GradientSpectrum::measure(&network.model, images, labels, job.batch_size)?,
+            None => GradientSpectrum::of_classifier(&subject.classifier, images, labels, job)?,
+        };
         let label = &subject.label;
         let (bias, norm) = (found.low_frequency_bias()?, (found.images() > 0).then(|| found.mean_norm()));
         let warnings: Vec<String> = found.warning().into_iter().collect();
@@ -87,11 +92,43 @@ impl GradientSpectrum {
     /// # Errors
     /// If there are no images, or they do not fit the model.
     pub fn measure(model: &Model, images: &Tensor, labels: &Tensor, batch_size: usize) -> Result<Self> {
+        let frozen = model.folded()?;
+        Self::of_gradients(images, labels, batch_size, |images, labels| {
+            own_gradients(&frozen, images, labels)
+        })
+    }
+
+    /// The same of any classifier.
+    ///
+    /// # Errors
+    /// As [`GradientSpectrum::measure`]; [`Error::Interrupted`] after a stop.
+    pub fn of_classifier(
+        model: &dyn Classifier,
+        images: &Tensor,
+        labels: &Tensor,
+        job: &Job,
+    ) -> Result<Self> {
+        Self::of_gradients(images, labels, job.batch_size, |images, labels| {
+            job.interrupt.check(NOTHING_WRITTEN)?;
+            let pixels = Var::from_tensor(&images.contiguous()?)?;
+            let losses = loss::cross_entropy(&model.logits(&pixels)?, labels)?;
+            match losses.sum_all()?.backward()?.remove(&pixels) {
+                Some(gradient) => Ok(gradient.detach()),
+                None => Ok(pixels.zeros_like()?),
+            }
+        })
+    }
+
+    fn of_gradients(
+        images: &Tensor,
+        labels: &Tensor,
+        batch_size: usize,
+        gradients: impl Fn(&Tensor, &Tensor) -> Result<Tensor>,
+    ) -> Result<Self> {
         let (count, height, width, channels) = images.dims4()?;
         if count == 0 || batch_size == 0 {
             return Err(Error::config("a gradient spectrum needs at least one image, and one per batch"));
         }
-        let frozen = model.folded()?;
         let mut found = Self {
             amplitudes: SpectrumStatistics::new(height, width, channels),
             unit: SpectrumStatistics::new(height, width, channels),
@@ -101,9 +138,7 @@ impl GradientSpectrum {
         };
         for start in (0..count).step_by(batch_size) {
             let length = batch_size.min(count - start);
-            let gradient =
-                own_gradients(&frozen, &images.narrow(0, start, length)?, &labels.narrow(0, start, length)?)?;
-            found.add(&gradient)?;
+            found.add(&gradients(&images.narrow(0, start, length)?, &labels.narrow(0, start, length)?)?)?;
         }
         Ok(found)
     }

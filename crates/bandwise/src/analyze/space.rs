@@ -44,14 +44,23 @@ impl<'a> View<'a> {
     /// How `space` shows images to the network of a subject.
     ///
     /// # Errors
-    /// If the mean of its normalization is not one of its channels.
+    /// If the mean of its normalization is not one of its channels, and for the input of a foreign model, whose
+    /// normalization is not known.
     pub fn of(subject: &'a Subject, space: Space) -> Result<Self> {
         let model = &subject.classifier;
-        let normalization = subject.network.config.normalization.as_ref();
-        let Some(normalization) = normalization.filter(|_| space == Space::Input) else {
+        if space == Space::Pixels {
+            return Ok(Self { model, origin: None });
+        }
+        let network = subject.network.as_ref().ok_or_else(|| {
+            Error::config(format!(
+                "nobody knows how {} normalizes its input; masks can act on its pixels (space \"pixels\")",
+                subject.label
+            ))
+        })?;
+        let Some(normalization) = &network.config.normalization else {
             return Ok(Self { model, origin: None });
         };
-        let channels = subject.network.model.shape().channels;
+        let channels = network.model.shape().channels;
         let mean: Vec<f32> = match normalization.mean[..] {
             [one] => vec![one as f32; channels],
             ref all if all.len() == channels => all.iter().map(|mean| *mean as f32).collect(),
@@ -93,6 +102,10 @@ impl Classifier for View<'_> {
 
     fn logits_no_graph(&self, images: &Tensor) -> Result<Tensor> {
         self.model.logits_no_graph(&self.leave(&images.detach())?)
+    }
+
+    fn has_gradients(&self) -> bool {
+        self.model.has_gradients()
     }
 }
 

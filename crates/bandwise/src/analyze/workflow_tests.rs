@@ -50,7 +50,7 @@ fn every_analysis_is_a_call() {
     assert!(all[0].records.iter().all(|record| record.provenance.seeds == [5]));
     let folder = tempfile::tempdir().unwrap();
     let weights = folder.path().join("model.safetensors");
-    subjects[0].network.save(&weights).unwrap();
+    subjects[0].network.as_ref().unwrap().save(&weights).unwrap();
     let loaded = ModelSource::new(&weights).load(&Device::Cpu).unwrap();
     all.push(filters::run(&[("width 2".into(), loaded)]).unwrap().findings);
     for findings in all {
@@ -64,7 +64,7 @@ fn every_analysis_is_a_call() {
 fn scaled(factor: f64, bias: f64) -> Subject {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.safetensors");
-    subject(2, DATA).network.save(&path).unwrap();
+    subject(2, DATA).network.unwrap().save(&path).unwrap();
     let mut tensors: HashMap<String, Tensor> = candle_core::safetensors::load(&path, &Device::Cpu).unwrap();
     let data = TestSet::open(&DATA.parse::<DataSpec>().unwrap(), Split::Test, Some(4)).unwrap();
     let right = data.load(&Device::Cpu).unwrap().label_values[0];
@@ -248,7 +248,7 @@ fn networks_are_compared_on_images_that_both_judge_alike_and_the_attack_turns() 
 fn masks_act_on_what_the_network_sees_after_its_normalization() {
     let normalization = Normalization { mean: vec![0.2, 0.5, 0.4], std: vec![0.3, 0.2, 0.25] };
     let plain = subject(2, DATA);
-    let mut normalizing = plain.network.config.clone();
+    let mut normalizing = plain.network.as_ref().unwrap().config.clone();
     normalizing.normalization = Some(normalization.clone());
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.safetensors");

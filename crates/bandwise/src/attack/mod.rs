@@ -57,6 +57,7 @@ mod deepfool;
 mod epsilon;
 mod fab;
 mod fgsm;
+mod foreign;
 mod fourier_basis;
 mod frozen;
 mod geometry;
@@ -70,6 +71,8 @@ mod projection;
 mod recall;
 mod square;
 mod table;
+
+use std::sync::Arc;
 
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
@@ -89,6 +92,8 @@ pub use deepfool::DeepFool;
 pub use epsilon::Epsilon;
 pub use fab::Fab;
 pub use fgsm::{Fgsm, RandomFgsm};
+pub(crate) use foreign::NO_GRADIENTS;
+pub use foreign::{ForeignClassifier, ForeignImages, ForeignModel, Pullback};
 pub use fourier_basis::FourierBasis;
 pub use frozen::FrozenModel;
 pub use geometry::Norm;
@@ -115,6 +120,29 @@ pub trait Classifier: Send + Sync {
     /// Logits without any graph.
     fn logits_no_graph(&self, images: &Tensor) -> Result<Tensor> {
         Ok(self.logits(&images.detach())?.detach())
+    }
+
+    /// Whether logits can be differentiated; without, only attacks that need no gradient run.
+    fn has_gradients(&self) -> bool {
+        true
+    }
+}
+
+impl<C: Classifier + ?Sized> Classifier for Arc<C> {
+    fn logits(&self, images: &Tensor) -> Result<Tensor> {
+        (**self).logits(images)
+    }
+
+    fn num_classes(&self) -> usize {
+        (**self).num_classes()
+    }
+
+    fn logits_no_graph(&self, images: &Tensor) -> Result<Tensor> {
+        (**self).logits_no_graph(images)
+    }
+
+    fn has_gradients(&self) -> bool {
+        (**self).has_gradients()
     }
 }
 

@@ -14,7 +14,8 @@ use super::method::{AttackMethod, PassCount, RESOLUTION, Settings, StepSize};
 use super::oracle::Objective;
 use super::{
     Apgd, ApgdTargeted, AttackContext, AttackResult, AutoAttack, Classifier, CwL2, CwLinf, DeepFool, Epsilon,
-    Fab, Fgsm, FourierBasis, LowFrequency, MiFgsm, Norm, Pgd, RandomFgsm, Square, Warning, advice,
+    Fab, Fgsm, FourierBasis, LowFrequency, MiFgsm, NO_GRADIENTS, Norm, Pgd, RandomFgsm, Square, Warning,
+    advice,
 };
 use crate::{Error, Result};
 
@@ -359,6 +360,7 @@ impl Attack {
         self.validate()?;
         let (count, height, width, _) = images.dims4()?;
         self.check_size(height, width)?;
+        self.check_gradients_of(model)?;
         if context.image_ids.len() != count {
             return Err(Error::config(format!(
                 "an attack got {count} images and {} image identities",
@@ -372,6 +374,23 @@ impl Attack {
             }
         }
         Ok(result)
+    }
+
+    /// Whether the model has what the attack asks it for.
+    ///
+    /// # Errors
+    /// [`Error::Model`] for an attack that follows gradients on a model that has none.
+    pub fn check_gradients_of(&self, model: &dyn Classifier) -> Result<()> {
+        if model.has_gradients() || self.objective().is_none() {
+            return Ok(());
+        }
+        let without = Self::entries().into_iter().filter(|entry| entry.attack.objective().is_none());
+        let without: Vec<&str> = without.map(|entry| entry.name).collect();
+        Err(Error::model(format!(
+            "{} follows the gradient of the model, but {NO_GRADIENTS}; attacks that need none are {}",
+            self.name(),
+            without.join(", ")
+        )))
     }
 
     /// The adversarial images alone, `[n, height, width, channels]`.

@@ -39,7 +39,8 @@ pub struct Preflight {
 ///
 /// # Errors
 /// [`Error::Model`] if pixels leave `[0, 1]`, labels are unknown to the model, logits have the wrong
-/// shape or are not finite: the evaluation would be meaningless. [`Error::Config`] for attacks whose band holds no
+/// shape or are not finite: the evaluation would be meaningless; also for attacks that follow a gradient which the
+/// model does not have. [`Error::Config`] for attacks whose band holds no
 /// frequency of such images.
 pub fn check(
     model: &dyn Classifier,
@@ -48,7 +49,10 @@ pub fn check(
     attacks: &[Attack],
 ) -> Result<Preflight> {
     let (count, height, width, _) = images.dims4()?;
-    attacks.iter().try_for_each(|attack| attack.check_size(height, width))?;
+    for attack in attacks {
+        attack.check_size(height, width)?;
+        attack.check_gradients_of(model)?;
+    }
     let extreme = |values: Tensor| -> Result<f64> { Ok(values.to_dtype(DType::F64)?.to_scalar()?) };
     let (low, high) = (extreme(images.min_all()?)?, extreme(images.max_all()?)?);
     if !(0.0..=1.0).contains(&low) || !(0.0..=1.0).contains(&high) {
@@ -78,8 +82,9 @@ pub fn check(
     let began = Instant::now();
     let pixels = Var::from_tensor(images)?;
     let loss = loss::mean_cross_entropy(&model.logits(&pixels)?, labels)?;
-    let gradients = loss.backward()?;
-    if let Some(gradient) = gradients.get(&pixels) {
+    if model.has_gradients()
+        && let Some(gradient) = loss.backward()?.get(&pixels)
+    {
         gradient.sum_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()?;
     }
     let gradient = per_image(began);

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::fit::{self, Classes};
 use super::record::{Provenance, Record};
-use crate::attack::FrozenModel;
+use crate::attack::{Classifier, FrozenModel, NO_GRADIENTS};
 use crate::corruption::{ChangedDataset, Shift};
 use crate::data::{DataSpec, Dataset, Split, limits, load_all};
 use crate::network::{LoadedNetwork, ModelSource, Network};
@@ -171,10 +171,10 @@ impl Compute {
 pub struct Subject {
     /// What it is called in plots; its architecture, unless something else is said.
     pub label: String,
-    /// As loaded.
-    pub network: Network,
-    /// Frozen and folded, for predictions and gradients.
-    pub classifier: FrozenModel,
+    /// As loaded; a foreign model has none.
+    pub network: Option<Network>,
+    /// For predictions and gradients; a network of ours is frozen and folded.
+    pub classifier: Arc<dyn Classifier>,
     /// The images.
     pub data: TestSet,
     /// Where the network computes.
@@ -193,27 +193,75 @@ impl Subject {
     /// classes, or the same class names in another order. With [`ModelSource::allow_mismatch`], fewer or other classes
     /// are a warning.
     pub fn load(source: &ModelSource, data: &TestSet, compute: &Compute) -> Result<Self> {
-        let mut loaded = source.load(&compute.device)?;
+        Self::of_network(source.load(&compute.device)?, source.allow_mismatch, data, compute)
+    }
+
+    /// A network that is loaded already, on the device of `compute`; otherwise as [`Subject::load`].
+    ///
+    /// # Errors
+    /// If network and images do not belong together.
+    pub fn of_network(
+        mut loaded: LoadedNetwork,
+        allow_mismatch: bool,
+        data: &TestSet,
+        compute: &Compute,
+    ) -> Result<Self> {
         check_channels(&loaded.network, data)?;
-        let doubts = check_classes(&loaded.network, data, source.allow_mismatch)?;
+        let known = loaded.network.model.shape().classes;
+        let doubts = check_classes(known, &loaded.network.class_names, data, allow_mismatch)?;
         loaded.network.model.set_precision(compute.precision)?;
         let classifier = FrozenModel::folded(&loaded.network.model)?;
         let mut provenance = provenance(&loaded);
-        provenance.subject = format!("{}; {}", provenance.subject, data.describe());
-        provenance.data = data.name.clone();
-        provenance.data_sha256 = data.dataset.fingerprint().to_string();
-        provenance.split = data.split.to_string();
+        judged_by(&mut provenance, data);
         provenance.device = compute.device_name.clone();
         provenance.precision = compute.precision.to_string();
         let algorithms = loaded.network.model.algorithms()?;
         let algorithms: Vec<&str> = algorithms.into_iter().map(|(algorithm, _)| algorithm.name()).collect();
         provenance.algorithm = algorithms.join(", ");
-        provenance.configuration["limit"] = data.limit.into();
         let LoadedNetwork { network, mut warnings, .. } = loaded;
         warnings.extend(doubts);
         let (data, device) = (data.clone(), compute.device.clone());
         let label = network.config.architecture.clone();
+        let (network, classifier) = (Some(network), Arc::new(classifier));
         Ok(Self { label, network, classifier, data, device, provenance, warnings })
+    }
+
+    /// A classifier that is no network of ours, under the identity that records and journals give it.
+    ///
+    /// # Errors
+    /// If the images have more classes than it knows.
+    pub fn foreign(classifier: Arc<dyn Classifier>, identity: &Identity, data: &TestSet) -> Result<Self> {
+        let doubts = check_classes(classifier.num_classes(), &[], data, false)?;
+        let short = &identity.sha256[..identity.sha256.len().min(12)];
+        let mut provenance = Provenance {
+            model: identity.name.clone(),
+            weights_sha256: identity.sha256.clone(),
+            subject: format!("{} ({}, {short})", identity.name, identity.kind),
+            configuration: json!({ "model": {
+                "architecture": identity.name,
+                "classes": classifier.num_classes(),
+                "kind": identity.kind,
+            } }),
+            device: identity.device.clone(),
+            precision: identity.precision.clone(),
+            ..Provenance::default()
+        };
+        judged_by(&mut provenance, data);
+        let mut warnings = identity.warnings.clone();
+        warnings.extend(doubts);
+        let (label, data, device) = (identity.name.clone(), data.clone(), Device::Cpu);
+        Ok(Self { label, network: None, classifier, data, device, provenance, warnings })
+    }
+
+    /// Refuses a classifier without gradients for an analysis that follows them.
+    ///
+    /// # Errors
+    /// [`Error::Model`] that names the analysis.
+    pub fn needs_gradients(&self, analysis: &str) -> Result<()> {
+        match self.classifier.has_gradients() {
+            true => Ok(()),
+            false => Err(Error::model(format!("{analysis} needs gradients, but {NO_GRADIENTS}"))),
+        }
     }
 
     /// One line: which network, with which normalization, on which images. The same stands in all records.
@@ -235,6 +283,32 @@ impl Subject {
     pub fn warn(&self, record: Record) -> Record {
         with_warnings(record, &self.warnings)
     }
+}
+
+/// Who a foreign classifier is: what tells it from others in records, tables and journals.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// What it is called; stands where the architecture of a network does.
+    pub name: String,
+    /// What it is: `torch.nn.Module`, `callable`.
+    pub kind: String,
+    /// SHA-256 of everything about it that can be hashed; empty if nothing can.
+    pub sha256: String,
+    /// Where it computes: `cpu`, `cuda:0`.
+    pub device: String,
+    /// Its number format: `f32`, `bf16`.
+    pub precision: String,
+    /// What makes its numbers doubtful.
+    pub warnings: Vec<String>,
+}
+
+/// Says which images judge.
+fn judged_by(provenance: &mut Provenance, data: &TestSet) {
+    provenance.subject = format!("{}; {}", provenance.subject, data.describe());
+    provenance.data = data.name.clone();
+    provenance.data_sha256 = data.dataset.fingerprint().to_string();
+    provenance.split = data.split.to_string();
+    provenance.configuration["limit"] = data.limit.into();
 }
 
 /// What is known of a network without images.
@@ -266,9 +340,8 @@ fn check_channels(network: &Network, data: &TestSet) -> Result<()> {
 }
 
 /// Compares the classes of a network and of images; returns what is remarkable.
-fn check_classes(network: &Network, data: &TestSet, allow: bool) -> Result<Vec<String>> {
-    let known = network.model.shape().classes;
-    match fit::classes(known, &network.class_names, data.dataset.as_ref(), &data.name) {
+fn check_classes(known: usize, names: &[String], data: &TestSet, allow: bool) -> Result<Vec<String>> {
+    match fit::classes(known, names, data.dataset.as_ref(), &data.name) {
         Classes::Fit(remarks) => Ok(remarks),
         Classes::Doubtful(doubt) if allow => Ok(vec![doubt]),
         Classes::Doubtful(doubt) => Err(Error::model(format!(

@@ -120,6 +120,38 @@ impl Report {
     }
 }
 
+/// A figure of a section, drawn.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Drawing {
+    /// What it shows.
+    pub title: String,
+    /// The sentence below it.
+    pub caption: String,
+    /// A complete SVG document.
+    pub svg: String,
+    /// The numbers behind it.
+    pub csv: String,
+}
+
+/// The figures of a section, in order.
+pub fn drawings(section: &Section) -> Vec<Drawing> {
+    fn collect(block: &Block, found: &mut Vec<Drawing>) {
+        match block.part() {
+            Part::Figure(figure) => found.push(Drawing {
+                title: figure.title().into(),
+                caption: figure.caption_text().into(),
+                svg: figure.draw().standalone(),
+                csv: figure.csv(),
+            }),
+            Part::Details { blocks, .. } => blocks.iter().for_each(|block| collect(block, found)),
+            Part::Text(_) | Part::Note { .. } | Part::Facts(_) | Part::Table(_) | Part::Images(_) => {}
+        }
+    }
+    let mut found = Vec::new();
+    section.blocks.iter().for_each(|block| collect(block, &mut found));
+    found
+}
+
 /// The beginning of a file as text.
 fn head_of(path: &Path) -> Result<String> {
     use std::io::Read;

@@ -67,6 +67,7 @@ pub fn run(
     prepare(folder)?;
     let learning = SharedMaskConfig { evaluation_batch: job.batch_size, ..config.learning.clone() };
     let config = &DataSetMasksConfig { learning, ..config.clone() };
+    subjects.iter().try_for_each(|subject| subject.needs_gradients("learning a mask"))?;
     let learn = |subject: &Subject, label: &str, images: &TestImages, folder: &Path| {
         learn(subject, label, images, config, folder, job)
     };
@@ -104,7 +105,7 @@ fn learn(
 ) -> Result<LearnedMask> {
     let belongs = json!({
         "weights": subject.provenance.weights_sha256,
-        "model": subject.network.config,
+        "model": subject.provenance.configuration["model"],
         "data": subject.provenance.data_sha256,
         "precision": subject.provenance.precision,
         "images": images.label_values.len(),

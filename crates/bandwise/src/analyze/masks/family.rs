@@ -183,7 +183,7 @@ impl<'a> Family<'a> {
         let provenance = &self.subject.provenance;
         let mut belongs = json!({
             "weights": provenance.weights_sha256,
-            "model": self.subject.network.config,
+            "model": self.subject.provenance.configuration["model"],
             "data": provenance.data_sha256,
             "precision": provenance.precision,
             "images": count,

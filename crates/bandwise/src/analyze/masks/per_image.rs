@@ -80,6 +80,7 @@ pub fn run(
     config: &ImageMasksConfig,
     folder: &Path,
 ) -> Result<Analysis<Learned>> {
+    subjects.iter().try_for_each(|subject| subject.needs_gradients("learning a mask"))?;
     let images = shared_images(subjects, job)?;
     let _lock = Lock::folder(folder)?;
     let mut warnings = Vec::new();

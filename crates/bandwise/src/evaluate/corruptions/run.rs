@@ -1,13 +1,14 @@
 //! The workflow: one network under many corruptions and severities, with what is finished kept in a folder.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{Source, measure, of_corruption, summary};
 use crate::corruption::{Corruption, CorruptionConfig, Severity};
-use crate::data::{DataSpec, Split};
+use crate::data::{DataSpec, Dataset, Split};
 use crate::evaluate::accuracy;
 use crate::evaluate::identity::latest;
 use crate::evaluate::record::{self, Provenance, Record};
@@ -61,6 +62,27 @@ impl CorruptionsConfig {
             None => source.dataset(corruptions[0], *first)?,
         };
         let data = TestSet::of(representative, data.to_string(), split, limit)?;
+        Ok(CorruptedSet { source, corruptions, severities, data, config: self.clone(), baseline })
+    }
+
+    /// Images in memory, under the name that records give them, to be corrupted while they are read.
+    ///
+    /// # Errors
+    /// As [`CorruptionsConfig::open`]; [`Error::Config`] with [`clean_data`](CorruptionsConfig::clean_data) as well.
+    pub fn of(&self, clean: Arc<dyn Dataset>, name: &str) -> Result<CorruptedSet> {
+        if self.clean_data.is_some() {
+            return Err(Error::config(
+                "clean data go with published corruptions; here the images are the clean ones",
+            ));
+        }
+        let baseline = self.baseline.as_deref().map(record::read).transpose()?;
+        let corruptor = self.corruption.corruptor(clean.as_ref())?;
+        let data = TestSet::of(clean.clone(), name.to_owned(), Split::Test, None)?;
+        let source = Source::Made { clean, corruptor };
+        let (corruptions, severities) = (self.chosen(&source)?, self.corruption.severities.clone());
+        if severities.is_empty() {
+            return Err(Error::config("no severity was asked for"));
+        }
         Ok(CorruptedSet { source, corruptions, severities, data, config: self.clone(), baseline })
     }
 
