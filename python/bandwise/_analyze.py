@@ -192,7 +192,7 @@ class BandAccuracy:
 
     label: str
     window: str
-    """`low_pass`, `high_pass`, `band_pass`, `sector` or `without_sector`."""
+    """`low-pass`, `high-pass`, `band-pass`, `sector` or `without-sector`."""
     start: float
     """Radius in cycles per image, or angle in degrees, where the window begins."""
     end: float

@@ -2,14 +2,34 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, final
+from typing import Any, TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
 
+__all__ = [
+    "Findings",
+    "Images",
+    "Model",
+    "__version__",
+    "attack",
+    "attacks",
+    "band_accuracy",
+    "corrupt",
+    "corruptions",
+    "evaluate",
+    "evaluate_corruptions",
+    "fourier_mask",
+    "gradient_spectrum",
+    "heatmap",
+    "image_masks",
+    "page",
+    "perturbation_spectrum",
+]
+
 __version__: str
 
-Progress = Callable[[str, int, int, str], None]
+_Progress: TypeAlias = Callable[[str, int, int, str], None]
 
 @final
 class Model:
@@ -88,7 +108,7 @@ def evaluate(
     shard: str | None,
     save_adversarial: str | Path | None,
     batch_size: int,
-    progress: Progress | None,
+    progress: _Progress | None,
 ) -> str: ...
 def attack(
     model: Model,
@@ -98,7 +118,7 @@ def attack(
     seed: int,
     early_stop: bool,
     batch_size: int,
-    progress: Progress | None,
+    progress: _Progress | None,
 ) -> tuple[NDArray[np.float32], str]: ...
 def attacks() -> str: ...
 def corrupt(
@@ -117,19 +137,19 @@ def evaluate_corruptions(
     config: str,
     folder: str | Path | None,
     batch_size: int,
-    progress: Progress | None,
+    progress: _Progress | None,
 ) -> str: ...
 def heatmap(
-    models: list[tuple[Model, str]], images: Images, config: str, batch_size: int, progress: Progress | None
+    models: list[tuple[Model, str]], images: Images, config: str, batch_size: int, progress: _Progress | None
 ) -> tuple[str, Findings]: ...
 def band_accuracy(
-    models: list[tuple[Model, str]], images: Images, config: str, batch_size: int, progress: Progress | None
+    models: list[tuple[Model, str]], images: Images, config: str, batch_size: int, progress: _Progress | None
 ) -> tuple[str, Findings]: ...
 def perturbation_spectrum(
-    models: list[tuple[Model, str]], images: Images, config: str, batch_size: int, progress: Progress | None
+    models: list[tuple[Model, str]], images: Images, config: str, batch_size: int, progress: _Progress | None
 ) -> tuple[str, Findings]: ...
 def gradient_spectrum(
-    models: list[tuple[Model, str]], images: Images, batch_size: int, progress: Progress | None
+    models: list[tuple[Model, str]], images: Images, batch_size: int, progress: _Progress | None
 ) -> tuple[str, Findings]: ...
 def fourier_mask(
     models: list[tuple[Model, str]],
@@ -137,7 +157,7 @@ def fourier_mask(
     config: str,
     folder: str | Path,
     batch_size: int,
-    progress: Progress | None,
+    progress: _Progress | None,
 ) -> tuple[NDArray[np.float32], str, Findings]: ...
 def image_masks(
     models: list[tuple[Model, str]],
@@ -145,7 +165,7 @@ def image_masks(
     config: str,
     folder: str | Path,
     batch_size: int,
-    progress: Progress | None,
+    progress: _Progress | None,
 ) -> tuple[NDArray[np.float32], str, Findings]: ...
 def page(
     runs: list[str | Path] | list[Path], extra: list[tuple[str, str]], scratch: str | Path, out: str | Path

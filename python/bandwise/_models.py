@@ -213,7 +213,7 @@ def wrap_callable(
     """
     check_layout(layout)
     known = name is not None or weights is not None
-    name = name or getattr(logits, "__name__", type(logits).__name__)
+    name = name or str(getattr(logits, "__name__", type(logits).__name__))
     hashed = hashlib.sha256(f"callable {name}".encode())
     _add(hashed, weights)
     model = Functions(logits, vjp, num_classes, layout, name, hashed.hexdigest())
