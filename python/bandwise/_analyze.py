@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from . import _bandwise
 from ._arrays import Layout, images_in, labels_in
 from ._evaluate import Distance, Records, _check_journal, _classes, _text
-from ._models import Model, as_model
+from ._models import Model, Network, as_model
 from ._progress import Progress, Told
 
 Floats = NDArray[np.float64]
@@ -206,6 +206,17 @@ class BandAccuracy:
         return self.correct / self.images
 
 
+Space = Literal["input", "pixels"]
+
+
+def _space(models: Models, space: Space | None) -> Space:
+    """What is known of all: the normalized input of networks of the library, the pixels of others."""
+    if space is not None:
+        return space
+    several = models if isinstance(models, (list, tuple)) else [models]
+    return "input" if all(isinstance(model, Network) for model in several) else "pixels"
+
+
 def band_accuracy(
     models: Models,
     images: Any,
@@ -214,14 +225,24 @@ def band_accuracy(
     radius_step: float = 1.0,
     sectors: int = 8,
     keep_mean: bool = False,
+    space: Space | None = None,
     names: Sequence[str] | None = None,
     batch_size: int = 250,
     progress: bool | Progress = True,
     layout: Layout = "NCHW",
     name: str = "images",
 ) -> Analysis[BandAccuracy]:
-    """Accuracy through low-pass, high-pass and band-pass windows and sectors of the spectrum."""
-    config = {"radius_step": radius_step, "sectors": sectors, "keep_mean": keep_mean}
+    """Accuracy through low-pass, high-pass and band-pass windows and sectors of the spectrum.
+
+    `space` says what windows act on: the `"input"` of a network after its normalization, as published (where all models
+    are networks of the library, this is the default), or `"pixels"`.
+    """
+    config = {
+        "radius_step": radius_step,
+        "sectors": sectors,
+        "keep_mean": keep_mean,
+        "space": _space(models, space),
+    }
     with _prepared(models, images, labels, layout, names, progress, name) as (cores, data, told):
         found, findings = _bandwise.band_accuracy(cores, data, json.dumps(config), batch_size, told)
     rows = [
@@ -349,6 +370,7 @@ def fourier_mask(
     per_image: bool = False,
     folder: str | os.PathLike[str] | None = None,
     learning: dict[str, Any] | None = None,
+    space: Space | None = None,
     names: Sequence[str] | None = None,
     batch_size: int = 250,
     progress: bool | Progress = True,
@@ -356,7 +378,7 @@ def fourier_mask(
     name: str = "images",
 ) -> Analysis[Mask]:
     """Learns which input frequencies a model needs to answer as it does (Karantzas et al. 2022): one mask for each
-    model, for each class, or for each image.
+    model, for each class, or for each image. `space` is as for :func:`band_accuracy`.
 
     `learning` sets what the paper leaves open (`epochs`, `decay`, `learning_rate`, `max_steps`, …). With a `folder`
     masks and the state of learning are kept, and the same call goes on after a stop.
@@ -366,7 +388,7 @@ def fourier_mask(
     several = models if isinstance(models, (list, tuple)) else [models]
     for model in several:
         _check_journal(as_model(model), folder)
-    config: dict[str, Any] = {"learning": learning or {}}
+    config: dict[str, Any] = {"learning": learning or {}, "space": _space(models, space)}
     if not per_image:
         config["per_class"] = per_class
     learn: Callable[..., Any] = _bandwise.image_masks if per_image else _bandwise.fourier_mask
@@ -377,7 +399,7 @@ def fourier_mask(
         )
         values, known, findings = learn(cores, data, json.dumps(config), kept, batch_size, told)
     details = json.loads(known)
-    masks = [Mask(str(d.get("label", d.get("image"))), v, d) for v, d in zip(values, details)]
+    masks = [Mask(d["label"], v, d) for v, d in zip(values, details)]
     return Analysis(masks, findings)
 
 

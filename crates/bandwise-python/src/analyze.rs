@@ -207,9 +207,15 @@ pub fn image_masks<'py>(
     let config: ImageMasksConfig = settings(config)?;
     let work = |subjects: &[Subject], job: &Job| per_image::run(subjects, job, &config, &folder);
     let (results, findings) = analyzed(py, &models, images, (batch_size, progress), work)?;
-    let all: Vec<_> = results.iter().map(|(_, mask)| mask.clone()).collect();
-    let known: Vec<Value> = results.iter().map(|(line, _)| json!(line)).collect();
-    masks(py, &all, &known, findings)
+    let all: Vec<_> = results.iter().flat_map(|learned| learned.masks.iter().cloned()).collect();
+    let known = results.iter().flat_map(|learned| {
+        learned.lines.iter().map(|line| {
+            let mut known = json!(line);
+            known["label"] = format!("{} {}", learned.label, line.image).into();
+            known
+        })
+    });
+    masks(py, &all, &known.collect::<Vec<_>>(), findings)
 }
 
 /// Writes the page of run folders and files of records; `extra` are records in memory, JSON under a name each, which
