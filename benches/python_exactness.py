@@ -14,7 +14,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent))
 
 import bandwise as bw  # noqa: E402
-from resnet20 import ResNet20, load_weights  # noqa: E402
+from resnet20 import load_weights  # noqa: E402
 
 
 def main():
@@ -26,8 +26,7 @@ def main():
     given = parser.parse_args()
     folder = Path(given.golden)
     weights = folder / "resnet20_akamaster.safetensors"
-    module = ResNet20().eval()
-    module.load_state_dict(load_weights(weights), strict=False)
+    module = load_weights(weights)
     native = bw.load(weights, mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
     images, labels = bw.data(f"cifar10-bin:{folder / 'cifar10_500.bin'}", limit=given.limit)
     print("| attack | nn.Module right | own network right | same verdict |\n|---|---|---|---|")
