@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use bandwise::attack::{Attack, AttackContext, Overrides};
+use bandwise::attack::{Attack, AttackContext, AttackOverrides};
 use bandwise::candle_core::{Device, Tensor};
 use bandwise::evaluate::attacks::{self as workflow, AttacksConfig};
 use bandwise::evaluate::corruptions::{self as corrupted, CorruptionsConfig};
@@ -27,8 +27,8 @@ fn named(names: &[String], given: &str) -> PyResult<Vec<Attack>> {
     overrides.attacks(&names).map_err(exception)
 }
 
-fn overrides(given: &Map<String, Value>) -> bandwise::Result<Overrides> {
-    let mut overrides = Overrides::default();
+fn overrides(given: &Map<String, Value>) -> bandwise::Result<AttackOverrides> {
+    let mut overrides = AttackOverrides::default();
     for (name, value) in given {
         let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         let refused = |_| {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bandwise::corruption::{
-    Corruption, CorruptionConfig, Corruptor, FrostTextures, Picture, Protocol, Severity,
+    ByteImage, Corruption, CorruptionConfig, Corruptor, FrostTextures, Protocol, Severity,
 };
 use bandwise::data::array::{ArrayDataset, Pixels};
 use bandwise::data::{DataSpec, Split};
@@ -116,8 +116,8 @@ pub fn corrupt<'py>(
             None => Corruptor::new(protocol, seed),
         };
         let size = (height * width * channels).max(1);
-        let pictures: Vec<Picture> =
-            bytes.chunks(size).map(|bytes| Picture::new(height, width, channels, bytes.to_vec())).collect();
+        let pictures: Vec<ByteImage> =
+            bytes.chunks(size).map(|bytes| ByteImage::new(height, width, channels, bytes.to_vec())).collect();
         let made = corruptor.apply_all(&pictures, corruption, severity, first_index)?;
         Ok(made.into_iter().flat_map(|picture| picture.bytes).collect::<Vec<u8>>())
     })?;
