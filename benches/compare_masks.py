@@ -71,14 +71,14 @@ def one_cycle(optimizer, peak, steps):
     return torch.optim.lr_scheduler.OneCycleLR(optimizer, peak, total_steps=steps, pct_start=0.1)
 
 
-def image_mask(core, image, max_steps, corrected, patience=300):
+def image_mask(core, image, max_steps, patience=300):
     with torch.no_grad():
         clean = core(image)
     target = clean.argmax(1)
     model = Masked(core, image.shape[-1])
     size = model.weight.numel()
     optimizer = torch.optim.Adam([model.weight], lr=0.2)
-    schedule = one_cycle(optimizer, 0.2, max_steps * (1 if corrected else 200) + int(corrected))
+    schedule = one_cycle(optimizer, 0.2, max_steps * 200)
     log, quiet = [], 0
     for number in range(max_steps):
         invariance, norm = step(model, optimizer, schedule, image, target, clean, 0.07 / size)
@@ -97,8 +97,7 @@ def per_image(core, images, arguments):
     began, processor = time.time(), time.process_time()
     masks, steps, kept = [], 0, 0
     for index in range(len(images)):
-        mask, taken, same = image_mask(core, images[index:index + 1], arguments.steps,
-                                       arguments.schedule == "corrected")
+        mask, taken, same = image_mask(core, images[index:index + 1], arguments.steps)
         masks.append(mask)
         steps, kept = steps + taken, kept + same
     seconds, processor = time.time() - began, time.process_time() - processor
@@ -155,7 +154,7 @@ def agree(core, images, arguments):
         command = [arguments.bandwise, "mask", "--per-image", "--weights", arguments.weights, "--model", "resnet20",
                    "--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225",
                    "--data", f"cifar10-bin:{arguments.images}", "--limit", str(len(images)),
-                   "--max-steps", str(arguments.steps), "--schedule", arguments.schedule, "--lr", "0.2",
+                   "--max-steps", str(arguments.steps),
                    "--space", arguments.space, "--out", folder]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         own = np.load(pathlib.Path(folder) / "masks.npy")
@@ -176,7 +175,7 @@ def side_by_side(core, images, arguments):
         began, processor, taken = time.time(), time.process_time(), 0
         for index in range(number * arguments.count, (number + 1) * arguments.count):
             index %= len(images)
-            taken += image_mask(core, images[index:index + 1], arguments.steps, False)[1]
+            taken += image_mask(core, images[index:index + 1], arguments.steps)[1]
         reference_cpu, reference_wall = (time.process_time() - processor) / taken, (time.time() - began) / taken
         ratios.append((reference_cpu / cpu, reference_wall / wall))
         print(f"round {number + 1}: per picture and step {1e3 * cpu:.3f} ms CPU, {1e3 * wall:.3f} ms wall; published "
@@ -190,7 +189,6 @@ def main():
     parser.add_argument("weights")
     parser.add_argument("images")
     parser.add_argument("--mode", choices=["per-image", "data-set"], default="per-image")
-    parser.add_argument("--schedule", choices=["published", "corrected"], default="published")
     parser.add_argument("--count", type=int, default=500, help="images")
     parser.add_argument("--steps", type=int, default=20000, help="most steps per image")
     parser.add_argument("--epochs", type=int, default=100)

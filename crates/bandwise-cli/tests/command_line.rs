@@ -291,7 +291,7 @@ fn settings_that_would_do_nothing_are_refused() {
     };
     assert!(mask(&["--eps", "8/255"]).contains("--attack"));
     assert!(mask(&["--per-image", "--steps", "3"]).contains("--attack"));
-    assert!(mask(&["--schedule", "corrected"]).contains("--per-image"));
+    assert!(mask(&["--max-steps", "9"]).contains("--per-image"));
     assert!(mask(&["--attack", "pgd"]).contains("--per-image"));
     assert!(mask(&["--per-image", "--attack", "pdg"]).contains("did you mean `pgd`"));
     assert!(mask(&["--per-image", "--attack", "pgd", "--queries", "5"]).contains("`queries`"));

@@ -3,17 +3,12 @@
 use bandwise::analyze::masks::data_set::{self, DataSetMasksConfig};
 use bandwise::analyze::masks::per_image::{self, ImageMasksConfig};
 use bandwise::attack::Attack;
-use bandwise::method::fourier_mask::{ImageConfig, ImageSchedule, SharedMaskConfig};
+use bandwise::method::fourier_mask::{ImageConfig, SharedMaskConfig};
 use bandwise::{Error, Interrupt, Result};
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use crate::arguments::subjects::{SpaceArgument, SubjectArguments};
 use crate::attack_arguments::{self, AttackArguments};
-
-/// Steps of the whole cycle where none are named.
-const CORRECTED_STEPS: usize = 1000;
-/// Its peak where none is named. At the published one, 0.2, masks lose sparsity or the prediction they keep.
-const CORRECTED_RATE: f64 = 0.02;
 
 /// Learn which input frequencies a trained network needs: Fourier masks (Karantzas et al. 2022).
 ///
@@ -40,7 +35,7 @@ pub struct MaskArguments {
     /// Weight of sparsity, λ·‖M₀‖₁ [default: 0.2, per image 0.07]
     #[arg(long, value_name = "WEIGHT", alias = "lambda")]
     sparsity: Option<f64>,
-    /// Peak learning rate [default: 0.001, per image 0.2, 0.02 with --schedule corrected]
+    /// Peak learning rate [default: 0.001, per image 0.2]
     #[arg(long, value_name = "RATE")]
     lr: Option<f64>,
     /// Most passes over the images
@@ -53,13 +48,9 @@ pub struct MaskArguments {
     /// single images stall the mask; 1 makes it sparse quickly
     #[arg(long, value_name = "INVARIANCE", conflicts_with = "per_image", alias = "bound")]
     max_invariance: Option<f64>,
-    /// Most steps per image [default: 20000 as published, 1000 corrected]
+    /// Most steps per image [default: 20000, as published]
     #[arg(long, value_name = "N", requires = "per_image")]
     max_steps: Option<usize>,
-    /// The learning rate of single images: as in the published code, where it never leaves warm-up, or
-    /// one cycle over the steps [default: published]
-    #[arg(long, value_enum, requires = "per_image")]
-    schedule: Option<ScheduleArgument>,
     #[command(flatten)]
     space: SpaceArgument,
     #[arg(
@@ -76,14 +67,6 @@ pub struct MaskArguments {
 
 const ADVERSARIAL: &str = "Learn masks of adversarial images: those that this attack breaks, with their wrong classes; with several --weights \
      beside the masks of the clean images";
-
-#[derive(Clone, Copy, PartialEq, ValueEnum)]
-enum ScheduleArgument {
-    /// The published code's, which stays at its first rate
-    Published,
-    /// A whole cycle up to --lr over the steps that are taken
-    Corrected,
-}
 
 impl MaskArguments {
     fn data_set(&self) -> DataSetMasksConfig {
@@ -102,17 +85,10 @@ impl MaskArguments {
 
     fn single_images(&self, attack: Option<Attack>) -> ImageMasksConfig {
         let defaults = ImageConfig::default();
-        let (schedule, steps, rate) = match self.schedule.unwrap_or(ScheduleArgument::Published) {
-            ScheduleArgument::Published => {
-                (ImageSchedule::Published, defaults.max_steps, defaults.learning_rate)
-            }
-            ScheduleArgument::Corrected => (ImageSchedule::Corrected, CORRECTED_STEPS, CORRECTED_RATE),
-        };
         let learning = ImageConfig {
             decay: self.sparsity.unwrap_or(defaults.decay),
-            learning_rate: self.lr.unwrap_or(rate),
-            max_steps: self.max_steps.unwrap_or(steps),
-            schedule,
+            learning_rate: self.lr.unwrap_or(defaults.learning_rate),
+            max_steps: self.max_steps.unwrap_or(defaults.max_steps),
             ..defaults
         };
         ImageMasksConfig { learning, attack, space: self.space.value(), seed: self.subjects.seed }

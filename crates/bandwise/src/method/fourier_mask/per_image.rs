@@ -25,10 +25,9 @@ pub enum ImageSchedule {
     /// start, `peak / 25`, and rises by a tenth over 20,000 steps.
     #[default]
     Published,
-    /// One cycle over the steps that are taken: the peak is reached, and the rate falls to nothing. It loses more
-    /// predictions than the published one and leaves larger masks (20 of 24 images keep theirs, against 24, with
-    /// 23.0 against 12.5 % of the mask left, after 600 steps).
-    Corrected,
+    /// One cycle over the steps that are taken: the peak is reached, and the rate falls to nothing. No peak made it better
+    /// than the published one.
+    WholeCycle,
 }
 
 /// How per-image masks are learned; the defaults are the published code's.
@@ -75,7 +74,7 @@ impl ImageConfig {
     fn schedule(&self) -> Schedule {
         let cycle = match self.schedule {
             ImageSchedule::Published => 200 * self.max_steps,
-            ImageSchedule::Corrected => self.max_steps,
+            ImageSchedule::WholeCycle => self.max_steps,
         };
         Schedule::new(self.learning_rate, cycle, self.warm_up)
     }

@@ -162,7 +162,7 @@ fn an_image_mask_is_a_data_set_mask_of_one_image() {
         decay: 0.2,
         learning_rate: 0.1,
         max_steps: 12,
-        schedule: ImageSchedule::Corrected,
+        schedule: ImageSchedule::WholeCycle,
         ..Default::default()
     };
     let mut learner = ImageLearner::new(&model, images.clone(), Some(label.clone()), config).unwrap();
@@ -211,7 +211,7 @@ fn a_hopeless_mask_does_not_turn_into_nan() {
         parameter.set(&(parameter.tensor() * 1e4).unwrap()).unwrap();
     }
     let model = FrozenModel::folded(&model).unwrap();
-    let config = ImageConfig { max_steps: 50, schedule: ImageSchedule::Corrected, ..Default::default() };
+    let config = ImageConfig { max_steps: 50, schedule: ImageSchedule::WholeCycle, ..Default::default() };
     for mask in all(&model, &images(3), &config) {
         assert!(mask.mask.values.iter().all(|v| v.is_finite()));
     }
