@@ -139,7 +139,7 @@ fn a_mask_folder_has_the_numbers_of_its_own_page() {
         bandwise(&[&["mask", "--epochs", "1", "--sparsity", "0.3", "--out", text(&out)], &base[..]].concat());
     let message = String::from_utf8_lossy(&other.stderr).into_owned();
     assert_eq!(other.status.code(), Some(2), "{message}");
-    assert!(message.contains("config.decay: the mask has 0.2, the command 0.3"), "{message}");
+    assert!(message.contains("learning.decay: the folder has 0.2, the command 0.3"), "{message}");
     // What the folder holds is not replaced by another analysis.
     let before = std::fs::read(out.join("results.jsonl")).unwrap();
     let heat = ["analyze", "heatmap", "--largest-frequency", "1", "--out", text(&out)];

@@ -58,7 +58,17 @@ impl ModelsArguments {
             };
             (arguments, self.label.get(index).cloned().unwrap_or_else(|| self.file_label(weights)))
         };
-        Ok(self.weights.iter().enumerate().map(one).collect())
+        let mut named: Vec<(ModelArguments, String)> = self.weights.iter().enumerate().map(one).collect();
+        for index in 1..named.len() {
+            let (before, own) = named.split_at_mut(index);
+            let label = own[0].1.clone();
+            let mut number = 2;
+            while before.iter().any(|(_, other)| *other == own[0].1) {
+                own[0].1 = format!("{label} #{number}");
+                number += 1;
+            }
+        }
+        Ok(named)
     }
 
     /// The file's name, its folder's where the file is called as in every run, the path where several share
@@ -107,6 +117,8 @@ mod tests {
             ["1/a/model", "2/a/model"]
         );
         assert_eq!(labels(&["a/x.pt", "b/x.pt"], &["one", "two"]).unwrap(), ["one", "two"]);
+        assert_eq!(labels(&["a/x.pt", "a/x.pt", "b.pt"], &[]).unwrap(), ["a/x", "a/x #2", "b"]);
+        assert_eq!(labels(&["a.pt", "b.pt", "c.pt"], &["x", "x", "x"]).unwrap(), ["x", "x #2", "x #3"]);
         assert!(labels(&["a/x.pt", "b/x.pt"], &["one"]).is_err());
     }
 }

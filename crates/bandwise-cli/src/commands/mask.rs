@@ -106,6 +106,9 @@ pub fn run(arguments: &MaskArguments, interrupt: &Interrupt) -> Result<bool> {
         }
         None => None,
     };
+    if arguments.max_steps.is_some() && !arguments.per_image {
+        return Err(Error::config("--max-steps is for masks of single images: add --per-image"));
+    }
     if attack.is_some() && !arguments.per_image {
         return Err(Error::config("masks of adversarial images are learned image by image: add --per-image"));
     }

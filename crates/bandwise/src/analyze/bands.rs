@@ -317,7 +317,7 @@ pub struct MaskAccuracy {
     pub masked: Vec<bool>,
     /// Which were right with everything removed that the mask keeps (entries above 1e-8, as in the paper).
     pub complement: Vec<bool>,
-    /// Whether the mask keeps every frequency: its complement then leaves black images.
+    /// Whether the mask keeps every frequency: its complement then leaves images of one color.
     #[serde(default)]
     pub empty_complement: bool,
 }
@@ -351,8 +351,7 @@ impl MaskAccuracy {
     /// The three accuracies in one line.
     pub fn summary(&self) -> String {
         let share = |flags: &[bool]| 100.0 * flags.iter().filter(|f| **f).count() as f64 / flags.len() as f64;
-        let black =
-            if self.empty_complement { " (black images: the mask keeps every frequency)" } else { "" };
+        let black = if self.empty_complement { " (of nothing: the mask keeps every frequency)" } else { "" };
         format!(
             "{}: accuracy clean {:.2} %, through the mask {:.2} %, through its complement {:.2} %{black}",
             self.label,
@@ -386,13 +385,14 @@ pub fn accuracy_table(results: &[MaskAccuracy]) -> Table {
     };
     let table = Table::new("Accuracy and the mask", &["model", "clean", "through the mask", "complement"]);
     let table = results.iter().fold(table, |table, r| {
-        let mark = if r.empty_complement { "black" } else { "" };
+        let mark = if r.empty_complement { "empty" } else { "" };
         let complement = cell(&r.complement).mark(mark.into());
         table.row(vec![Cell::text(&*r.label), cell(&r.clean), cell(&r.masked), complement])
     });
     if results.iter().any(|r| r.empty_complement) {
         return table
-            .caption("black: the mask keeps every frequency, so that its complement leaves black images.");
+            .caption("empty: the mask keeps every frequency, so that its complement leaves nothing: images of the mean color or, where \
+             masks act on pixels, black ones.");
     }
     table
 }

@@ -15,8 +15,10 @@ pub use family::Learned;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use super::{frequency_axes, radius_axis};
+use crate::evaluate::subject::Subject;
 use crate::formats::csv::Csv;
 use crate::method::fourier_mask::{EpochLog, Mask};
 use crate::outputs::{self, Kind};
@@ -25,10 +27,13 @@ use crate::plot::{
     Section, Series, Table,
 };
 use crate::spectral::bands::{self, BandMasks};
-use crate::{Error, Job, Result, files};
+use crate::{Error, Job, Result, differences, files};
 
 /// Rings and sectors of the paper's figures.
 pub const BANDS: usize = 32;
+
+/// The file that says whose masks a folder holds.
+const BELONGS: &str = "belongs.json";
 
 /// Why several networks are refused.
 const ONE_MODEL: &str = "masks per class are learned for one model at a time; name one --weights";
@@ -263,7 +268,7 @@ pub fn section(profiles: &[MaskProfile]) -> Result<Section> {
 }
 
 const ENERGY_CAPTION: &str = "The paper's measure, for comparing masks: rings and sectors differ in area, so that even a \
-    mask of ones (dashed) has a peak. No shares: bands overlap, and norms do not add up.";
+    mask of ones (dashed) has a peak. No shares: norms do not add up, and sectors overlap.";
 
 /// The mean of each mask over rings: what is kept of a frequency, whatever the ring's area.
 fn mean_gains(profiles: &[MaskProfile]) -> LinePlot {
@@ -351,6 +356,39 @@ fn prepare(folder: &Path) -> Result<()> {
     ["", "pictures", "sections", "figures"]
         .iter()
         .try_for_each(|part| files::remove_leftovers(&folder.join(part)).map(drop))
+}
+
+/// Writes down whose masks the folder is for, before anything else is in it.
+///
+/// # Errors
+/// [`Error::Config`] if it is another one's; the first difference is named.
+fn claim(folder: &Path, subjects: &[Subject], settings: Value) -> Result<()> {
+    let of = |subject: &Subject| {
+        let provenance = &subject.provenance;
+        json!({ "label": subject.label, "weights": provenance.weights_sha256, "data": provenance.data_sha256,
+            "precision": provenance.precision, "images": subject.count() })
+    };
+    let belongs = json!({ "networks": subjects.iter().map(of).collect::<Vec<_>>(), "settings": settings });
+    let path = folder.join(BELONGS);
+    let refuse = |why: &str| {
+        Err(Error::config(format!(
+            "{} belongs to other masks: {why}; choose another folder, or repeat its settings to go on",
+            folder.display()
+        )))
+    };
+    if !path.is_file() {
+        if folder.join("sections/masks.json").exists() {
+            return refuse("it does not say to which");
+        }
+        return files::write_atomic(&path, belongs.to_string().as_bytes());
+    }
+    let found: Value = serde_json::from_slice(&files::read(&path)?).map_err(|_| {
+        Error::format(&path, "expected what `bandwise mask` writes there; choose another folder")
+    })?;
+    match differences::between(("the folder", &found), ("the command", &belongs)) {
+        None => Ok(()),
+        Some(difference) => refuse(&difference),
+    }
 }
 
 /// A label as part of a folder's name.

@@ -239,6 +239,20 @@ fn networks_are_compared_on_images_that_both_judge_alike_and_the_attack_turns() 
     let sets = found.findings.records.iter().filter(|record| record.metric == "accuracy_through_masks");
     assert_eq!(sets.count(), 3 * 6);
     assert!(found.findings.records.iter().all(|record| record.extra["mask_space"] == "input"));
+    let attacked_sets = found.findings.records.iter().filter(|record| record.extra.get("set").is_some());
+    for record in attacked_sets.filter(|record| record.extra["set"].as_str().unwrap().contains("x_A")) {
+        assert_eq!(record.attack, "pgd");
+    }
+    let with = |change: serde_json::Value| {
+        let mut settings = serde_json::to_value(&compared).unwrap();
+        settings.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        let changed: ImageMasksConfig = config(settings);
+        per_image::run(&subjects, &job, &changed, folder.path()).err().unwrap().to_string()
+    };
+    assert!(with(json!({"seed": 7})).contains("settings.seed: the folder has 0, the command 7"));
+    assert!(with(json!({"attack": null})).contains("settings.attack"));
+    let alone = per_image::run(&subjects[..1], &job, &compared, folder.path()).err().unwrap().to_string();
+    assert!(alone.contains("belongs to other masks: networks[1]"), "{alone}");
     // Nothing is left to learn, and the same is found.
     let again = per_image::run(&subjects, &job, &compared, folder.path()).unwrap();
     assert_eq!(again.results[1].masks, robust.masks);

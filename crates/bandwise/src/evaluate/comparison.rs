@@ -124,7 +124,7 @@ impl Sample {
 pub fn warnings_of(record: &Record) -> Vec<String> {
     let mut warnings = record.warnings.clone();
     if record.extra.get("empty_complement") == Some(&true.into()) {
-        warnings.push("the mask keeps every frequency: its complement leaves black images".into());
+        warnings.push("the mask keeps every frequency: its complement leaves images of one color".into());
     }
     warnings
 }

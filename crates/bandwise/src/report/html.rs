@@ -14,6 +14,9 @@ use crate::plot::{Block, Cell, Facts, ImageGrid, Part, PngImage, Section, Table}
 
 const PAGE_CSS: &str = include_str!("page.css");
 
+/// Grids with more columns show smaller images.
+const MANY_COLUMNS: usize = 6;
+
 /// The line by which `bandwise report` knows a page that it may write again.
 pub(super) const FROM_RECORDS: &str = "<meta name=\"bandwise-page\" content=\"from records\">\n";
 
@@ -202,7 +205,8 @@ fn write_images(html: &mut String, grid: &ImageGrid, names: &mut FileNames) {
         let _ = write!(html, "<p class=\"caption-title\">{}</p>", escape(&grid.title));
     }
     let labeled = grid.rows.iter().any(|r| !r.label.is_empty());
-    html.push_str("<div class=\"scroll\"><table class=\"pictures\">");
+    let class = if grid.columns.len() > MANY_COLUMNS { "pictures many" } else { "pictures" };
+    let _ = write!(html, "<div class=\"scroll\"><table class=\"{class}\">");
     if !grid.columns.is_empty() {
         let corner = if labeled { "<td></td>" } else { "" };
         let _ = write!(html, "<thead><tr>{corner}");

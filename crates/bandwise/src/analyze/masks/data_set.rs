@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{MaskProfile, csv, file_name, learning_section, prepare, section, write_image};
+use super::{MaskProfile, claim, csv, file_name, learning_section, prepare, section, write_image};
 use crate::analyze::bands::{MaskAccuracy, accuracy_table, mask_accuracy};
 use crate::analyze::space::{Space, View, in_space};
 use crate::analyze::{Analysis, Findings, NamedClassifier, shared_images, signed};
@@ -64,6 +64,12 @@ pub fn run(
     }
     let images = shared_images(subjects, job)?;
     let _lock = Lock::folder(folder)?;
+    let settings = json!({
+        "masks": if config.per_class { "per class" } else { "of all images" },
+        "space": config.space,
+        "learning": SharedMaskConfig { evaluation_batch: 1, ..config.learning.clone() },
+    });
+    claim(folder, subjects, settings)?;
     prepare(folder)?;
     let learning = SharedMaskConfig { evaluation_batch: job.batch_size, ..config.learning.clone() };
     let config = &DataSetMasksConfig { learning, ..config.clone() };
@@ -167,7 +173,7 @@ fn findings(subjects: &[Subject], all: &[LearnedMask], config: &DataSetMasksConf
             share(&accuracy.clean),
             share(&accuracy.masked),
             share(&accuracy.complement),
-            if accuracy.empty_complement { " (black images: the mask keeps every frequency)" } else { "" },
+            if accuracy.empty_complement { " (of nothing: the mask keeps every frequency)" } else { "" },
             counted(learned.history.len(), "epoch"),
             if learned.accuracy_kept { "" } else { " (NO mask kept the accuracy)" },
         ));

@@ -161,7 +161,7 @@ impl<'a> Family<'a> {
             families.push(Self { label, subject, view, attack: None, pixels, targets: targets.clone() });
         }
         if let Some((attack, pixels)) = under {
-            let label = format!("{}, {attack}", subjects[0].label);
+            let label = format!("{}, attacked", subjects[0].label);
             families.push(attacked(&subjects[0], attack, pixels, label)?);
         }
         Ok(families)
@@ -192,8 +192,13 @@ impl<'a> Family<'a> {
             // The batch size changes no mask.
             "config": ImageConfig { batch_size: 1, ..learning.clone() },
         });
-        if let Some(targets) = &self.targets {
+        if self.attack.is_some() {
+            belongs["seed"] = json!(config.seed);
+        }
+        if chosen.line.is_some() {
             belongs["rows"] = json!(chosen.indices);
+        }
+        if let Some(targets) = &self.targets {
             belongs["targets"] = json!(targets);
         }
         let mut file = ImagesFile::open(folder, [count, height, width], &belongs)?;
@@ -203,9 +208,9 @@ impl<'a> Family<'a> {
         Ok(Learned { label: self.label.clone(), lines: file.lines, masks, seconds })
     }
 
-    /// A record of this family.
-    pub fn sign(&self, record: Record, seed: u64) -> Record {
-        let mut record = attacked(record, self.attack.as_ref());
+    /// A record of this family, on its own images or on those that `attack` made.
+    pub fn sign(&self, record: Record, attack: Option<&Attack>, seed: u64) -> Record {
+        let mut record = attacked(record, self.attack.as_ref().or(attack));
         record.extra.entry("label").or_insert_with(|| self.label.clone().into());
         signed(self.subject, record, seed)
     }
@@ -233,8 +238,9 @@ impl<'a> Family<'a> {
         while !learner.is_finished() {
             let finished = learner.step(Some(&job.interrupt)).map_err(|error| match error {
                 Error::Interrupted(_) => Error::Interrupted(format!(
-                    "saved so far: {}; the same command goes on",
-                    counted(file.lines.len(), "mask")
+                    "saved so far: {} of {}; the same command goes on",
+                    counted(file.lines.len(), "mask"),
+                    self.label
                 )),
                 other => other,
             })?;

@@ -91,7 +91,7 @@ pub(super) fn report(
             findings.lines.extend(probes.iter().map(|probe| format!("{}{}", in_words(probe), of)));
             records.extend(probes.iter().flat_map(Probe::records));
         }
-        findings.records.extend(records.into_iter().map(|record| family.sign(record, config.seed)));
+        findings.records.extend(records.into_iter().map(|record| family.sign(record, None, config.seed)));
     }
     let mut masks = section(&profiles)?;
     masks.blocks.extend(blocks);

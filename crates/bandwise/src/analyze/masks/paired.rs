@@ -10,7 +10,7 @@ use super::{BANDS, MaskProfile, cosine};
 use crate::analyze::Findings;
 use crate::analyze::perturbations::correlation;
 use crate::evaluate::record::Record;
-use crate::evaluate::statistics::{mean_interval, wilson_interval};
+use crate::evaluate::statistics::{MeanInterval, mean_interval, wilson_interval};
 use crate::formats::csv::Csv;
 use crate::plot::{Axis, Cell, LinePlot, NumberFormat, Section, Series, Table};
 use crate::spectral::statistics::SpectrumStatistics;
@@ -49,8 +49,9 @@ pub(super) fn report(
     let table =
         Table::new("How alike", &["pair", "correlation", "of other images", "cosine", "of other images"]);
     let table = rows.fold(table, Table::row).caption(
-        "Means over images with 95 % t-intervals. Correlation is Pearson's, over frequencies. The controls pair each mask \
-         with another image's: what they reach, any two masks share. Perturbation: the amplitude spectrum of x_A − x.",
+        "Means over images with 95 % t-intervals. Correlation is Pearson's, over frequencies; masks of one value everywhere \
+         have none, and are left out. The controls pair each mask with another image's: what they reach, any two masks \
+         share. Perturbation: the amplitude spectrum of x_A − x.",
     );
     for pair in &likeness {
         for (metric, values) in
@@ -58,10 +59,10 @@ pub(super) fn report(
         {
             let Some(mean) = mean_interval(values) else { continue };
             let mut record = Record::scalar(metric, mean.mean);
-            record.ci95 =
-                [mean.low, mean.high].iter().all(|v| v.is_finite()).then_some([mean.low, mean.high]);
+            record.ci95 = mean.low.is_finite().then_some(bounded(&mean));
             record.extra.insert("pair".into(), pair.name.clone().into());
-            findings.records.push(families[0].sign(record, config.seed));
+            let attack = config.attack.as_ref().filter(|_| pair.attacked);
+            findings.records.push(families[0].sign(record, attack, config.seed));
         }
     }
     Ok(findings.section(SECTIONS[2], section.table(table)))
@@ -83,10 +84,10 @@ fn energies(first: &Learned, others: &[Learned]) -> Result<(Vec<LinePlot>, Strin
         let mut differences = LinePlot::new(
             format!("Difference of {name} energy"),
             Axis::new(axis),
-            Axis::new("mean difference of ‖M in the band‖₂ / ‖M‖₂"),
+            Axis::new("mean difference"),
         )
         .caption(format!(
-            "{BANDS} bands. Above 0: masks hold more there than those of {}. Bands span 95 % t-intervals over images.",
+            "Of ‖M in the band‖₂ / ‖M‖₂, {BANDS} bands. Above 0: masks hold more there than those of {}. Bands span 95 % t-intervals over images.",
             first.label
         ));
         let mut shares = LinePlot::new(
@@ -128,9 +129,14 @@ fn energies(first: &Learned, others: &[Learned]) -> Result<(Vec<LinePlot>, Strin
     Ok((plots, csv.into_text()))
 }
 
+/// How alike two spectra are, where that can be said.
+type Measure = fn(&[f32], &[f32]) -> Option<f64>;
+
 /// How alike two spectra of the same image are, image by image.
 struct Likeness {
     name: String,
+    /// The attack has a part in it.
+    attacked: bool,
     correlation: Vec<f64>,
     shuffled: Vec<f64>,
     cosine: Vec<f64>,
@@ -139,19 +145,20 @@ struct Likeness {
 
 impl Likeness {
     /// Sets each spectrum of `first` beside the same row of `second`, and beside another one.
-    fn new(name: String, first: &[Vec<f32>], second: &[Vec<f32>], seed: u64) -> Self {
+    fn new(name: String, attacked: bool, [first, second]: [&[Vec<f32>]; 2], seed: u64) -> Self {
         let count = first.len();
         // A rotation leaves no image with itself.
         let by = random::stream(seed, &[count as u64]).random_range(1..count.max(2));
-        let with = |like: &dyn Fn(&[f32], &[f32]) -> f64, by: usize| {
-            (0..count).map(|row| like(&first[row], &second[(row + by) % count])).collect()
+        let with = |like: Measure, by: usize| {
+            (0..count).filter_map(|row| like(&first[row], &second[(row + by) % count])).collect()
         };
         Self {
             name,
-            correlation: with(&pearson, 0),
-            shuffled: with(&pearson, by),
-            cosine: with(&cosine, 0),
-            cosine_shuffled: with(&cosine, by),
+            attacked,
+            correlation: with(pearson, 0),
+            shuffled: with(pearson, by),
+            cosine: with(angle, 0),
+            cosine_shuffled: with(angle, by),
         }
     }
 
@@ -179,13 +186,15 @@ fn likeness(all: &[Learned], perturbations: Option<&[Vec<f32>]>, seed: u64) -> V
     for (index, first) in spectra.iter().enumerate() {
         for (other, second) in spectra.iter().enumerate().skip(index + 1) {
             let name = format!("{} and {}", all[index].label, all[other].label);
-            pairs.push(Likeness::new(name, first, second, seed));
+            // The attacked family is the last one.
+            let attacked = perturbations.is_some() && other + 1 == spectra.len();
+            pairs.push(Likeness::new(name, attacked, [first, second], seed));
         }
     }
     for (learned, first) in all.iter().zip(&spectra) {
         if let Some(perturbations) = perturbations {
             let name = format!("{} and perturbation", learned.label);
-            pairs.push(Likeness::new(name, first, perturbations, seed));
+            pairs.push(Likeness::new(name, true, [first, perturbations], seed));
         }
     }
     pairs
@@ -203,7 +212,20 @@ fn perturbations(chosen: &Chosen) -> Result<Option<Vec<Vec<f32>>>> {
     (0..chosen.indices.len()).map(spectrum).collect::<Result<_>>().map(Some)
 }
 
-fn pearson(first: &[f32], second: &[f32]) -> f64 {
+/// Pearson's correlation; `None` where one of the two is constant.
+fn pearson(first: &[f32], second: &[f32]) -> Option<f64> {
+    let varies = |values: &[f32]| values.iter().any(|value| *value != values[0]);
     let wide = |values: &[f32]| -> Vec<f64> { values.iter().map(|value| f64::from(*value)).collect() };
-    correlation(&wide(first), &wide(second))
+    (varies(first) && varies(second)).then(|| correlation(&wide(first), &wide(second)))
+}
+
+/// The cosine; `None` where one of the two is zero.
+fn angle(first: &[f32], second: &[f32]) -> Option<f64> {
+    let is_zero = |values: &[f32]| values.iter().all(|value| *value == 0.0);
+    (!is_zero(first) && !is_zero(second)).then(|| cosine(first, second))
+}
+
+/// The interval of a mean of correlations, which none can leave.
+fn bounded(mean: &MeanInterval) -> [f64; 2] {
+    [mean.low.max(-1.0), mean.high.min(1.0)]
 }

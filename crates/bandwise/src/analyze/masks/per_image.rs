@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::family::{self, Family, Learned};
-use super::{file_name, page, paired, prepare, seen};
+use super::{claim, file_name, page, paired, prepare, seen};
 use crate::analyze::perturbations::{announce, check};
 use crate::analyze::space::{Space, in_space};
 use crate::analyze::{Analysis, Findings, shared_images};
@@ -83,6 +84,15 @@ pub fn run(
     subjects.iter().try_for_each(|subject| subject.needs_gradients("learning a mask"))?;
     let images = shared_images(subjects, job)?;
     let _lock = Lock::folder(folder)?;
+    let settings = json!({
+        "masks": "per image",
+        "attack": config.attack,
+        "seed": config.attack.as_ref().map(|_| config.seed),
+        "space": config.space,
+        // The batch size changes no mask.
+        "learning": ImageConfig { batch_size: 1, ..config.learning.clone() },
+    });
+    claim(folder, subjects, settings)?;
     let mut warnings = Vec::new();
     if let Some(attack) = &config.attack {
         announce(attack, config.seed, job);

@@ -17,6 +17,8 @@ use crate::plot::{Cell, ImageGrid, PngImage, Section, Table};
 use crate::spectral::fourier::filter2;
 use crate::{Job, Result};
 
+/// The attacked images.
+const ATTACKED: &str = "x_A";
 /// Images of each family that are shown.
 const SHOWN: usize = 8;
 
@@ -52,7 +54,7 @@ pub(super) fn report(
     job: &Job,
 ) -> Result<Findings> {
     let mut images = vec![("x", &chosen.clean.images)];
-    images.extend(chosen.adversarial.as_ref().map(|pixels| ("x_A", pixels)));
+    images.extend(chosen.adversarial.as_ref().map(|pixels| (ATTACKED, pixels)));
     let sets: Vec<(Seen, &str)> =
         Seen::ALL.iter().flat_map(|seen| images.iter().map(|(name, _)| (*seen, *name))).collect();
     let mut columns = vec!["masks".to_string()];
@@ -78,7 +80,8 @@ pub(super) fn report(
             let mut record = Record::accuracy(&right);
             record.metric = "accuracy_through_masks".into();
             record.extra.insert("set".into(), seen.of(name).into());
-            findings.records.push(family.sign(record, config.seed));
+            let attack = config.attack.as_ref().filter(|_| *name == ATTACKED);
+            findings.records.push(family.sign(record, attack, config.seed));
         }
         table = table.row(row);
         section = section.images(masks.grid(family, learned, &images, chosen)?);

@@ -264,9 +264,9 @@ impl<'a> SharedMaskLearner<'a> {
 
     /// Keeps the mask if it kept the accuracy, and counts the epochs in which nothing changed.
     fn judge(&mut self, log: &EpochLog) {
-        let Some(previous) = self.state.history.last() else { return };
         if log.masked_accuracy >= self.config.accuracy_kept * self.clean_accuracy {
             self.state.kept = Some(self.state.masks.clone());
+            let Some(previous) = self.state.history.last() else { return };
             let still = (log.relative_l1 - previous.relative_l1).abs() <= self.config.tolerance;
             self.state.quiet_epochs = if still { self.state.quiet_epochs + 1 } else { 0 };
         }

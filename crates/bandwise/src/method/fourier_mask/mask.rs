@@ -97,6 +97,12 @@ impl Mask {
             [height, width] | [_, height, width] if height * width > 0 => (height, width),
             _ => return Err(Error::format(path, format!("{wanted}, found {:?}", array.shape))),
         };
+        if let Some(value) = values.iter().find(|value| !(0.0..=1.0).contains(*value)) {
+            return Err(Error::format(
+                path,
+                format!("the gains of masks lie in [0, 1], and here is {value}"),
+            ));
+        }
         Ok(values.chunks_exact(height * width).map(|v| Self::new(height, width, v.to_vec())).collect())
     }
 
