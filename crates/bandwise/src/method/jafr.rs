@@ -79,7 +79,7 @@ pub struct Jafr {
     /// Uses each image's own loss gradient instead of its share in the batch mean (J times the batch size),
     /// so that the result does not depend on the batch size. Not in the paper.
     pub per_image: bool,
-    /// Epochs without it first (`epochs_warmup_before_low_freq_bias_reg`).
+    /// Epochs that only log it first (`epochs_warmup_before_low_freq_bias_reg`).
     pub warmup: u64,
 }
 
@@ -116,9 +116,9 @@ impl InputPenalty for Jafr {
         Ok(())
     }
 
-    /// −λ·r.
-    fn weighted(&self, gradient: &Tensor) -> Result<Tensor> {
-        Ok((self.bias(gradient)? * -self.lambda)?)
+    /// −r.
+    fn unweighted(&self, gradient: &Tensor) -> Result<Tensor> {
+        Ok(self.bias(gradient)?.neg()?)
     }
 }
 

@@ -6,6 +6,7 @@ use super::*;
 use crate::attack::{Attack, Epsilon, Pgd, PgdLoss, Start};
 use crate::method::filter_frequency::PenaltyKind;
 use crate::nn::decomposed::Domain;
+use crate::train::regularizers::Tracked;
 use crate::train::step::AttackMode;
 
 fn recipes(folder: &str) -> Vec<Recipe> {
@@ -247,6 +248,8 @@ struct Script {
     rate: f64,
     jafr: Option<f64>,
     grad_align: Option<f64>,
+    /// Whether it has all `--track_…` flags; the others have none.
+    tracks: bool,
 }
 
 const fn script(
@@ -255,22 +258,23 @@ const fn script(
     rate: f64,
     jafr: Option<f64>,
     grad_align: Option<f64>,
+    tracks: bool,
 ) -> Script {
-    Script { recipe, attack, rate, jafr, grad_align }
+    Script { recipe, attack, rate, jafr, grad_align, tracks }
 }
 
 const SCRIPTS: [Script; 11] = [
-    script("cifar10-standard", "none", 0.2, None, None),
-    script("cifar10-jafr", "none", 0.2, Some(0.001), None),
-    script("cifar10-fgsm", "fgsm", 0.2, None, None),
-    script("cifar10-gradalign", "fgsm", 0.3, None, Some(0.2)),
-    script("cifar10-jafr-fgsm", "fgsm", 0.3, Some(0.001), None),
-    script("cifar10-pgd", "pgd", 0.3, None, None),
-    script("cifar100-standard", "none", 0.2, None, None),
-    script("cifar100-jafr", "none", 0.1, Some(0.001), None),
-    script("cifar100-gradalign", "fgsm", 0.3, None, Some(0.2)),
-    script("cifar100-jafr-fgsm", "fgsm", 0.3, Some(0.002), None),
-    script("cifar100-pgd", "pgd", 0.3, None, None),
+    script("cifar10-standard", "none", 0.2, None, None, true),
+    script("cifar10-jafr", "none", 0.2, Some(0.001), None, true),
+    script("cifar10-fgsm", "fgsm", 0.2, None, None, false),
+    script("cifar10-gradalign", "fgsm", 0.3, None, Some(0.2), false),
+    script("cifar10-jafr-fgsm", "fgsm", 0.3, Some(0.001), None, true),
+    script("cifar10-pgd", "pgd", 0.3, None, None, true),
+    script("cifar100-standard", "none", 0.2, None, None, false),
+    script("cifar100-jafr", "none", 0.1, Some(0.001), None, true),
+    script("cifar100-gradalign", "fgsm", 0.3, None, Some(0.2), false),
+    script("cifar100-jafr-fgsm", "fgsm", 0.3, Some(0.002), None, true),
+    script("cifar100-pgd", "pgd", 0.3, None, None, true),
 ];
 
 #[test]
@@ -300,6 +304,9 @@ fn jafr_recipes_are_the_official_scripts() {
         let grad_align = recipe.regularizers.grad_align.as_ref();
         assert_eq!(grad_align.map(|align| align.lambda), script.grad_align, "{name}");
         assert!(grad_align.is_none_or(|align| align.detach_clean), "{name}");
+        let all = [Tracked::GroupSparsity, Tracked::GradientNorm, Tracked::LowFrequencyBias];
+        let track: &[Tracked] = if script.tracks { &all } else { &[] };
+        assert_eq!(recipe.regularizers.track, track, "{name}");
         check_attack(recipe, script.attack);
     }
     let names: Vec<&str> = recipes.iter().map(|recipe| recipe.name.as_str()).collect();

@@ -6,6 +6,7 @@ use std::time::Instant;
 use candle_core::DType;
 
 use super::Trainer;
+use crate::analyze::filters::FilterSpectrum;
 use crate::analyze::gradients::GradientSummary;
 use crate::attack::FrozenModel;
 use crate::data::{Batch, load_all};
@@ -31,6 +32,7 @@ impl Trainer<'_> {
     pub(super) fn finish_epoch(&mut self, began: Instant) -> Result<()> {
         let epoch = self.position.epoch + 1;
         let mut values = self.training_values();
+        self.look_at_filters(&mut values);
         let alarm = self.watch(epoch, &mut values)?;
         let stop = alarm.is_some() && self.action() == Action::Stop;
         let mut notes = Vec::new();
@@ -104,6 +106,16 @@ impl Trainer<'_> {
             values.insert("unperturbed/loss".into(), loss);
         }
         values
+    }
+
+    /// The share of the filters' energy at high frequencies.
+    fn look_at_filters(&self, values: &mut Values) {
+        // Decomposed 2×2 kernels have a penalty, but no high frequencies.
+        if self.recipe.regularizers.tracks_filters()
+            && let Ok(spectrum) = FilterSpectrum::measure("", &self.network.model)
+        {
+            values.insert("high_frequency_filter_share".into(), spectrum.high_share());
+        }
     }
 
     /// ω of every FPCM block on the evaluated images, clean: the mean over them of each channel, and of these the

@@ -385,4 +385,19 @@ fn the_parts_of_the_loss_are_written_down() {
     assert!(
         found["train/penalty/filter_frequency"] > 0.0 && found["train/cross_entropy"] == found["train/loss"]
     );
+    assert!((0.0..1.0).contains(&found["high_frequency_filter_share"]));
+    // Or without any penalty, if it is asked for.
+    let track = "regularizers={track=[\"low_frequency_bias\",\"gradient_norm\",\"group_sparsity\",\"filter_frequency\"]}";
+    let tracked = values("tracked", &[track]);
+    assert_eq!(tracked["train/loss"], found["train/loss"]);
+    assert_eq!(tracked["train/penalty/filter_frequency"], found["train/penalty/filter_frequency"]);
+    assert_eq!(tracked["high_frequency_filter_share"], found["high_frequency_filter_share"]);
+    for name in ["low_frequency_bias", "norm", "group_sparsity"] {
+        assert!(tracked[&format!("train/input_gradient/{name}")].is_finite(), "{tracked:?}");
+    }
+    let page = crate::report::report_for_runs(&[folder.path().join("tracked")]).unwrap().to_html();
+    assert!(
+        page.contains("Low-frequency bias of the training batches")
+            && page.contains("share of energy at high")
+    );
 }
