@@ -93,7 +93,7 @@ fn every_feature_resumes_to_the_same_bytes() {
         &[
             "objective={name=\"trades\",attack={name=\"pgd\",steps=2},attack_mode=\"train\"}",
             "averaging={name=\"swa\",from=0.0}",
-            "evaluation={weights=\"trained\",every=2,every_after=0.9}",
+            "evaluation={weights=\"trained\",every=2,every_after=0.9,select={images=12,every=3,attack={name=\"fgsm\"}}}",
         ],
         &[
             "objective={name=\"mart\",attack={name=\"pgd\",steps=1},attack_mode=\"batch_statistics\"}",
@@ -356,6 +356,39 @@ fn training_from_weights_begins_with_their_accuracy() {
     train_whole(&broken, &recipe);
     let expected = results(&whole);
     assert!(expected.iter().all(|(name, bytes)| results(&broken)[name] == *bytes));
+}
+
+/// The best weights by training images: at the start, and every so many steps, whatever the test images say.
+#[test]
+fn training_images_choose_the_best_weights() {
+    let folder = tempfile::tempdir().unwrap();
+    let select = |every: u64| {
+        format!("evaluation.select={{images=30,every={every},attack={{name=\"fgsm\",epsilon=\"1/255\"}}}}")
+    };
+    let run = |name: &str, changes: &[&str]| {
+        let path = folder.path().join(name);
+        train_whole(&path, &recipe(&[&["evaluation.limit=5"], changes].concat()));
+        (std::fs::read(path.join("best.safetensors")).unwrap(), metrics(&path))
+    };
+    // Only the start is judged.
+    let (best, lines) = run("start", &[&select(1000)]);
+    let start = Network::load(&folder.path().join("start/best.safetensors"), &Device::Cpu).unwrap();
+    let recipe = recipe(&[]);
+    let config = recipe.model.clone().resolved(10, 3);
+    let fresh = Network::new(config, recipe.seed, &Device::Cpu).unwrap();
+    for ((name, ours), (_, theirs)) in start.model.state().iter().zip(&fresh.model.state()) {
+        assert_eq!(golden::values(ours), golden::values(theirs), "{name}");
+    }
+    // At the start of the first epoch, and never again.
+    let judged = |lines: &[MetricsLine]| -> Vec<bool> {
+        lines.iter().map(|line| line.values.contains_key("train/robust_accuracy")).collect()
+    };
+    assert_eq!(judged(&lines), [true, false, false]);
+    // 12 steps in 3 epochs, judged after 0, 5 and 10 of them.
+    let (other, lines) = run("steps", &[&select(5)]);
+    assert_eq!(judged(&lines), [true, true, true]);
+    assert_ne!(best, other);
+    assert_eq!(other, run("other-test-images", &[&select(5), "evaluation.limit=20"]).0);
 }
 
 /// Loss = cross-entropy + β · divergence + Σ λ · penalty, each written down by itself.
