@@ -40,7 +40,7 @@
 use candle_core::{D, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::input_gradient::safe_sqrt;
+use super::input_gradient::{safe_sqrt, scalar};
 use super::input_penalty::InputPenalty;
 use crate::spectral::fourier::dft2;
 use crate::{Error, Result};
@@ -149,6 +149,17 @@ impl Jafr {
             Reduction::SumLog => Ok(logs.sum_all()?),
             Reduction::Product => Ok((logs.sum_all()? - self.temperature.ln())?),
         }
+    }
+}
+
+impl Jafr {
+    /// The low-frequency bias r of a whole mean amplitude map, un-shifted, row by row.
+    ///
+    /// # Errors
+    /// If there are not `height · width` amplitudes.
+    pub fn bias_of_amplitudes(&self, amplitudes: Vec<f64>, height: usize, width: usize) -> Result<f64> {
+        let map = Tensor::from_vec(amplitudes, (height, width), &Device::Cpu)?;
+        scalar(&self.bias_of_map(&low_frequencies(&map)?.narrow(1, 0, width / 2 + 1)?)?)
     }
 }
 
