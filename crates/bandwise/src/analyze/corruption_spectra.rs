@@ -131,8 +131,8 @@ pub fn section(spectra: &[CorruptionSpectrum]) -> Section {
     let order = by_bias(spectra);
     let mut section = Section::new("What corruptions change").text(format!(
         "Fourier amplitudes of corrupted − clean images (pixels in [0, 1]), mean over {images} images and their \
-         channels. The bias is JaFR\u{2019}s: the larger, the lower the frequencies; it also grows where more \
-         frequencies change, so that severities of one corruption compare by the shape of their maps, too. Corruptions \
+         channels. The bias is JaFR\u{2019}s: the larger, the lower the frequencies; a common factor of \
+         all amplitudes hardly changes it. Corruptions \
          that change the lowest frequencies come first."
     ));
     section = section.table(table(spectra, &order)).line_plot(biases(spectra, &order));

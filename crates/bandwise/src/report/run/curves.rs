@@ -31,12 +31,12 @@ const EXPLAINED: [(&str, &str, &str); 6] = [
     ),
     (
         "input_gradient/low_frequency_bias",
-        "Low-frequency bias of the training batches' input gradient",
-        "JaFR's r of the gradient of the batch-mean loss: the larger, the lower the frequencies.",
+        "Input gradient: low-frequency bias",
+        "JaFR's r of the training batches' input gradient: the larger, the lower the frequencies.",
     ),
     (
         "input_gradient/norm",
-        "Norm of the training batches' input gradient",
+        "Input gradient: norm",
         "The mean over images of the norm of the batch-mean loss's gradient: it carries 1/batch, unlike the gradient norm of \
          the test images.",
     ),
