@@ -45,7 +45,7 @@ impl TrainingLoss<'_> {
                     terms.push((CROSS_ENTROPY, loss.detach()));
                     self.with_filters(loss, step, &mut terms)
                 };
-                let (direction, train) = (&penalty.derivative, step.pass(Mode::Train));
+                let (direction, train) = (&penalty.derivative, step.pass(step.mode));
                 let joint = joint_gradients(step.model, &step.images, &step.labels, direction, &train, loss)?;
                 (Outcome { loss: joint.loss, logits: joint.logits, terms }, joint.parameters)
             }
