@@ -15,7 +15,7 @@ pub use presentation::{csv, section};
 
 use super::{Analysis, Findings, NOTHING_WRITTEN, advance, shared_images};
 use crate::attack::Classifier;
-use crate::evaluate::record::Record;
+use crate::evaluate::record::{Provenance, Record};
 use crate::evaluate::subject::{Subject, with_warnings};
 use crate::method::grad_align::{alignment, uniform_noise};
 use crate::method::input_gradient::{InputGradient, norms, scalar};
@@ -68,6 +68,15 @@ pub fn run(subjects: &[Subject], job: &Job) -> Result<Analysis<(String, Gradient
         shown.push((label.clone(), examples));
     }
     let images = SpectrumStatistics::of_tensor(&data.images)?;
+    let bias = image_bias(&images)?;
+    findings.lines.push(format!("images: low-frequency bias {bias:.3}"));
+    let set = &subjects[0].data;
+    findings.records.push(Record::scalar("image_low_frequency_bias", bias).with_provenance(&Provenance {
+        data: set.name.clone(),
+        data_sha256: set.dataset.fingerprint().to_owned(),
+        split: set.split.to_string(),
+        ..Provenance::default()
+    }));
     let findings = findings.table("gradients", csv(&models));
     let mut findings =
         findings.section(SECTIONS[0], section(&models, &images)?.images(images::grid(&shown, &data)?));
@@ -75,6 +84,12 @@ pub fn run(subjects: &[Subject], job: &Job) -> Result<Analysis<(String, Gradient
         findings.warn(label, &found.warning().into_iter().collect::<Vec<_>>());
     }
     Ok(Analysis { results: models, findings })
+}
+
+/// JaFR's low-frequency bias of the mean amplitude of images.
+fn image_bias(images: &SpectrumStatistics) -> Result<f64> {
+    let (height, width) = images.size();
+    Jafr::default().bias_of_amplitudes(images.mean_amplitude(), height, width)
 }
 
 fn in_words(label: &str, bias: Option<f64>, norm: Option<f64>) -> String {
