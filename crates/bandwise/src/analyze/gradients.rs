@@ -44,12 +44,14 @@ pub fn run(subjects: &[Subject], job: &Job) -> Result<Analysis<(String, Gradient
         let (found, examples) = match &subject.network {
             Some(network) => {
                 let frozen = network.model.folded()?;
-                let examples = images::gradients(&data, |images, labels| own_gradients(&frozen, images, labels));
+                let examples =
+                    images::gradients(&data, |images, labels| own_gradients(&frozen, images, labels));
                 (GradientSpectrum::measure(&network.model, images, labels, job.batch_size)?, examples?)
             }
             None => {
                 let model = &subject.classifier;
-                let examples = images::gradients(&data, |images, labels| of_own_losses(model, images, labels));
+                let examples =
+                    images::gradients(&data, |images, labels| of_own_losses(model, images, labels));
                 (GradientSpectrum::of_classifier(model, images, labels, job)?, examples?)
             }
         };
