@@ -425,7 +425,8 @@ mod tests {
         let found =
             training("--optimizer adahessian --learning_rate 0.2 --weight_decay 0.01").recipe().unwrap();
         let (betas, epsilon, hessian_power) = ([0.9, 0.999], 1e-4, 0.5);
-        let expected = OptimizerConfig::AdaHessian { betas, epsilon, hessian_power, weight_decay: 0.05 };
+        let expected =
+            OptimizerConfig::AdaHessian { betas, epsilon, hessian_power, weight_decay: 0.01 / 0.2 };
         assert_eq!(found.optimizer, expected);
         for (flags, known) in [
             ("--basis_filter WD --dataset imagenette", "oxfordiiitpet"),

@@ -15,7 +15,7 @@ pub use presentation::{csv, section};
 
 use super::{Analysis, Findings, NOTHING_WRITTEN, advance, shared_images};
 use crate::attack::Classifier;
-use crate::evaluate::record::{Provenance, Record};
+use crate::evaluate::record::Record;
 use crate::evaluate::subject::{Subject, with_warnings};
 use crate::method::grad_align::{alignment, uniform_noise};
 use crate::method::input_gradient::{InputGradient, norms, scalar};
@@ -70,15 +70,7 @@ pub fn run(subjects: &[Subject], job: &Job) -> Result<Analysis<(String, Gradient
         shown.push((label.clone(), examples));
     }
     let images = SpectrumStatistics::of_tensor(&data.images)?;
-    let bias = image_bias(&images)?;
-    findings.lines.push(format!("images: low-frequency bias {bias:.3}"));
-    let set = &subjects[0].data;
-    findings.records.push(Record::scalar("image_low_frequency_bias", bias).with_provenance(&Provenance {
-        data: set.name.clone(),
-        data_sha256: set.dataset.fingerprint().to_owned(),
-        split: set.split.to_string(),
-        ..Provenance::default()
-    }));
+    findings.lines.push(format!("images: low-frequency bias {:.3}", image_bias(&images)?));
     let findings = findings.table("gradients", csv(&models));
     let mut findings =
         findings.section(SECTIONS[0], section(&models, &images)?.images(images::grid(&shown, &data)?));
