@@ -208,3 +208,25 @@ fn what_does_not_fit_together_gets_its_message() {
     let message = refused(&["evaluate", "--weights", text(&weights), "--data", &empty]);
     assert!(message.contains("nowhere"), "{message}");
 }
+
+/// Maps and bias of what corruptions change: the same for images corrupted while they are read, and for files.
+#[test]
+fn what_corruptions_change_is_the_same_streamed_and_from_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let [files, made, read] = ["files", "made", "read"].map(|name| folder.path().join(name));
+    let chosen = ["--corruption", "fog,gaussian_noise", "--severity", "2,4"];
+    ended(&[&["corrupt", DATA, "--out", text(&files)], &chosen[..]].concat(), 0);
+    let analyze = ["analyze", "corruptions", "--limit", "15", "--batch-size", "4"];
+    let (said, _) = ended(&[&analyze[..], &chosen, &["--data", DATA, "--out", text(&made)]].concat(), 0);
+    assert!(said.contains("fog: low-frequency bias"), "{said}");
+    let published = format!("cifar10c:{}", files.display());
+    let of_files = [&analyze[..], &chosen, &["--data", &published, "--out", text(&read)]].concat();
+    assert!(refused(&of_files).contains("--clean-data"));
+    ended(&[&of_files[..], &["--clean-data", DATA]].concat(), 0);
+    let table = |folder: &Path| std::fs::read_to_string(folder.join("corruption_spectra.csv")).unwrap();
+    assert!(table(&made) == table(&read) && table(&made).lines().count() == 1 + 4 * 32 * 32);
+    let records = record::read(&made.join("results.jsonl")).unwrap();
+    assert_eq!(records.len(), 4);
+    assert!(records.iter().all(|r| r.metric == "corruption_low_frequency_bias" && r.severity.is_some()));
+    assert!(std::fs::read_dir(made.join("figures")).unwrap().count() >= 4);
+}

@@ -84,6 +84,7 @@ enum OptimizerName {
     Adagrad,
     Rmsprop,
     Adamw,
+    Adahessian,
 }
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
@@ -265,6 +266,13 @@ impl FilterFlags {
             }
             OptimizerName::Adam => OptimizerConfig::Adam { betas, epsilon, weight_decay },
             OptimizerName::Adamw => OptimizerConfig::AdamW { betas, epsilon, weight_decay },
+            // There, too, its weight decay does not depend on the learning rate.
+            OptimizerName::Adahessian => OptimizerConfig::AdaHessian {
+                betas,
+                epsilon: 1e-4,
+                hessian_power: 0.5,
+                weight_decay: weight_decay / self.learning_rate.unwrap_or(0.1),
+            },
             OptimizerName::Adagrad => OptimizerConfig::Adagrad {
                 learning_rate_decay: 0.0,
                 initial_sum: 0.0,
@@ -413,6 +421,13 @@ mod tests {
         assert_eq!((found.seed, found.epochs, found.batch_size), (7, 160, 64));
         let nesterov = OptimizerConfig::Sgd { momentum: 0.9, nesterov: true, weight_decay: 1e-4 };
         assert_eq!(found.optimizer, nesterov);
+        // torch_optimizer's, with the weight decay divided by the learning rate.
+        let found =
+            training("--optimizer adahessian --learning_rate 0.2 --weight_decay 0.01").recipe().unwrap();
+        let (betas, epsilon, hessian_power) = ([0.9, 0.999], 1e-4, 0.5);
+        let expected =
+            OptimizerConfig::AdaHessian { betas, epsilon, hessian_power, weight_decay: 0.01 / 0.2 };
+        assert_eq!(found.optimizer, expected);
         for (flags, known) in [
             ("--basis_filter WD --dataset imagenette", "oxfordiiitpet"),
             ("--basis_filter WD --model resnet18", "lowres_resnet9"),

@@ -44,7 +44,6 @@ pub fn section(
         let changed = adversarial.get(row)?;
         let difference = (&changed - &clean)?;
         let (height, width, channels) = clean.dims3()?;
-        let pixels = |t: &Tensor| -> Result<Vec<f32>> { Ok(t.flatten_all()?.to_vec1::<f32>()?) };
         let pictures = vec![
             PngImage::from_pixels(&pixels(&clean)?, height, width, channels)
                 .caption(format!("seen as {}", name(before[row]))),
@@ -59,8 +58,13 @@ pub fn section(
     Ok(Section::new("Example images").images(grid))
 }
 
+/// The values of an image, row by row.
+pub(super) fn pixels(image: &Tensor) -> Result<Vec<f32>> {
+    Ok(image.flatten_all()?.to_vec1::<f32>()?)
+}
+
 /// The centered log-amplitude spectrum of one image `[height, width, channels]`.
-fn spectrum(picture: &Tensor) -> Result<PngImage> {
+pub(super) fn spectrum(picture: &Tensor) -> Result<PngImage> {
     let statistics = SpectrumStatistics::of_tensor(&picture.unsqueeze(0)?)?;
     let (height, width) = statistics.size();
     let values = bands::shift(&statistics.mean_log_amplitude(), height, width);

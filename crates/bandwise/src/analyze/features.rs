@@ -1,7 +1,11 @@
 //! Spectra of feature maps, stage by stage: how much fine detail each stage of a network passes on.
 
+mod omega;
+
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
+
+pub use omega::StageOmega;
 
 use super::{Analysis, Findings, advance, frequency_axes, radius_axis, shared_images};
 use crate::evaluate::record::Record;
@@ -39,8 +43,15 @@ pub fn run(subjects: &[Subject], job: &Job) -> Result<Analysis<FeatureSpectra>> 
             record.extra.insert("stage".into(), name.clone().into());
             findings.records.push(subject.sign(record));
         }
+        findings.records.extend(omega::records(&found).into_iter().map(|record| subject.sign(record)));
+        for stage in &found.omega {
+            let (name, mean, spread) = (&stage.stage, stage.mean(), stage.spread());
+            let line = format!("{} {name}: mean ω {mean:.4}, spread over channels {spread:.4}", found.label);
+            findings.lines.push(line);
+        }
         spectra.push(found);
     }
+    findings.tables.extend(omega::csv(&spectra).map(|csv| ("omega".to_owned(), csv)));
     let findings = findings.table("features", csv(&spectra)).section(SECTIONS[0], section(&spectra));
     Ok(Analysis { results: spectra, findings })
 }
@@ -83,6 +94,9 @@ pub struct FeatureSpectra {
     pub stages: Vec<StageSpectrum>,
     /// Images measured.
     pub images: usize,
+    /// ω of its FPCM blocks, if it has any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub omega: Vec<StageOmega>,
 }
 
 impl FeatureSpectra {
@@ -95,13 +109,17 @@ impl FeatureSpectra {
         let model = model.folded()?;
         let count = images.dim(0)?;
         let mut found: Vec<(String, usize, SpectrumStatistics)> = Vec::new();
+        let mut omegas = omega::Omegas::default();
         for start in (0..count).step_by(batch_size) {
             advance(job, label, start, count)?;
             let part = images.narrow(0, start, batch_size.min(count - start))?.contiguous()?;
             let recorder = Recorder::new();
             model.logits(&part, &ForwardContext { recorder: Some(&recorder), ..ForwardContext::eval() })?;
             // Maps without extent have no spectrum.
-            let maps = recorder.take().into_iter().filter(|(_, map)| map.rank() == 4);
+            let recorded = recorder.take();
+            recorded.iter().try_for_each(|(name, tensor)| omegas.add(name, tensor))?;
+            let maps =
+                recorded.into_iter().filter(|(name, map)| map.rank() == 4 && !name.ends_with(".omega"));
             for (index, (name, map)) in maps.enumerate() {
                 let (_, height, width, channels) = map.dims4()?;
                 if found.len() <= index {
@@ -120,7 +138,8 @@ impl FeatureSpectra {
             let radial = bands::radial_mean(&power, height, width);
             StageSpectrum { stage, height, width, channels, power, radial }
         };
-        Ok(Self { label: label.into(), stages: found.into_iter().map(stage).collect(), images: count })
+        let stages = found.into_iter().map(stage).collect();
+        Ok(Self { label: label.into(), stages, images: count, omega: omegas.finish() })
     }
 }
 
@@ -180,14 +199,53 @@ pub fn section(spectra: &[FeatureSpectra]) -> Section {
         }
         section = section.line_plot(plot).heat_map(maps);
     }
-    section
+    omega::add_to(section, spectra)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::method::fpcm::{self, FpcmConfig};
     use crate::nn::ModelShape;
     use candle_core::DType;
+
+    /// Against all values of one pass; a plain network has none.
+    #[test]
+    fn omega_is_measured_by_channel() {
+        let shape = ModelShape { channels: 3, classes: 4, width: Some(4) };
+        let build = || Model::new("resnet20", shape, None, 1, DType::F32, &Device::Cpu).unwrap();
+        let images = crate::nn::tests::noise(&[5, 16, 16, 3], DType::F32, 2);
+        let job = Job { batch_size: 2, ..Job::default() };
+        let plain = FeatureSpectra::measure("plain", &build(), &images, &job).unwrap();
+        assert!(plain.omega.is_empty() && omega::csv(std::slice::from_ref(&plain)).is_none());
+        let mut model = build();
+        fpcm::install(&mut model, &FpcmConfig::default(), 1).unwrap();
+        let found = FeatureSpectra::measure("fpcm", &model, &images, &job).unwrap();
+        let names: Vec<&str> = found.omega.iter().map(|stage| stage.stage.as_str()).collect();
+        assert_eq!(names, ["stage1", "stage2", "stage3"]);
+        assert_eq!(found.stages.len(), plain.stages.len());
+        let recorder = Recorder::new();
+        let pass = ForwardContext { recorder: Some(&recorder), ..ForwardContext::eval() };
+        model.frozen().logits(&images, &pass).unwrap();
+        let all: std::collections::BTreeMap<_, _> = recorder.take().into_iter().collect();
+        let second = all["attn2.omega"].flatten_from(1).unwrap().to_vec2::<f32>().unwrap();
+        let stage = &found.omega[1];
+        assert_eq!(stage.means.len(), second[0].len());
+        for channel in 0..stage.means.len() {
+            let values: Vec<f64> = second.iter().map(|row| f64::from(row[channel])).collect();
+            let mean = values.iter().sum::<f64>() / 5.0;
+            let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / 5.0;
+            assert!((stage.means[channel] - mean).abs() < 1e-5, "{channel}");
+            assert!((stage.deviations[channel] - variance.sqrt()).abs() < 1e-4, "{channel}");
+        }
+        assert!(stage.spread() > 0.0 && (0.5..1.0).contains(&stage.mean()));
+        assert_eq!(omega::records(&found).len(), 9);
+        let csv = omega::csv(&[plain, found.clone()]).unwrap();
+        assert_eq!(csv.lines().count(), 1 + 4 + 8 + 16);
+        let page = section(&[found]);
+        let drawn = page.blocks.iter().filter(|b| matches!(b, crate::plot::Block::LinePlot(_))).count();
+        assert_eq!(drawn, 2);
+    }
 
     #[test]
     fn every_stage_is_measured_and_batches_change_nothing() {

@@ -6,6 +6,7 @@
 //! [`GradientSpectrum`] measures one network; [`section`] sets several side by side, next to the spectrum
 //! of the images.
 
+mod images;
 mod presentation;
 
 use candle_core::{DType, Device, Tensor, Var};
@@ -18,7 +19,7 @@ use crate::evaluate::record::Record;
 use crate::evaluate::subject::{Subject, with_warnings};
 use crate::method::grad_align::{alignment, uniform_noise};
 use crate::method::input_gradient::{InputGradient, norms, scalar};
-use crate::method::jafr::{Jafr, low_frequencies};
+use crate::method::jafr::Jafr;
 use crate::nn::{ForwardContext, Model, loss};
 use crate::spectral::statistics::SpectrumStatistics;
 use crate::wording::counted;
@@ -35,13 +36,24 @@ pub fn run(subjects: &[Subject], job: &Job) -> Result<Analysis<(String, Gradient
     let data = shared_images(subjects, job)?;
     let mut findings = Findings::new("Input gradients");
     let mut models = Vec::new();
+    let mut shown = Vec::new();
     for (index, subject) in subjects.iter().enumerate() {
         advance(job, "input gradients", index, subjects.len())?;
         subject.needs_gradients("a gradient spectrum")?;
         let (images, labels) = (&data.images, &data.labels);
-        let found = match &subject.network {
-            Some(network) => GradientSpectrum::measure(&network.model, images, labels, job.batch_size)?,
-            None => GradientSpectrum::of_classifier(&subject.classifier, images, labels, job)?,
+        let (found, examples) = match &subject.network {
+            Some(network) => {
+                let frozen = network.model.folded()?;
+                let examples =
+                    images::gradients(&data, |images, labels| own_gradients(&frozen, images, labels));
+                (GradientSpectrum::measure(&network.model, images, labels, job.batch_size)?, examples?)
+            }
+            None => {
+                let model = &subject.classifier;
+                let examples =
+                    images::gradients(&data, |images, labels| of_own_losses(model, images, labels));
+                (GradientSpectrum::of_classifier(model, images, labels, job)?, examples?)
+            }
         };
         let label = &subject.label;
         let (bias, norm) = (found.low_frequency_bias()?, (found.images() > 0).then(|| found.mean_norm()));
@@ -55,14 +67,23 @@ pub fn run(subjects: &[Subject], job: &Job) -> Result<Analysis<(String, Gradient
             findings.records.push(with_warnings(subject.sign(record), &warnings));
         }
         models.push((label.clone(), found));
+        shown.push((label.clone(), examples));
     }
     let images = SpectrumStatistics::of_tensor(&data.images)?;
+    findings.lines.push(format!("images: low-frequency bias {:.3}", image_bias(&images)?));
     let findings = findings.table("gradients", csv(&models));
-    let mut findings = findings.section(SECTIONS[0], section(&models, &images)?);
+    let mut findings =
+        findings.section(SECTIONS[0], section(&models, &images)?.images(images::grid(&shown, &data)?));
     for (label, found) in models.iter().rev() {
         findings.warn(label, &found.warning().into_iter().collect::<Vec<_>>());
     }
     Ok(Analysis { results: models, findings })
+}
+
+/// JaFR's low-frequency bias of the mean amplitude of images.
+fn image_bias(images: &SpectrumStatistics) -> Result<f64> {
+    let (height, width) = images.size();
+    Jafr::default().bias_of_amplitudes(images.mean_amplitude(), height, width)
 }
 
 fn in_words(label: &str, bias: Option<f64>, norm: Option<f64>) -> String {
@@ -110,12 +131,7 @@ impl GradientSpectrum {
     ) -> Result<Self> {
         Self::of_gradients(images, labels, job.batch_size, |images, labels| {
             job.interrupt.check(NOTHING_WRITTEN)?;
-            let pixels = Var::from_tensor(&images.contiguous()?)?;
-            let losses = loss::cross_entropy(&model.logits(&pixels)?, labels)?;
-            match losses.sum_all()?.backward()?.remove(&pixels) {
-                Some(gradient) => Ok(gradient.detach()),
-                None => Ok(pixels.zeros_like()?),
-            }
+            of_own_losses(model, images, labels)
         })
     }
 
@@ -178,10 +194,9 @@ impl GradientSpectrum {
             return Ok(None);
         }
         let (height, width) = self.amplitudes.size();
-        let map = Tensor::from_vec(self.amplitudes.mean_amplitude(), (height, width), &Device::Cpu)?;
-        let map = (map * (self.images() as f64 / remaining as f64))?;
-        let map = low_frequencies(&map)?.narrow(1, 0, width / 2 + 1)?;
-        scalar(&Jafr::default().bias_of_map(&map)?).map(Some)
+        let scale = self.images() as f64 / remaining as f64;
+        let map = self.amplitudes.mean_amplitude().into_iter().map(|amplitude| amplitude * scale).collect();
+        Jafr::default().bias_of_amplitudes(map, height, width).map(Some)
     }
 
     /// What a reader must know if some gradients lead nowhere.
@@ -199,6 +214,16 @@ impl GradientSpectrum {
             false => format!("the bias is that of the other {}", total - left_out),
         };
         Some(format!("masked gradients: the gradient is {found} of {}; {rest}", counted(total, "image")))
+    }
+}
+
+/// Gradients of each image's own cross-entropy, of any classifier.
+fn of_own_losses(model: &dyn Classifier, images: &Tensor, labels: &Tensor) -> Result<Tensor> {
+    let pixels = Var::from_tensor(&images.contiguous()?)?;
+    let losses = loss::cross_entropy(&model.logits(&pixels)?, labels)?;
+    match losses.sum_all()?.backward()?.remove(&pixels) {
+        Some(gradient) => Ok(gradient.detach()),
+        None => Ok(pixels.zeros_like()?),
     }
 }
 

@@ -12,6 +12,7 @@
 //! | `probe`, `embedding` | do masks of images tell their class? |
 //! | `perturbations` | spectra of what attacks add |
 //! | `corruptions` | accuracy under corruptions, from low to high frequency |
+//! | `corruption_spectra` | Fourier maps of what corruptions change, per severity |
 //! | `features` | spectra of feature maps, stage by stage |
 //! | `filters` | energy of convolution filters per DCT frequency |
 //! | `gradients` | spectrum of the input gradient |
@@ -35,6 +36,7 @@
 //! ```
 
 pub mod bands;
+pub mod corruption_spectra;
 pub mod corruptions;
 pub mod embedding;
 pub mod examples;

@@ -122,7 +122,12 @@ impl Source {
     }
 
     /// Writes into a record how its images came about.
-    fn describe(&self, record: &mut Record, corruption: Corruption, [height, width, _]: [usize; 3]) {
+    pub(crate) fn describe(
+        &self,
+        record: &mut Record,
+        corruption: Corruption,
+        [height, width, _]: [usize; 3],
+    ) {
         let (source, official, made) = match self {
             Self::Made { corruptor, .. } => {
                 let frost = (corruption == Corruption::Frost).then(|| corruptor.frost_fingerprint());

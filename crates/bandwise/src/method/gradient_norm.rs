@@ -56,7 +56,7 @@ impl InputPenalty for GradientNorm {
         finite("gradient_norm", self.lambda)
     }
 
-    fn weighted(&self, gradient: &Tensor) -> Result<Tensor> {
-        Ok((self.value(gradient)? * self.lambda)?)
+    fn unweighted(&self, gradient: &Tensor) -> Result<Tensor> {
+        self.value(gradient)
     }
 }

@@ -72,7 +72,7 @@ impl InputPenalty for GroupSparsity {
         finite("group_sparsity", self.lambda)
     }
 
-    fn weighted(&self, gradient: &Tensor) -> Result<Tensor> {
-        Ok((self.value(gradient)? * self.lambda)?)
+    fn unweighted(&self, gradient: &Tensor) -> Result<Tensor> {
+        self.value(gradient)
     }
 }

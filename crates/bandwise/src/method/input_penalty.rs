@@ -17,12 +17,12 @@ pub trait InputPenalty {
     /// Refuses values that make no sense.
     fn validate(&self) -> Result<()>;
 
-    /// What is added to the loss at J `[batch, height, width, channels]`, λ included: a differentiable scalar.
-    fn weighted(&self, gradient: &Tensor) -> Result<Tensor>;
+    /// The penalty at J `[batch, height, width, channels]`, without λ: a differentiable scalar.
+    fn unweighted(&self, gradient: &Tensor) -> Result<Tensor>;
 
-    /// What is added to the loss, and its derivative with respect to J.
+    /// What is added to the loss: λ times the penalty, and its derivative with respect to J.
     fn penalty(&self, gradient: &Tensor) -> Result<Penalty> {
-        Penalty::of(gradient, |gradient| self.weighted(gradient))
+        Penalty::of(gradient, |gradient| Ok((self.unweighted(gradient)? * self.lambda())?))
     }
 }
 

@@ -40,7 +40,7 @@
 use candle_core::{D, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::input_gradient::safe_sqrt;
+use super::input_gradient::{safe_sqrt, scalar};
 use super::input_penalty::InputPenalty;
 use crate::spectral::fourier::dft2;
 use crate::{Error, Result};
@@ -79,7 +79,7 @@ pub struct Jafr {
     /// Uses each image's own loss gradient instead of its share in the batch mean (J times the batch size),
     /// so that the result does not depend on the batch size. Not in the paper.
     pub per_image: bool,
-    /// Epochs without it first (`epochs_warmup_before_low_freq_bias_reg`).
+    /// Epochs that only log it first (`epochs_warmup_before_low_freq_bias_reg`).
     pub warmup: u64,
 }
 
@@ -116,9 +116,9 @@ impl InputPenalty for Jafr {
         Ok(())
     }
 
-    /// −λ·r.
-    fn weighted(&self, gradient: &Tensor) -> Result<Tensor> {
-        Ok((self.bias(gradient)? * -self.lambda)?)
+    /// −r.
+    fn unweighted(&self, gradient: &Tensor) -> Result<Tensor> {
+        Ok(self.bias(gradient)?.neg()?)
     }
 }
 
@@ -149,6 +149,17 @@ impl Jafr {
             Reduction::SumLog => Ok(logs.sum_all()?),
             Reduction::Product => Ok((logs.sum_all()? - self.temperature.ln())?),
         }
+    }
+}
+
+impl Jafr {
+    /// The low-frequency bias r of a whole mean amplitude map, un-shifted, row by row.
+    ///
+    /// # Errors
+    /// If there are not `height · width` amplitudes.
+    pub fn bias_of_amplitudes(&self, amplitudes: Vec<f64>, height: usize, width: usize) -> Result<f64> {
+        let map = Tensor::from_vec(amplitudes, (height, width), &Device::Cpu)?;
+        scalar(&self.bias_of_map(&low_frequencies(&map)?.narrow(1, 0, width / 2 + 1)?)?)
     }
 }
 

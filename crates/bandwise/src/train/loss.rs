@@ -10,14 +10,18 @@ use candle_core::backprop::GradStore;
 use rand::RngCore;
 
 use super::objective::{CROSS_ENTROPY, Objective, Outcome, Terms};
-use super::regularizers::{Kinds, Regularizers};
+use super::regularizers::{Kinds, Regularizers, Tracked};
 use super::step::Step;
 use crate::attack::Epsilon;
 use crate::method::InputPenalty;
-use crate::method::grad_align::uniform_noise;
-use crate::method::input_gradient::{InputGradient, Penalty, joint_gradients, penalty_gradients};
+use crate::method::filter_frequency::Penalty as FilterPenalty;
+use crate::method::grad_align::{alignment, uniform_noise};
+use crate::method::input_gradient::{InputGradient, Penalty, joint_gradients, penalty_gradients, scalar};
 use crate::nn::{ForwardContext, Mode};
 use crate::{Result, random};
+
+/// The name of the filters' penalty in logs.
+const FILTER_FREQUENCY: &str = "penalty/filter_frequency";
 
 /// What a run minimizes.
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +45,7 @@ impl TrainingLoss<'_> {
                     terms.push((CROSS_ENTROPY, loss.detach()));
                     self.with_filters(loss, step, &mut terms)
                 };
-                let (direction, train) = (&penalty.derivative, step.pass(Mode::Train));
+                let (direction, train) = (&penalty.derivative, step.pass(step.mode));
                 let joint = joint_gradients(step.model, &step.images, &step.labels, direction, &train, loss)?;
                 (Outcome { loss: joint.loss, logits: joint.logits, terms }, joint.parameters)
             }
@@ -71,45 +75,57 @@ impl TrainingLoss<'_> {
 
     /// Adds the penalties of the weights themselves.
     fn with_filters(&self, loss: Tensor, step: &Step, terms: &mut Terms) -> Result<Tensor> {
-        let Some(penalty) = &self.regularizers.filter_frequency else { return Ok(loss) };
-        let value = penalty.unweighted(step.model)?;
-        terms.push(("penalty/filter_frequency", value.detach()));
-        Ok((loss + (value * penalty.lambda)?)?)
+        let Kinds { filter_frequency, track, .. } = self.regularizers.by_kind();
+        if let Some(penalty) = filter_frequency {
+            let value = penalty.unweighted(step.model)?;
+            terms.push((FILTER_FREQUENCY, value.detach()));
+            return Ok((loss + (value * penalty.lambda)?)?);
+        }
+        if track.contains(&Tracked::FilterFrequency) {
+            let value = FilterPenalty::default().unweighted(&step.model.frozen())?;
+            terms.push((FILTER_FREQUENCY, value.detach()));
+        }
+        Ok(loss)
     }
 
     /// The penalties of the input gradient, by the images it is taken at.
     fn penalties(&self, step: &Step) -> Result<Penalties> {
         // The filters' penalty is of the weights: see `with_filters`.
-        let Kinds { filter_frequency: _, grad_align, gradient_noise, of_input_gradient } =
+        let Kinds { filter_frequency: _, grad_align, gradient_noise, track, of_input_gradient } =
             self.regularizers.by_kind();
-        let on: Vec<(&'static str, &dyn InputPenalty)> =
-            of_input_gradient.into_iter().filter(|(_, penalty)| step.epoch >= penalty.warmup()).collect();
+        let follows = track.iter().any(|tracked| *tracked != Tracked::FilterFrequency);
+        let looks_at_it = follows || !of_input_gradient.is_empty();
         let mut found = Penalties::default();
-        if on.is_empty() && grad_align.is_none() {
+        if !looks_at_it && grad_align.is_none() {
             return Ok(found);
         }
         let clean = match gradient_noise {
-            Some(noise) if !on.is_empty() => {
+            Some(noise) if looks_at_it => {
                 let moved = moved_images("gradient_noise", noise, step)?;
-                let penalty = found.sum_of(&on, &input_gradient(step, &moved)?)?;
+                let penalty =
+                    found.sum_of(&of_input_gradient, track, &input_gradient(step, &moved)?, step.epoch)?;
                 found.elsewhere.extend(penalty.map(|penalty| (moved, penalty)));
                 None
             }
             _ => {
                 let clean = input_gradient(step, &step.images)?;
-                found.at_clean = found.sum_of(&on, &clean)?;
+                found.at_clean = found.sum_of(&of_input_gradient, track, &clean, step.epoch)?;
                 Some(clean)
             }
         };
         if let Some(align) = grad_align {
             let clean = clean.map_or_else(|| input_gradient(step, &step.images), Ok)?;
             let moved = moved_images("grad_align", align.epsilon, step)?;
-            let (first, second) = align.penalty(&clean, &input_gradient(step, &moved)?)?;
+            let gradient = input_gradient(step, &moved)?;
+            found.values.push(("penalty/grad_align", 1.0 - scalar(&alignment(&clean, &gradient)?)?));
+            if align.lambda == 0.0 {
+                return Ok(found);
+            }
+            let (first, second) = align.penalty(&clean, &gradient)?;
             if let Some(first) = first {
                 // Its value is that of `second`, and counts once.
                 found.add_at_clean(Penalty { value: 0.0, ..first })?;
             }
-            found.note("penalty/grad_align", second.value, align.lambda);
             found.elsewhere.push((moved, second));
         }
         Ok(found)
@@ -126,23 +142,26 @@ struct Penalties {
 }
 
 impl Penalties {
-    /// Keeps the value of a penalty without its λ, for the log; with λ = 0 it is not known.
-    fn note(&mut self, name: &'static str, weighted: f64, lambda: f64) {
-        if lambda != 0.0 {
-            self.values.push((name, weighted / lambda));
-        }
-    }
-
-    /// The sum of penalties of J, if there are any; each is noted by itself.
+    /// The sum of penalties of J, if there are any. Each is noted by itself, without its λ; one whose λ is 0, or that
+    /// still waits for its warm-up, is noted only. So is what is tracked.
     fn sum_of(
         &mut self,
         penalties: &[(&'static str, &dyn InputPenalty)],
+        track: &[Tracked],
         gradient: &Tensor,
+        epoch: u64,
     ) -> Result<Option<Penalty>> {
+        for tracked in track {
+            self.values.extend(tracked.of_input_gradient(gradient)?);
+        }
         let mut sum: Option<Penalty> = None;
         for (name, function) in penalties {
+            if function.lambda() == 0.0 || epoch < function.warmup() {
+                self.values.push((name, scalar(&function.unweighted(gradient)?)?));
+                continue;
+            }
             let penalty = function.penalty(gradient)?;
-            self.note(name, penalty.value, function.lambda());
+            self.values.push((name, penalty.value / function.lambda()));
             sum = Some(match sum {
                 None => penalty,
                 Some(sum) => sum.plus(penalty)?,

@@ -46,6 +46,7 @@ pub mod regularizers;
 pub mod run;
 pub mod run_folder;
 pub mod schedule;
+pub mod selection;
 pub mod step;
 pub mod trainer;
 pub mod update;

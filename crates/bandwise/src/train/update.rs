@@ -1,15 +1,16 @@
 //! One optimizer update: attack, weight perturbation, gradients in parts, step.
 
-use candle_core::Tensor;
 use candle_core::backprop::GradStore;
+use candle_core::{Tensor, Var};
+use rand::RngCore;
 
 use super::loss::TrainingLoss;
 use super::objective::{Objective, Outcome, Terms};
-use super::optimizer::Optimizer;
+use super::optimizer::{Optimizer, hessian_diagonal, random_signs};
 use super::recipe::Recipe;
 use super::step::Step;
-use crate::Result;
 use crate::nn::Mode;
+use crate::{Result, random};
 
 /// What an update has seen.
 #[derive(Debug)]
@@ -42,7 +43,13 @@ pub fn update(
     perturbation.iter().try_for_each(|perturbation| perturbation.add())?;
     let loss = TrainingLoss { objective: &recipe.objective, regularizers: &recipe.regularizers };
     let (outcome, gradients) = accumulate(&parts, |part| loss.backward(&part.step, &part.adversarial))?;
-    optimizer.step(&gradients, learning_rate)?;
+    match optimizer.config().needs_hessian() {
+        false => optimizer.step(&gradients, learning_rate)?,
+        true => {
+            let diagonal = curvature(&parts, &loss, step)?;
+            optimizer.step_with_hessian(&gradients, &diagonal, learning_rate)?;
+        }
+    }
     perturbation.iter().try_for_each(|perturbation| perturbation.remove())?;
     let deltas = parts.iter().filter_map(|part| {
         recipe.objective.next_delta(&part.step, gradients.get(&part.adversarial)).transpose()
@@ -50,6 +57,17 @@ pub fn update(
     let deltas: Vec<Tensor> = deltas.collect::<Result<_>>()?;
     let carried_delta = if deltas.is_empty() { None } else { Some(Tensor::cat(&deltas, 0)?) };
     Ok(StepOutput { outcome, unperturbed_loss, carried_delta })
+}
+
+/// The diagonal of the Hessian of the whole loss on the batch, without touching running statistics.
+fn curvature(parts: &[Part], loss: &TrainingLoss, step: &Step) -> Result<GradStore> {
+    let seed = random::stream(step.seed, &[random::tag("hessian"), step.time.to_bits()]).next_u64();
+    let still = |part: &Part| {
+        let step = Step { mode: Mode::BatchStatistics, ..part.step.clone() };
+        loss.backward(&step, &part.adversarial)
+    };
+    let signs = |name: &str, var: &Var| random_signs(seed, name, var);
+    hessian_diagonal(&step.model.trainable(), signs, || Ok(accumulate(parts, still)?.1))
 }
 
 /// A part of the batch and its adversarial images.

@@ -1,6 +1,7 @@
 //! `bandwise analyze`.
 
 mod bands;
+mod corruptions;
 mod features;
 mod filters;
 mod gradients;
@@ -23,6 +24,8 @@ enum AnalyzeCommand {
     Heatmap(heatmap::HeatmapArguments),
     /// Accuracy on low-passed, high-passed and band-passed images, by radius and by direction
     Bands(bands::BandsArguments),
+    /// Fourier maps of what corruptions change, with their low-frequency bias (JaFR)
+    Corruptions(corruptions::CorruptionsArguments),
     /// Spectra of adversarial perturbations, against learned Fourier masks
     Perturbations(perturbations::PerturbationsArguments),
     /// Spectra of the feature maps that leave each stage
@@ -38,6 +41,7 @@ pub fn run(arguments: &AnalyzeArguments, interrupt: &Interrupt) -> Result<bool> 
     match &arguments.command {
         AnalyzeCommand::Heatmap(arguments) => heatmap::run(arguments, interrupt),
         AnalyzeCommand::Bands(arguments) => bands::run(arguments, interrupt),
+        AnalyzeCommand::Corruptions(arguments) => corruptions::run(arguments, interrupt),
         AnalyzeCommand::Perturbations(arguments) => perturbations::run(arguments, interrupt),
         AnalyzeCommand::Features(arguments) => features::run(arguments, interrupt),
         AnalyzeCommand::Filters(arguments) => filters::run(arguments),

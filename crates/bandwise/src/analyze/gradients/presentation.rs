@@ -1,7 +1,7 @@
 //! Gradient spectra of several models as a section of a report: maps, profiles, numbers.
 
 use super::super::{frequency_axes, radius_axis};
-use super::GradientSpectrum;
+use super::{GradientSpectrum, image_bias};
 use crate::Result;
 use crate::formats::csv::Csv;
 use crate::plot::{Axis, Cell, ColorMap, HeatMap, HeatPanel, LinePlot, Section, Series, Table};
@@ -21,7 +21,7 @@ pub fn section(models: &[(String, GradientSpectrum)], images: &SpectrumStatistic
     );
     Ok(Section::new("Input gradients in the frequency domain")
         .text(explanation)
-        .table(numbers(models)?)
+        .table(numbers(models, images)?)
         .heat_map(maps(models, false))
         .heat_map(maps(models, true))
         .heat_map(image_map(images))
@@ -45,7 +45,7 @@ pub fn csv(models: &[(String, GradientSpectrum)]) -> String {
     csv.into_text()
 }
 
-fn numbers(models: &[(String, GradientSpectrum)]) -> Result<Table> {
+fn numbers(models: &[(String, GradientSpectrum)], images: &SpectrumStatistics) -> Result<Table> {
     let columns = ["model", "low-frequency bias", "mean norm", "amplitude below a quarter of Nyquist"];
     let mut table = Table::new("Input gradients", &columns);
     for (name, spectrum) in models {
@@ -56,7 +56,13 @@ fn numbers(models: &[(String, GradientSpectrum)]) -> Result<Table> {
             Cell::percent(low_share(&spectrum.unit)),
         ]);
     }
-    Ok(table)
+    let bias = number(Some(image_bias(images)?));
+    Ok(table.row(vec![
+        Cell::text("the images themselves"),
+        bias,
+        Cell::empty(),
+        Cell::percent(low_share(images)),
+    ]))
 }
 
 fn number(value: Option<f64>) -> Cell {

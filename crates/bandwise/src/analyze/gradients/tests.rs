@@ -121,7 +121,9 @@ fn several_models_stand_side_by_side() {
         .find_map(|b| if let Block::Table(table) = b { Some(table) } else { None })
         .map(|table| table.rows.iter().map(|row| &row[0]).collect())
         .unwrap();
-    assert_eq!(rows, [&Cell::text("first"), &Cell::text("second")]);
+    assert_eq!(rows, [&Cell::text("first"), &Cell::text("second"), &Cell::text("the images themselves")]);
+    let bias = crate::method::input_gradient::scalar(&Jafr::default().bias(&images).unwrap()).unwrap();
+    assert!((image_bias(&pictures).unwrap() - bias).abs() < 1e-3 * bias.abs());
     let table = csv(&models);
     assert_eq!(table.lines().count(), 1 + 2 * 16 * 16);
     assert!(table.contains("second,-8,3,"), "{table}");

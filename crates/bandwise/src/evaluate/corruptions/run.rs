@@ -144,7 +144,7 @@ impl CorruptionsConfig {
 /// be read or do not fit the network.
 pub fn run(subject: &Subject, set: &CorruptedSet, job: &Job, folder: Option<&Path>) -> Result<Vec<Record>> {
     let _lock = folder.map(Lock::folder).transpose()?;
-    let provenance = set.provenance(subject);
+    let provenance = set.provenance(&subject.provenance);
     let mut store = Store::open(folder, &provenance, set.data.count())?;
     measure_all(&mut store, subject, set, &provenance, job)
         .map_err(|error| explain_stop(error, folder.is_some()))?;
@@ -155,13 +155,13 @@ pub fn run(subject: &Subject, set: &CorruptedSet, job: &Job, folder: Option<&Pat
 
 impl CorruptedSet {
     /// Everything that the numbers depend on.
-    fn provenance(&self, subject: &Subject) -> Provenance {
-        let mut provenance = subject.provenance.clone();
+    pub(crate) fn provenance(&self, of: &Provenance) -> Provenance {
+        let mut provenance = of.clone();
         let made = match &self.source {
             Source::Made { corruptor, .. } => json!({
                 "protocol": corruptor.protocol(), "seed": corruptor.seed(), "frost": corruptor.frost_fingerprint(),
             }),
-            Source::Published { .. } => json!({ "published": subject.provenance.data }),
+            Source::Published { .. } => json!({ "published": of.data }),
         };
         provenance.configuration["corruptions"] = made;
         provenance.configuration["clean_data"] =

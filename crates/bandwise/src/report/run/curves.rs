@@ -11,7 +11,7 @@ use crate::report::{Axis, LinePlot, Section, Series};
 /// curves of one plot. Any other prefix names a plot, and what follows it a curve (`omega/stage1`).
 const PARTS: [&str; 7] = ["train", "validation", "test", "robust", "ema", "swa", "unperturbed"];
 /// Quantities whose name alone does not say enough: title, and what it means.
-const EXPLAINED: [(&str, &str, &str); 3] = [
+const EXPLAINED: [(&str, &str, &str); 6] = [
     (
         "omega",
         "FPCM: mean ω per stage",
@@ -22,6 +22,23 @@ const EXPLAINED: [(&str, &str, &str); 3] = [
         "omega_spread",
         "FPCM: spread of ω per stage",
         "The standard deviation over a stage's channels of ω, each averaged over the evaluated clean test images.",
+    ),
+    (
+        "high_frequency_filter_share",
+        "Filters: share of energy at high frequencies",
+        "High frequencies are those that filter frequency regularization penalizes (for 3×3 kernels the last row and \
+         column of the cosine basis); the mean over all layers.",
+    ),
+    (
+        "input_gradient/low_frequency_bias",
+        "Input gradient: low-frequency bias",
+        "JaFR's r of the training batches' input gradient: the larger, the lower the frequencies.",
+    ),
+    (
+        "input_gradient/norm",
+        "Input gradient: norm",
+        "The mean over images of the norm of the batch-mean loss's gradient: it carries 1/batch, unlike the gradient norm of \
+         the test images.",
     ),
     (
         "overfitting",

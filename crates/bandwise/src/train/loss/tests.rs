@@ -5,7 +5,6 @@ use candle_core::{DType, Device};
 use super::*;
 use crate::attack::{Attack, Fgsm};
 use crate::golden;
-use crate::method::filter_frequency::Penalty as FilterPenalty;
 use crate::method::grad_align::GradAlign;
 use crate::method::{GradientNorm, GroupSparsity, Jafr};
 use crate::nn::tests::{disturb, model, noise};
@@ -21,7 +20,7 @@ fn everything() -> Regularizers {
         grad_align: Some(GradAlign { detach_clean: false, ..GradAlign::default() }),
         gradient_norm: Some(GradientNorm::default()),
         group_sparsity: Some(GroupSparsity::default()),
-        gradient_noise: None,
+        ..Regularizers::default()
     }
 }
 
@@ -137,6 +136,50 @@ fn regularizers_wait_for_their_warm_up() {
         assert!((loss(&late, epoch) - loss(&expected, epoch)).abs() < 1e-12, "epoch {epoch}");
     }
     assert_ne!(loss(&only(true, false), 0), loss(&only(false, false), 0));
+}
+
+/// The official `--track_…` flags: the loss and its gradient are those without them, and the values those of penalties.
+#[test]
+fn what_is_tracked_is_logged_and_changes_nothing() {
+    let model = model("smallcnn", 4, DType::F64);
+    let run = |regularizers: &Regularizers| {
+        with_step(&model, |step| {
+            let objective = Objective::default();
+            let (outcome, gradients) =
+                TrainingLoss { objective: &objective, regularizers }.backward(step, &step.images).unwrap();
+            let (_, var) = &model.trainable()[0];
+            let terms = outcome.terms.iter().map(|(name, v)| (*name, scalar(v).unwrap()));
+            let terms: std::collections::BTreeMap<&str, f64> = terms.collect();
+            (scalar(&outcome.loss).unwrap(), golden::values(gradients.get(var).unwrap()), terms)
+        })
+    };
+    let all =
+        [Tracked::LowFrequencyBias, Tracked::GradientNorm, Tracked::GroupSparsity, Tracked::FilterFrequency];
+    let (plain, slope, few) = run(&Regularizers::default());
+    let (same, same_slope, tracked) = run(&Regularizers { track: all.to_vec(), ..Regularizers::default() });
+    assert_eq!((plain, &slope), (same, &same_slope));
+    assert_eq!((few.len(), tracked.len()), (1, 5), "{tracked:?}");
+    // Penalties with λ = 0, or in their warm-up, are logged and change nothing, either.
+    let idle = Regularizers {
+        jafr: Some(Jafr { lambda: 0.0, ..Jafr::default() }),
+        gradient_norm: Some(GradientNorm { warmup: 1, ..GradientNorm::default() }),
+        grad_align: Some(GradAlign { lambda: 0.0, ..GradAlign::default() }),
+        ..Regularizers::default()
+    };
+    let (idle, idle_slope, values) = run(&idle);
+    assert_eq!((plain, &slope), (idle, &idle_slope));
+    assert!(values["penalty/grad_align"] > 0.0, "{values:?}");
+    // On, they have the same values.
+    let on = run(&Regularizers { gradient_noise: None, ..everything() }).2;
+    assert!((values["penalty/gradient_norm"] - on["penalty/gradient_norm"]).abs() < 1e-12);
+    for (tracked, penalty) in [
+        (tracked["input_gradient/norm"], on["penalty/gradient_norm"]),
+        (tracked["input_gradient/group_sparsity"], on["penalty/group_sparsity"]),
+        (tracked["input_gradient/low_frequency_bias"], -values["penalty/jafr"]),
+    ] {
+        assert!((tracked - penalty).abs() < 1e-12 * penalty.abs(), "{tracked} {penalty}");
+    }
+    assert!(tracked["penalty/filter_frequency"] > 0.0);
 }
 
 #[test]

@@ -62,6 +62,23 @@ pub enum OptimizerConfig {
         #[serde(default)]
         weight_decay: f64,
     },
+    /// AdaHessian; weight decay is decoupled. Defaults and formula are those of `torch_optimizer`, which the official code of
+    /// filter frequency regularization takes (the authors' own has `hessian_power = 1`).
+    #[serde(rename = "adahessian")]
+    AdaHessian {
+        /// Decay of the first moment and of the squared diagonal of the Hessian.
+        #[serde(default = "betas")]
+        betas: [f64; 2],
+        /// Added to the power of the diagonal.
+        #[serde(default = "adahessian_epsilon")]
+        epsilon: f64,
+        /// Power of the diagonal by which the step is divided, in [0, 1].
+        #[serde(default = "half")]
+        hessian_power: f64,
+        /// Shrinks the weight by this multiple of the learning rate.
+        #[serde(default)]
+        weight_decay: f64,
+    },
     /// RMSprop.
     #[serde(rename = "rmsprop")]
     RmsProp {
@@ -93,6 +110,14 @@ fn epsilon() -> f64 {
 
 fn adagrad_epsilon() -> f64 {
     1e-10
+}
+
+fn adahessian_epsilon() -> f64 {
+    1e-4
+}
+
+fn half() -> f64 {
+    0.5
 }
 
 fn adamw_weight_decay() -> f64 {
@@ -137,6 +162,15 @@ impl OptimizerConfig {
                 betas.iter().try_for_each(|&beta| share("betas", beta))?;
                 not_negative("epsilon", epsilon)
             }
+            Self::AdaHessian { betas, epsilon, hessian_power, .. } => {
+                betas.iter().try_for_each(|&beta| share("betas", beta))?;
+                if !(0.0..=1.0).contains(&hessian_power) {
+                    return Err(Error::config(format!(
+                        "optimizer.hessian_power must lie in [0, 1], not {hessian_power}"
+                    )));
+                }
+                not_negative("epsilon", epsilon)
+            }
             Self::Adagrad { learning_rate_decay, initial_sum, epsilon, .. } => {
                 not_negative("learning_rate_decay", learning_rate_decay)?;
                 not_negative("initial_sum", initial_sum)?;
@@ -156,9 +190,15 @@ impl OptimizerConfig {
             Self::Sgd { weight_decay, .. }
             | Self::Adam { weight_decay, .. }
             | Self::AdamW { weight_decay, .. }
+            | Self::AdaHessian { weight_decay, .. }
             | Self::Adagrad { weight_decay, .. }
             | Self::RmsProp { weight_decay, .. } => weight_decay,
         }
+    }
+
+    /// Whether its steps need the diagonal of the Hessian.
+    pub fn needs_hessian(&self) -> bool {
+        matches!(self, Self::AdaHessian { .. })
     }
 
     /// Names of the tensors kept per parameter, in the order in which updates expect them.
@@ -167,6 +207,7 @@ impl OptimizerConfig {
             Self::Sgd { momentum: 0.0, .. } => &[],
             Self::Sgd { .. } => &["momentum"],
             Self::Adam { .. } | Self::AdamW { .. } => &["first_moment", "second_moment"],
+            Self::AdaHessian { .. } => &["first_moment", "squared_hessian"],
             Self::Adagrad { .. } => &["sum_of_squares"],
             Self::RmsProp { .. } => &["mean_square", "momentum", "mean"],
         }

@@ -6,6 +6,7 @@
 //! Every element is updated on its own, so results do not depend on the number of threads.
 
 mod config;
+mod hessian;
 mod spans;
 mod tensors;
 #[cfg(test)]
@@ -19,6 +20,7 @@ use crate::nn::weights::StateDict;
 use crate::{Error, Result};
 
 pub use config::OptimizerConfig;
+pub use hessian::{hessian_diagonal, random_signs};
 pub(super) use spans::{is_span, sum_of_squares};
 
 /// Name of the step counts among the tensors of [`Optimizer::state`].
@@ -158,7 +160,33 @@ impl Optimizer {
         Ok(sum.sqrt())
     }
 
+    /// Like [`Optimizer::step`], for optimizers that also need what [`hessian_diagonal`] gives.
+    ///
+    /// # Errors
+    /// A tensor operation fails.
+    pub fn step_with_hessian(
+        &mut self,
+        gradients: &GradStore,
+        diagonal: &GradStore,
+        learning_rate: f64,
+    ) -> Result<()> {
+        self.step_all(gradients, Some(diagonal), learning_rate, 1.0)
+    }
+
     fn step_scaled(&mut self, gradients: &GradStore, learning_rate: f64, gradient_scale: f64) -> Result<()> {
+        if self.config.needs_hessian() {
+            return Err(Error::config("adahessian cannot step without the Hessian's diagonal"));
+        }
+        self.step_all(gradients, None, learning_rate, gradient_scale)
+    }
+
+    fn step_all(
+        &mut self,
+        gradients: &GradStore,
+        diagonal: Option<&GradStore>,
+        learning_rate: f64,
+        gradient_scale: f64,
+    ) -> Result<()> {
         let Self { config, entries } = self;
         for entry in entries {
             let Some(gradient) = gradients.get(entry.var.as_tensor()) else { continue };
@@ -171,7 +199,10 @@ impl Optimizer {
             };
             match &mut entry.slots {
                 Slots::Spans(slots) => spans::update(config, update, &entry.var, gradient, slots)?,
-                Slots::Tensors(slots) => tensors::update(config, update, &entry.var, gradient, slots)?,
+                Slots::Tensors(slots) => {
+                    let diagonal = diagonal.and_then(|diagonal| diagonal.get(entry.var.as_tensor()));
+                    tensors::update(config, update, &entry.var, gradient, diagonal, slots)?;
+                }
             }
         }
         Ok(())
@@ -252,7 +283,7 @@ impl Optimizer {
 impl Slots {
     fn new(config: &OptimizerConfig, var: &Var) -> Result<Self> {
         let (count, initial) = (config.slots().len(), config.initial_state());
-        if is_span(var) {
+        if is_span(var) && !config.needs_hessian() {
             return Ok(Self::Spans(vec![vec![initial as f32; var.elem_count()]; count]));
         }
         let tensors = (0..count).map(|_| var.zeros_like()?.affine(1.0, initial));

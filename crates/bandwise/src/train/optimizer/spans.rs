@@ -111,6 +111,8 @@ fn update_span(config: &OptimizerConfig, update: Update, span: Span) {
             weights.iter_mut().for_each(|w| *w *= keep);
             adam(update, betas, epsilon, weights, gradient, [first, second], |_, g| scale * g);
         }
+        // Goes through tensors: it wants the Hessian, too.
+        OptimizerConfig::AdaHessian { .. } => {}
         OptimizerConfig::Adagrad { learning_rate_decay, epsilon, .. } => {
             let rate = update.learning_rate / (1.0 + (update.step - 1) as f64 * learning_rate_decay);
             let (rate, epsilon) = (rate as f32, epsilon as f32);

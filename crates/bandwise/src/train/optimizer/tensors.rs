@@ -5,12 +5,13 @@ use candle_core::{Tensor, Var};
 use super::{OptimizerConfig, Update};
 use crate::Result;
 
-/// Updates `var` and its state slots.
+/// Updates `var` and its state slots; `diagonal` is the Hessian's, for the optimizer that wants it.
 pub(super) fn update(
     config: &OptimizerConfig,
     update: Update,
     var: &Var,
     gradient: &Tensor,
+    diagonal: Option<&Tensor>,
     slots: &mut [Tensor],
 ) -> Result<()> {
     let weights = var.as_detached_tensor();
@@ -18,7 +19,7 @@ pub(super) fn update(
     if update.gradient_scale != 1.0 {
         gradient = (gradient * update.gradient_scale)?;
     }
-    let decoupled = matches!(config, OptimizerConfig::AdamW { .. });
+    let decoupled = matches!(config, OptimizerConfig::AdamW { .. } | OptimizerConfig::AdaHessian { .. });
     if update.weight_decay != 0.0 && !decoupled {
         gradient = (gradient + (&weights * update.weight_decay)?)?;
     }
@@ -37,6 +38,17 @@ pub(super) fn update(
         OptimizerConfig::AdamW { betas, epsilon, .. } => {
             let kept = (weights * (1.0 - rate * update.weight_decay))?;
             (kept - adam(update, betas, epsilon, &gradient, slots)?)?
+        }
+        OptimizerConfig::AdaHessian { betas, epsilon, hessian_power, .. } => {
+            let curvature =
+                diagonal.map_or_else(|| gradient.zeros_like(), |d| d.to_dtype(weights.dtype()))?;
+            let correction = corrections(betas, update.step);
+            slots[0] = ((&slots[0] * betas[0])? + (gradient * (1.0 - betas[0]))?)?;
+            slots[1] = ((&slots[1] * betas[1])? + (curvature.sqr()? * (1.0 - betas[1]))?)?;
+            let size = (slots[1].sqrt()?.powf(hessian_power)? / correction[1].sqrt().powf(hessian_power))?;
+            let step = ((&slots[0] / correction[0])? / (size + epsilon)?)?;
+            let kept = (&weights * (1.0 - rate * update.weight_decay))?;
+            (kept - (step * rate)?)?
         }
         OptimizerConfig::Adagrad { learning_rate_decay, epsilon, .. } => {
             let rate = rate / (1.0 + (update.step - 1) as f64 * learning_rate_decay);
@@ -60,6 +72,11 @@ pub(super) fn update(
     Ok(var.set(&new.detach())?)
 }
 
+/// What makes up for moments that start at zero.
+fn corrections(betas: [f64; 2], step: u64) -> [f64; 2] {
+    betas.map(|beta| 1.0 - beta.powi(step.min(i32::MAX as u64) as i32))
+}
+
 /// The step of Adam, to be subtracted from the weights.
 fn adam(
     update: Update,
@@ -70,7 +87,7 @@ fn adam(
 ) -> candle_core::Result<Tensor> {
     slots[0] = (&slots[0] + ((gradient - &slots[0])? * (1.0 - betas[0]))?)?;
     slots[1] = ((&slots[1] * betas[1])? + (gradient.sqr()? * (1.0 - betas[1]))?)?;
-    let correction = betas.map(|beta| 1.0 - beta.powi(update.step.min(i32::MAX as u64) as i32));
+    let correction = corrections(betas, update.step);
     let denominator = ((slots[1].sqrt()? / correction[1].sqrt())? + epsilon)?;
     (&slots[0] * (update.learning_rate / correction[0]))? / denominator
 }

@@ -218,3 +218,89 @@ fn settings_out_of_range_and_unknown_ones_are_refused() {
         );
     }
 }
+
+/// Five steps of `image_classification/optim_adahessian.py` (amirgholami/adahessian) with torch 2.15 in float64, double
+/// backward and `torch.randint_like` replaced by fixed signs:
+///
+/// ```python
+/// torch.randint_like = lambda p, high=2, device=None: \
+///     ((torch.arange(p.numel()).reshape(p.shape) + turn) % 3 == 0).to(p.dtype)
+/// opt = Adahessian([w, b], **settings)      # w of shape (1, 1, 2, 2), b of shape (3,)
+/// for turn in range(5):
+///     opt.zero_grad()
+///     loss = (0.3 * w * c).exp().sum() + 0.2 * w.sum() * (b * b).sum() + 0.5 * (b ** 4).sum()
+///     loss.backward(create_graph=True)
+///     opt.step()
+/// ```
+#[test]
+fn adahessian_is_the_official_one() {
+    let tensor = |values: &[f64], shape: &[usize], dtype| {
+        Tensor::from_slice(values, shape, &Device::Cpu).unwrap().to_dtype(dtype).unwrap()
+    };
+    let cases = [
+        // dict(lr=0.15, weight_decay=0.1, hessian_power=1)
+        (
+            "name = \"adahessian\"\nweight_decay = 0.1\nhessian_power = 1.0",
+            0.15,
+            [-0.524964800176, 0.00660269986227, 1.06422190169, -1.49495377379],
+            [0.470948214058, -0.232673570247, 0.746948517418],
+        ),
+        // dict(lr=0.05, betas=(0.8, 0.95), eps=1e-3, hessian_power=0.5)
+        (
+            "name = \"adahessian\"\nbetas = [0.8, 0.95]\nepsilon = 1e-3",
+            0.05,
+            [0.268241737745, -0.947100942108, 1.81676171017, -0.178662035397],
+            [0.570756509494, -0.331636692121, 0.835668195184],
+        ),
+    ];
+    for (dtype, tolerance) in [(DType::F64, 1e-8), (DType::F32, 2e-3)] {
+        for (config, rate, kernel, bias) in cases {
+            let w = Var::from_tensor(&tensor(&[0.5, -1.25, 2.0, 0.3], &[1, 1, 2, 2], dtype)).unwrap();
+            let b = Var::from_tensor(&tensor(&[0.7, -0.4, 1.1], &[3], dtype)).unwrap();
+            let c = tensor(&[1.0, -2.0, 0.5, 3.0], &[1, 1, 2, 2], dtype);
+            let parameters = vec![("w".to_owned(), w.clone()), ("b".to_owned(), b.clone())];
+            let mut optimizer = Optimizer::new(toml::from_str(config).unwrap(), parameters.clone()).unwrap();
+            let gradients = || -> Result<GradStore> {
+                let first = ((w.as_tensor() * &c)? * 0.3)?.exp()?.sum_all()?;
+                let squares = b.sqr()?;
+                let second = ((w.sum_all()? * squares.sum_all()?)? * 0.2)?;
+                Ok((first + second + (squares.sqr()?.sum_all()? * 0.5)?)?.backward()?)
+            };
+            for turn in 0..5 {
+                let signs = |_: &str, var: &Var| {
+                    let sign = |i: usize| if (i + turn).is_multiple_of(3) { 1.0 } else { -1.0 };
+                    let signs: Vec<f64> = (0..var.elem_count()).map(sign).collect();
+                    Ok(tensor(&signs, var.dims(), dtype))
+                };
+                let diagonal = hessian_diagonal(&parameters, signs, gradients).unwrap();
+                optimizer.step_with_hessian(&gradients().unwrap(), &diagonal, rate).unwrap();
+            }
+            assert_close(&values(&w), &kernel, tolerance, config);
+            assert_close(&values(&b), &bias, tolerance, config);
+            // What it keeps can be stored and taken up.
+            let state = optimizer.state().unwrap();
+            let mut other = Optimizer::new(toml::from_str(config).unwrap(), parameters.clone()).unwrap();
+            other.load_state(&state).unwrap();
+            assert_eq!(
+                values(&other.state().unwrap()["squared_hessian/w"]),
+                values(&state["squared_hessian/w"])
+            );
+            // And it never steps blindly.
+            assert!(optimizer.step(&gradients().unwrap(), rate).is_err());
+        }
+    }
+}
+
+#[test]
+fn weights_are_put_back_when_a_hessian_fails() {
+    let weights = start(DType::F32);
+    let parameters = [("w".to_owned(), weights.clone())];
+    let signs = |name: &str, var: &Var| random_signs(7, name, var);
+    let failed = hessian_diagonal(&parameters, signs, || Err(Error::config("no gradients")));
+    assert!(failed.is_err());
+    assert_eq!(values(&weights), values(&start(DType::F32)));
+    let many = Var::zeros(100, DType::F32, &Device::Cpu).unwrap();
+    let signs = values(&random_signs(7, "w", &many).unwrap());
+    assert!(signs.iter().all(|sign| sign.abs() == 1.0));
+    assert!((30..70).contains(&signs.iter().filter(|sign| **sign > 0.0).count()));
+}

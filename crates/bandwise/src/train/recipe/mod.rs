@@ -202,6 +202,15 @@ impl Recipe {
                 ));
             }
         }
+        if self.optimizer.needs_hessian()
+            && (self.awp.is_some() || matches!(self.objective, Objective::Free(_)))
+        {
+            return refuse(
+                "optimizer adahessian goes neither with [awp] nor with the objective free: the gradient that they share \
+                 belongs to other weights"
+                    .into(),
+            );
+        }
         let norm = self.objective.ball().map(|(norm, _)| norm);
         if norm == Some(Norm::L1) && self.overfitting.as_ref().is_some_and(|config| config.attack.is_none()) {
             return refuse("overfitting.attack must be given: there is no PGD for the L1 norm".into());

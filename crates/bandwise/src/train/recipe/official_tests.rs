@@ -6,6 +6,8 @@ use super::*;
 use crate::attack::{Attack, Epsilon, Pgd, PgdLoss, Start};
 use crate::method::filter_frequency::PenaltyKind;
 use crate::nn::decomposed::Domain;
+use crate::train::regularizers::Tracked;
+use crate::train::selection::Selection;
 use crate::train::step::AttackMode;
 
 fn recipes(folder: &str) -> Vec<Recipe> {
@@ -247,6 +249,8 @@ struct Script {
     rate: f64,
     jafr: Option<f64>,
     grad_align: Option<f64>,
+    /// Whether it has all `--track_…` flags; the others have none.
+    tracks: bool,
 }
 
 const fn script(
@@ -255,22 +259,23 @@ const fn script(
     rate: f64,
     jafr: Option<f64>,
     grad_align: Option<f64>,
+    tracks: bool,
 ) -> Script {
-    Script { recipe, attack, rate, jafr, grad_align }
+    Script { recipe, attack, rate, jafr, grad_align, tracks }
 }
 
 const SCRIPTS: [Script; 11] = [
-    script("cifar10-standard", "none", 0.2, None, None),
-    script("cifar10-jafr", "none", 0.2, Some(0.001), None),
-    script("cifar10-fgsm", "fgsm", 0.2, None, None),
-    script("cifar10-gradalign", "fgsm", 0.3, None, Some(0.2)),
-    script("cifar10-jafr-fgsm", "fgsm", 0.3, Some(0.001), None),
-    script("cifar10-pgd", "pgd", 0.3, None, None),
-    script("cifar100-standard", "none", 0.2, None, None),
-    script("cifar100-jafr", "none", 0.1, Some(0.001), None),
-    script("cifar100-gradalign", "fgsm", 0.3, None, Some(0.2)),
-    script("cifar100-jafr-fgsm", "fgsm", 0.3, Some(0.002), None),
-    script("cifar100-pgd", "pgd", 0.3, None, None),
+    script("cifar10-standard", "none", 0.2, None, None, true),
+    script("cifar10-jafr", "none", 0.2, Some(0.001), None, true),
+    script("cifar10-fgsm", "fgsm", 0.2, None, None, false),
+    script("cifar10-gradalign", "fgsm", 0.3, None, Some(0.2), false),
+    script("cifar10-jafr-fgsm", "fgsm", 0.3, Some(0.001), None, true),
+    script("cifar10-pgd", "pgd", 0.3, None, None, true),
+    script("cifar100-standard", "none", 0.2, None, None, false),
+    script("cifar100-jafr", "none", 0.1, Some(0.001), None, true),
+    script("cifar100-gradalign", "fgsm", 0.3, None, Some(0.2), false),
+    script("cifar100-jafr-fgsm", "fgsm", 0.3, Some(0.002), None, true),
+    script("cifar100-pgd", "pgd", 0.3, None, None, true),
 ];
 
 #[test]
@@ -294,12 +299,15 @@ fn jafr_recipes_are_the_official_scripts() {
             continue;
         };
         assert!(recipe.source.starts_with("JaFR (IJCAI 2022), example_scripts/C10"), "{name}");
-        assert!(recipe.source.contains("best weights chosen on test images"), "{name}");
+        assert!(!recipe.source.contains("but for"), "{name}");
         assert_eq!(recipe.learning_rate, script.rate, "{name}");
         assert_eq!(recipe.regularizers.jafr.as_ref().map(|jafr| jafr.lambda), script.jafr, "{name}");
         let grad_align = recipe.regularizers.grad_align.as_ref();
         assert_eq!(grad_align.map(|align| align.lambda), script.grad_align, "{name}");
         assert!(grad_align.is_none_or(|align| align.detach_clean), "{name}");
+        let all = [Tracked::GroupSparsity, Tracked::GradientNorm, Tracked::LowFrequencyBias];
+        let track: &[Tracked] = if script.tracks { &all } else { &[] };
+        assert_eq!(recipe.regularizers.track, track, "{name}");
         check_attack(recipe, script.attack);
     }
     let names: Vec<&str> = recipes.iter().map(|recipe| recipe.name.as_str()).collect();
@@ -332,6 +340,17 @@ fn check_evaluation(recipe: &Recipe) {
     let mut expected = [4.0, 8.0, 12.0, 16.0].map(|epsilon| pgd(epsilon, PgdLoss::CrossEntropy)).to_vec();
     expected.push(pgd(8.0, PgdLoss::Margin));
     assert_eq!(recipe.evaluation.final_attacks, expected, "{}", recipe.name);
+    // train.py: --eval_iter_freq, --n_eval_every_k_iter and --attack_iters.
+    let attack = Attack::Pgd(Pgd {
+        steps: 10,
+        restarts: 1,
+        ..match &expected[1] {
+            Attack::Pgd(pgd) => pgd.clone(),
+            other => panic!("{other}"),
+        }
+    });
+    let select = Selection { images: 256, every: 200, attack };
+    assert_eq!(recipe.evaluation.select, Some(select), "{}", recipe.name);
 }
 
 /// The official FPCM script: D0 counts to 120 in ResNet-18, evaluations come every tenth epoch and every one after

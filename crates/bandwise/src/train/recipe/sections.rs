@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::attack::Attack;
 use crate::data::{Augment, DataSpec};
+use crate::train::selection::Selection;
 use crate::{Error, Result};
 
 /// The `[data]` table.
@@ -43,6 +44,9 @@ pub struct EvaluationConfig {
     /// Also measure robust accuracy under this attack, and keep the best by it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attack: Option<Attack>,
+    /// Choose the best weights by robust accuracy on training images every so many steps, not on test images.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub select: Option<Selection>,
     /// Follow the input gradients (low-frequency bias, norm, alignment) of the first N test images;
     /// 0 for none.
     pub track_gradients: usize,
@@ -61,6 +65,7 @@ impl Default for EvaluationConfig {
             weights: EvaluatedWeights::default(),
             limit: None,
             attack: None,
+            select: None,
             track_gradients: 0,
             batch_size: 250,
             final_attacks: Vec::new(),
@@ -89,6 +94,7 @@ impl EvaluationConfig {
                  nothing before training has ended",
             ));
         }
+        self.select.iter().try_for_each(Selection::validate)?;
         self.attack.iter().chain(&self.final_attacks).try_for_each(Attack::validate)
     }
 }

@@ -6,6 +6,7 @@ use std::time::Instant;
 use candle_core::DType;
 
 use super::Trainer;
+use crate::analyze::filters::FilterSpectrum;
 use crate::analyze::gradients::GradientSummary;
 use crate::attack::FrozenModel;
 use crate::data::{Batch, load_all};
@@ -23,6 +24,9 @@ const BEST: &str = "best";
 /// The file of the best weights by the sum of clean and robust accuracy.
 const BEST_SUM: &str = "best_sum";
 
+/// Robust accuracy on the images of `evaluation.select`.
+const SELECTED: &str = "train/robust_accuracy";
+
 type Values = BTreeMap<String, f64>;
 
 impl Trainer<'_> {
@@ -31,6 +35,7 @@ impl Trainer<'_> {
     pub(super) fn finish_epoch(&mut self, began: Instant) -> Result<()> {
         let epoch = self.position.epoch + 1;
         let mut values = self.training_values();
+        self.look_at_filters(&mut values);
         let alarm = self.watch(epoch, &mut values)?;
         let stop = alarm.is_some() && self.action() == Action::Stop;
         let mut notes = Vec::new();
@@ -57,6 +62,7 @@ impl Trainer<'_> {
     fn move_on(&mut self, epoch: u64, watched: Option<f64>, healthy: bool) {
         let position = &mut self.position;
         (position.epoch, position.batch, position.sums) = (epoch, 0, Sums::default());
+        position.selected = None;
         position.best_watched = position.best_watched.max(watched.unwrap_or(0.0));
         if healthy && self.recipe.overfitting.as_ref().is_some_and(|config| config.action == Action::Restore)
         {
@@ -100,10 +106,23 @@ impl Trainer<'_> {
             ("learning_rate".to_string(), rate),
         ]);
         values.extend(sums.mean_terms().map(|(name, mean)| (format!("train/{name}"), mean)));
+        if let Some(accuracy) = self.position.selected {
+            values.insert(SELECTED.into(), accuracy);
+        }
         if let Some(loss) = sums.mean_unperturbed_loss() {
             values.insert("unperturbed/loss".into(), loss);
         }
         values
+    }
+
+    /// The share of the filters' energy at high frequencies.
+    fn look_at_filters(&self, values: &mut Values) {
+        // Decomposed 2×2 kernels have a penalty, but no high frequencies.
+        if self.recipe.regularizers.tracks_filters()
+            && let Ok(spectrum) = FilterSpectrum::measure("", &self.network.model)
+        {
+            values.insert("high_frequency_filter_share".into(), spectrum.high_share());
+        }
     }
 
     /// ω of every FPCM block on the evaluated images, clean: the mean over them of each channel, and of these the
@@ -206,13 +225,31 @@ impl Trainer<'_> {
     /// Accuracy on the test split, clean and (if asked for) under attack; keeps the best weights of each.
     fn evaluate(&mut self, epoch: u64, values: &mut Values) -> Result<()> {
         let network = self.evaluated_network()?;
-        for (name, value) in self.measure(&network, values)? {
-            if self.position.best.get(name).is_none_or(|(best, _)| value > *best) {
-                network.save(&self.folder.file(&format!("{name}.safetensors")))?;
-                self.position.best.insert(name.into(), (value, epoch));
-            }
+        let mut criteria = self.measure(&network, values)?;
+        criteria.retain(|(name, _)| *name != BEST || self.selector.is_none());
+        criteria.into_iter().try_for_each(|(name, value)| self.keep_best(&network, name, value, epoch))
+    }
+
+    /// Saves the weights if none was better by the criterion `name`.
+    fn keep_best(&mut self, network: &Network, name: &str, value: f64, epoch: u64) -> Result<()> {
+        if self.position.best.get(name).is_none_or(|(best, _)| value > *best) {
+            network.save(&self.folder.file(&format!("{name}.safetensors")))?;
+            self.position.best.insert(name.into(), (value, epoch));
         }
         Ok(())
+    }
+
+    /// Where it is time for it, judges the present weights by training images.
+    pub(super) fn select(&mut self) -> Result<()> {
+        let step = self.position.step;
+        let Some(selector) = self.selector.as_ref().filter(|selector| selector.is_due(step)) else {
+            return Ok(());
+        };
+        let network = self.evaluated_network()?;
+        let accuracy = selector.accuracy(&FrozenModel::folded(&network.model)?, &self.device)?;
+        self.position.selected = Some(accuracy);
+        let epoch = if step == 0 { 0 } else { self.position.epoch + 1 };
+        self.keep_best(&network, BEST, accuracy, epoch)
     }
 
     /// What `network` does on the test split; the values by which the best weights are chosen.

@@ -22,6 +22,7 @@ use super::overfitting::Detector;
 use super::recipe::Recipe;
 use super::run_folder::{RunFolder, Status};
 use super::schedule;
+use super::selection::Selector;
 use super::step::Step;
 use super::update::{StepOutput, update};
 use crate::data::{Batch, Dataset, Loader};
@@ -50,6 +51,9 @@ pub struct Position {
     /// Best accuracy of the watched training images under PGD.
     #[serde(default)]
     pub best_watched: f64,
+    /// Robust accuracy on the training images that choose the best weights, if this epoch has looked at them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selected: Option<f64>,
     /// The last epoch without catastrophic overfitting, if its state is to be restored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_healthy_epoch: Option<u64>,
@@ -76,6 +80,7 @@ pub struct Trainer<'a> {
     loader: Loader,
     test: Arc<dyn Dataset>,
     detector: Option<Detector>,
+    selector: Option<Selector>,
     position: Position,
     checkpoints: Checkpoints,
     events: EventWriter,
@@ -96,7 +101,9 @@ impl<'a> Trainer<'a> {
         observer: &'a dyn Observer,
         interrupt: &'a Interrupt,
     ) -> Result<Self> {
-        let Prepared { recipe, network, optimizer, average, loader, test, detector, device, .. } = prepared;
+        let Prepared {
+            recipe, network, optimizer, average, loader, test, detector, selector, device, ..
+        } = prepared;
         let (position, snapshot) = match saved {
             Some(saved) => (saved.position, Some(saved.snapshot)),
             None => {
@@ -120,6 +127,7 @@ impl<'a> Trainer<'a> {
             loader,
             test,
             detector,
+            selector,
             device,
             observer,
             interrupt,
@@ -138,6 +146,9 @@ impl<'a> Trainer<'a> {
     pub fn run(mut self) -> Result<(Network, History)> {
         self.observer.started(&self.recipe, self.network.model.parameter_count(), self.position.epoch);
         self.measure_start()?;
+        if self.position.step == 0 {
+            self.select()?;
+        }
         while self.position.epoch < self.recipe.epochs && self.position.stopped.is_none() {
             self.epoch()?;
         }
@@ -203,6 +214,7 @@ impl<'a> Trainer<'a> {
             {
                 average.update(&self.network.model.state())?;
             }
+            self.select()?;
         }
         self.position.batch += 1;
         Ok(())

@@ -14,6 +14,7 @@ use crate::train::initial;
 use crate::train::optimizer::Optimizer;
 use crate::train::overfitting::Detector;
 use crate::train::recipe::Recipe;
+use crate::train::selection::Selector;
 use crate::{Error, Result, files};
 
 /// Images of each split that are read before a run begins.
@@ -28,6 +29,7 @@ pub struct Prepared {
     pub(super) loader: Loader,
     pub(super) test: Arc<dyn Dataset>,
     pub(super) detector: Option<Detector>,
+    pub(super) selector: Option<Selector>,
     pub(super) device: Device,
     pub(super) initial: Option<InitialWeights>,
     pub(super) notes: Vec<String>,
@@ -77,8 +79,22 @@ impl Prepared {
             Detector::new(config, objective, train, recipe.seed, size)
         };
         let detector = recipe.overfitting.as_ref().map(watch).transpose()?;
+        let choose = |config| Selector::new(config, train, recipe.seed, recipe.evaluation.batch_size);
+        let selector = recipe.evaluation.select.as_ref().map(choose).transpose()?;
         let device = device.clone();
-        Ok(Self { network, optimizer, average, test, detector, device, initial, notes, loader, recipe })
+        Ok(Self {
+            network,
+            optimizer,
+            average,
+            test,
+            detector,
+            selector,
+            device,
+            initial,
+            notes,
+            loader,
+            recipe,
+        })
     }
 
     /// The recipe, with what the initial weights have decided.

@@ -73,7 +73,7 @@ fn results(folder: &Path) -> BTreeMap<String, Vec<u8>> {
 
 #[test]
 fn every_feature_resumes_to_the_same_bytes() {
-    let recipes: [&[&str]; 5] = [
+    let recipes: [&[&str]; 6] = [
         &[
             FGSM,
             "awp={gamma=0.01,warmup=1}",
@@ -93,7 +93,7 @@ fn every_feature_resumes_to_the_same_bytes() {
         &[
             "objective={name=\"trades\",attack={name=\"pgd\",steps=2},attack_mode=\"train\"}",
             "averaging={name=\"swa\",from=0.0}",
-            "evaluation={weights=\"trained\",every=2,every_after=0.9}",
+            "evaluation={weights=\"trained\",every=2,every_after=0.9,select={images=12,every=3,attack={name=\"fgsm\"}}}",
         ],
         &[
             "objective={name=\"mart\",attack={name=\"pgd\",steps=1},attack_mode=\"batch_statistics\"}",
@@ -102,6 +102,7 @@ fn every_feature_resumes_to_the_same_bytes() {
             "epochs=5",
             "learning_rate=0.02",
         ],
+        &["optimizer={name=\"adahessian\"}", "regularizers={jafr={lambda=0.01}}", FGSM, "accumulate=2"],
         // Dropout and drop-connect decide as they would have, in the passes of an attack and of penalties, too. All
         // batches are full: with two images, batch norm at the last layers makes the penalty's gradient 1e10 long (in
         // float64 as well).
@@ -358,6 +359,39 @@ fn training_from_weights_begins_with_their_accuracy() {
     assert!(expected.iter().all(|(name, bytes)| results(&broken)[name] == *bytes));
 }
 
+/// The best weights by training images: at the start, and every so many steps, whatever the test images say.
+#[test]
+fn training_images_choose_the_best_weights() {
+    let folder = tempfile::tempdir().unwrap();
+    let select = |every: u64| {
+        format!("evaluation.select={{images=30,every={every},attack={{name=\"fgsm\",epsilon=1e-5}}}}")
+    };
+    let run = |name: &str, changes: &[&str]| {
+        let path = folder.path().join(name);
+        train_whole(&path, &recipe(&[&["evaluation.limit=5"], changes].concat()));
+        (std::fs::read(path.join("best.safetensors")).unwrap(), metrics(&path))
+    };
+    // Only the start is judged.
+    let (best, lines) = run("start", &[&select(1000)]);
+    let start = Network::load(&folder.path().join("start/best.safetensors"), &Device::Cpu).unwrap();
+    let recipe = recipe(&[]);
+    let config = recipe.model.clone().resolved(10, 3);
+    let fresh = Network::new(config, recipe.seed, &Device::Cpu).unwrap();
+    for ((name, ours), (_, theirs)) in start.model.state().iter().zip(&fresh.model.state()) {
+        assert_eq!(golden::values(ours), golden::values(theirs), "{name}");
+    }
+    // At the start of the first epoch, and never again.
+    let judged = |lines: &[MetricsLine]| -> Vec<bool> {
+        lines.iter().map(|line| line.values.contains_key("train/robust_accuracy")).collect()
+    };
+    assert_eq!(judged(&lines), [true, false, false]);
+    // 20 steps in 5 epochs, judged after 0, 5, 10, 15 and 20 of them; it learns enough for a later one to be better.
+    let (other, lines) = run("steps", &[&select(5), "epochs=5"]);
+    assert_eq!(judged(&lines), [true; 5]);
+    assert_ne!(best, other);
+    assert_eq!(other, run("other-test-images", &[&select(5), "epochs=5", "evaluation.limit=20"]).0);
+}
+
 /// Loss = cross-entropy + β · divergence + Σ λ · penalty, each written down by itself.
 #[test]
 fn the_parts_of_the_loss_are_written_down() {
@@ -385,4 +419,16 @@ fn the_parts_of_the_loss_are_written_down() {
     assert!(
         found["train/penalty/filter_frequency"] > 0.0 && found["train/cross_entropy"] == found["train/loss"]
     );
+    assert!((0.0..1.0).contains(&found["high_frequency_filter_share"]));
+    // Or without any penalty, if it is asked for.
+    let track = "regularizers={track=[\"low_frequency_bias\",\"gradient_norm\",\"group_sparsity\",\"filter_frequency\"]}";
+    let tracked = values("tracked", &[track]);
+    assert_eq!(tracked["train/loss"], found["train/loss"]);
+    assert_eq!(tracked["train/penalty/filter_frequency"], found["train/penalty/filter_frequency"]);
+    assert_eq!(tracked["high_frequency_filter_share"], found["high_frequency_filter_share"]);
+    for name in ["low_frequency_bias", "norm", "group_sparsity"] {
+        assert!(tracked[&format!("train/input_gradient/{name}")].is_finite(), "{tracked:?}");
+    }
+    let page = crate::report::report_for_runs(&[folder.path().join("tracked")]).unwrap().to_html();
+    assert!(page.contains("Input gradient: low-frequency bias") && page.contains("share of energy at high"));
 }
