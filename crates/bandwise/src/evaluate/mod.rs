@@ -59,6 +59,8 @@ pub mod identity;
 pub mod journal;
 #[cfg(test)]
 mod journal_tests;
+#[cfg(test)]
+mod journal_warning_tests;
 pub mod naming;
 pub mod overview;
 pub mod preflight;
