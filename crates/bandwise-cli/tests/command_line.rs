@@ -211,7 +211,10 @@ fn a_precision_says_what_it_is_and_enters_the_records() {
     assert!(records.lines().all(|line| line.contains(r#""algorithm":""#)), "{records}");
     // masks learned in another arithmetic are not gone on with
     let message = refused(&[&["mask", "--per-image"], &arguments[..]].concat());
-    assert!(message.contains("precision: the folder has f32-fast, the command f32; choose another"), "{message}");
+    assert!(
+        message.contains("precision: the folder has f32-fast, the command f32; choose another"),
+        "{message}"
+    );
 }
 
 #[test]
