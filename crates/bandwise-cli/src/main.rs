@@ -56,9 +56,9 @@ enum Command {
     Data(commands::data::DataArguments),
 }
 
-/// Training and attacks ask for the same large blocks over and over.
+/// Training and attacks ask for the same large blocks over and over, which the system's allocator gives back and clears.
 #[global_allocator]
-static ALLOCATOR: bandwise_kernels::RecyclingAllocator = bandwise_kernels::RecyclingAllocator::new();
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// The result is there, and it is negative.
 const NEGATIVE: u8 = 1;

@@ -5,7 +5,7 @@ use bandwise_kernels::*;
 use candle_core::{Device, Tensor, Var};
 
 #[global_allocator]
-static ALLOCATOR: RecyclingAllocator = RecyclingAllocator::new();
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// CPU seconds of all threads of this process.
 fn cpu_seconds() -> f64 {

@@ -12,7 +12,6 @@
 //! The crate knows nothing of networks, robustness or spectra.
 
 mod algorithm;
-mod allocator;
 mod backend;
 mod batch_norm;
 mod batch_norm_tangent;
@@ -32,7 +31,6 @@ mod pool;
 mod precision;
 
 pub use algorithm::Algorithm;
-pub use allocator::RecyclingAllocator;
 pub use backend::has_cpu_kernels;
 pub use batch_norm::{BatchStatistics, batch_norm_eval, batch_norm_train, batch_norm_train_tangent};
 pub use capabilities::{Capabilities, capabilities};

@@ -20,13 +20,14 @@ use bandwise::method::input_gradient::{InputGradient, joint_gradients};
 use bandwise::method::{InputPenalty, Jafr};
 use bandwise::nn::loss::mean_cross_entropy;
 use bandwise::nn::{ForwardContext, Model, ModelShape};
-use bandwise_kernels::{Precision, RecyclingAllocator, capabilities, sign_step};
+use bandwise_kernels::{Precision, capabilities, sign_step};
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
+use mimalloc::MiMalloc;
 use serde::Deserialize;
 
 #[global_allocator]
-static ALLOCATOR: RecyclingAllocator = RecyclingAllocator::new();
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
